@@ -1,0 +1,40 @@
+/** The `affuse` command: one file per subcommand beside this one, each of which registers itself on the program. */
+import { readFileSync } from "node:fs";
+import { packageRoot } from "#root";
+import { Command, CommanderError } from "commander";
+import { EXIT, reportError } from "./io.ts";
+
+/** Registers one subcommand on the program. */
+export type Register = (program: Command) => void;
+
+/** Subcommands in the order of `--help`. Each is loaded only to be registered; heavy modules are imported in its action. */
+async function subcommands(): Promise<Register[]> {
+  return [];
+}
+
+/**
+ * Runs the command line and returns the exit code: 0 success, 1 a coded error, 2 wrong usage, 130 interrupted.
+ * @param argv as `process.argv`
+ */
+export async function main(argv: string[]): Promise<number> {
+  const { version } = JSON.parse(readFileSync(`${packageRoot}/package.json`, "utf8")) as { version: string };
+  const program = new Command("affuse")
+    .description("Audio-visual emotion recognition: native kernels, training, ensembling and prediction")
+    .version(version)
+    .showHelpAfterError("(see --help)")
+    .exitOverride();
+  // A closed pipe (`affuse … | head`) is not an error of ours.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(EXIT.ok);
+    throw error;
+  });
+  try {
+    for (const register of await subcommands()) register(program);
+    for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
+    await program.parseAsync(argv);
+    return typeof process.exitCode === "number" ? process.exitCode : EXIT.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    return reportError(error, argv.includes("--json"));
+  }
+}

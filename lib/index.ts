@@ -1,0 +1,1 @@
+export { AffuseError, isAffuseError } from "./errors.ts";

@@ -1,0 +1,147 @@
+/** The exact surface of the compiled addon (native/addon). Thin: everything friendly is built on top, in lib/kernels and lib/graph. */
+
+export type DType = "f32" | "f64" | "i32";
+export type TypedArray = Float32Array | Float64Array | Int32Array;
+export type Device = "cpu" | "reference" | (string & {});
+
+/** Shape and element type of a row-major, contiguous tensor. */
+export interface TensorDesc {
+  dtype: DType;
+  shape: readonly number[];
+}
+
+/** A tensor on the host: `data.length` equals the product of `shape`, `data`'s class follows from `dtype`. */
+export interface HostTensor extends TensorDesc {
+  data: TypedArray;
+}
+
+export type AttributeValue = number | bigint | boolean | string;
+export type Attributes = Readonly<Record<string, AttributeValue>>;
+
+export interface TensorRule {
+  name: string;
+  /** For people: "[B,T,D]". */
+  shape: string;
+  dtype: DType;
+  /** Input: may be absent. Output: made only when asked for. */
+  optional: boolean;
+  doc: string;
+}
+
+export interface AttributeRule {
+  name: string;
+  kind: "real" | "integer" | "boolean" | "choice" | "seed";
+  default: AttributeValue;
+  low: number;
+  high: number;
+  choices: string[];
+  doc: string;
+}
+
+/** One operator as the native registry describes it. */
+export interface OperatorInfo {
+  name: string;
+  summary: string;
+  inputs: TensorRule[];
+  outputs: TensorRule[];
+  attributes: AttributeRule[];
+  /** Name of the backward operator, or null. */
+  backward: string | null;
+  /** Formulas in the rules' shape letters. */
+  flops: string;
+  bytes: string;
+}
+
+export interface Backend {
+  name: string;
+  available: boolean;
+  code: string | null;
+  reason: string | null;
+}
+
+/** Where a program's value lives: `buffer` is an index into ProgramDesc.buffers, or -1 for the program's own arena. */
+export interface ProgramValue extends TensorDesc {
+  buffer: number;
+  /** Byte offset, a multiple of 64. */
+  offset: number;
+}
+
+export interface Instruction {
+  op: string;
+  /** Indexes into `values` in the operator's order, -1 for an absent optional tensor. */
+  inputs: number[];
+  outputs: number[];
+  attributes: Attributes;
+  /** Attributes that take their value from run()'s scalars instead: attribute name → scalar index. */
+  scalars?: Readonly<Record<string, number>>;
+}
+
+export interface ProgramDesc {
+  device: Device;
+  arenaBytes: number;
+  buffers: NativeBuffer[];
+  values: ProgramValue[];
+  instructions: Instruction[];
+  /** Values that run() fills from its feeds (copied before run() returns), in order. */
+  feeds: number[];
+  /** Values that run() returns copies of, in order. */
+  fetches: number[];
+  /** How many scalars run() takes. */
+  scalars: number;
+}
+
+/** Memory owned by the runtime: parameters, gradients, optimiser state. Shared between programs. */
+export interface NativeBuffer {
+  readonly bytes: number;
+  /** Copies out of the buffer, starting at a byte offset, until `target` is full. */
+  read(offset: number, target: TypedArray): void;
+  /** Copies `source` into the buffer at a byte offset. */
+  write(offset: number, source: TypedArray): void;
+  /** Frees the memory once no program uses it; later calls throw ERR_AFFUSE_DISPOSED. */
+  dispose(): void;
+}
+
+export interface NativeProgram {
+  /**
+   * Runs the whole program once on the runtime's own threads. Feeds are copied before this returns. Runs of one
+   * program, and of programs that share buffers, execute one after another in call order.
+   */
+  run(feeds: TypedArray[], scalars: number[]): Promise<TypedArray[]>;
+  dispose(): void;
+}
+
+export interface NativeAddon {
+  readonly version: string;
+  operators(): OperatorInfo[];
+  backends(): Backend[];
+  /** Chosen and possible instruction sets, thread count, cache sizes in bytes. */
+  cpu(): { isa: string; levels: string[]; threads: number; caches: { l1: number; l2: number; l3: number } };
+  /** Threads used by programs and operator calls that do not say; at least 1. */
+  setThreads(count: number): void;
+  /** Output descriptions, optional outputs included. Throws the operator's coded error. */
+  infer(op: string, inputs: (TensorDesc | null)[], attributes: Attributes): TensorDesc[];
+  cost(op: string, inputs: (TensorDesc | null)[], attributes: Attributes): { flops: number; bytes: number };
+  /**
+   * Runs one operator on the calling thread's time, zero-copy. `outputs[i]`: a tensor to write into (a typed array of the right
+   * length), true to allocate one, false/null for not wanted.
+   */
+  call(
+    device: Device,
+    op: string,
+    inputs: (HostTensor | null)[],
+    attributes: Attributes,
+    outputs: (TypedArray | boolean | null)[],
+    threads?: number,
+  ): (HostTensor | null)[];
+  /** The same on the runtime's threads; inputs are copied before this returns, outputs are always fresh. */
+  callAsync(
+    device: Device,
+    op: string,
+    inputs: (HostTensor | null)[],
+    attributes: Attributes,
+    outputs: (boolean | null)[],
+    threads?: number,
+  ): Promise<(HostTensor | null)[]>;
+  createBuffer(bytes: number): NativeBuffer;
+  createProgram(desc: ProgramDesc): NativeProgram;
+}
