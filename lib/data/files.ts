@@ -1,0 +1,139 @@
+/** Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded errors. */
+import { randomBytes } from "node:crypto";
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import path from "node:path";
+import { AffuseError } from "../errors.ts";
+
+const WHY: Record<string, [string, string]> = {
+  ENOSPC: ["the disk is full", "Free some space or choose another folder."],
+  EDQUOT: ["the disk quota is used up", "Free some space or choose another folder."],
+  EACCES: ["no permission", "Choose a folder you may write to."],
+  EPERM: ["not permitted", "Choose a folder you may write to."],
+  EROFS: ["the file system is read-only", "Choose a folder you may write to."],
+  ENOTDIR: ["a part of the path is a file, not a folder", "Choose another path."],
+  EEXIST: ["a file of that name is in the way", "Choose another path."],
+  EISDIR: ["it is a folder", "Choose another path."],
+  ENOENT: ["the folder does not exist", "Create it first."],
+  EMFILE: ["too many open files", "Raise the limit (ulimit -n)."],
+  ENAMETOOLONG: ["the name is too long", "Choose a shorter one."],
+};
+
+function writeError(error: unknown, what: string, target: string): AffuseError {
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  const [why, hint] = WHY[code] ?? [(error as Error).message, ""];
+  return new AffuseError("ERR_AFFUSE_WRITE", `Could not write ${what} to ${target}: ${why}${code ? ` (${code})` : ""}.`, hint, {
+    cause: error,
+  });
+}
+
+/** Makes a folder and its parents. @throws ERR_AFFUSE_WRITE */
+export function makeFolder(folder: string, what = "the folder"): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw writeError(error, what, folder);
+  }
+}
+
+/**
+ * Writes a whole file: temporary name in the same folder, fsync, rename. Readers see the old file or the new one.
+ * Parent folders are made.
+ * @param data text, bytes, or several pieces to be written one after another (no joined copy is made)
+ * @param what named in the error, e.g. "the checkpoint"
+ * @throws ERR_AFFUSE_WRITE; the old file is then untouched and no temporary file stays
+ */
+export function writeFileAtomic(
+  target: string,
+  data: string | Uint8Array | readonly Uint8Array[],
+  what = "the file",
+): void {
+  makeFolder(path.dirname(target), `the folder of ${what}`);
+  const temporary = path.join(
+    path.dirname(target),
+    `.${path.basename(target).slice(0, 100)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`,
+  );
+  const pieces = typeof data === "string" ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
+  let file = -1;
+  try {
+    file = openSync(temporary, "wx");
+    for (const piece of pieces) {
+      for (let done = 0; done < piece.length; ) done += writeSync(file, piece, done, Math.min(piece.length - done, 1 << 28));
+    }
+    fsyncSync(file);
+    closeSync(file);
+    file = -1;
+    renameSync(temporary, target);
+    syncFolder(path.dirname(target));
+  } catch (error) {
+    if (file >= 0) closeSync(file);
+    rmSync(temporary, { force: true });
+    throw writeError(error, what, target);
+  }
+}
+
+/** Makes the rename itself durable where the file system allows it; not every one does, which is no error. */
+function syncFolder(folder: string): void {
+  try {
+    const handle = openSync(folder, "r");
+    try {
+      fsyncSync(handle);
+    } finally {
+      closeSync(handle);
+    }
+  } catch {
+    // Some file systems refuse fsync on folders; the rename is atomic all the same.
+  }
+}
+
+/** JSON with a line break at the end, written atomically. */
+export function writeJson(target: string, value: unknown, what = "the file"): void {
+  writeFileAtomic(target, `${JSON.stringify(value, null, 2)}\n`, what);
+}
+
+/** Largest file that is read whole, in bytes. */
+export const MAX_FILE_BYTES = 2 ** 31 - 1;
+
+function readError(error: unknown, target: string): AffuseError {
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  if (code === "ENOENT" || code === "ENOTDIR") {
+    return new AffuseError("ERR_AFFUSE_NOT_FOUND", `${target} does not exist.`, "Check the path.", { cause: error });
+  }
+  return new AffuseError("ERR_AFFUSE_READ", `Could not read ${target}: ${(error as Error).message}.`, "", { cause: error });
+}
+
+/**
+ * Reads a whole file.
+ * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_READ, ERR_AFFUSE_TOO_LARGE
+ */
+export function readBytes(target: string, maxBytes = MAX_FILE_BYTES): Uint8Array {
+  try {
+    const size = statSync(target).size;
+    if (size > maxBytes) {
+      throw new AffuseError("ERR_AFFUSE_TOO_LARGE", `${target} has ${size} bytes, expected at most ${maxBytes}.`);
+    }
+    return readFileSync(target);
+  } catch (error) {
+    if (error instanceof AffuseError) throw error;
+    throw readError(error, target);
+  }
+}
+
+/** Reads a UTF-8 text file without its byte order mark. Invalid UTF-8 is ERR_AFFUSE_FORMAT. */
+export function readText(target: string, maxBytes = 256 * 1024 * 1024): string {
+  const bytes = readBytes(target, maxBytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes); // also drops a byte order mark
+  } catch (error) {
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${target} is not UTF-8 text.`, "Save it as UTF-8.", { cause: error });
+  }
+}
+
+/** Reads and parses a JSON file. @throws ERR_AFFUSE_FORMAT and readText's errors */
+export function readJson(target: string): unknown {
+  const text = readText(target);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${target} is not valid JSON: ${(error as Error).message}.`, "", { cause: error });
+  }
+}
