@@ -18,7 +18,11 @@ constexpr int kMaxInputs = 20;
 constexpr int kMaxOutputs = 12;
 constexpr int kMaxAttrs = 12;
 
-constexpr size_t dtype_size(DType t) {
+// Everything below that has a body is always inlined: kernel files are compiled once per ISA level, and a shared
+// out-of-line copy (COMDAT) might be the AVX-512 one on a machine without it.
+#define AFFUSE_INLINE inline __attribute__((always_inline))
+
+AFFUSE_INLINE constexpr size_t dtype_size(DType t) {
   return t == DType::f64 ? 8 : t == DType::none ? 0 : 4;
 }
 
@@ -28,22 +32,22 @@ struct TensorDesc {
   int rank = 0;
   int64_t dim[kMaxRank] = {0, 0, 0, 0, 0};
 
-  bool given() const { return dtype != DType::none; }
-  int64_t count() const {
+  AFFUSE_INLINE bool given() const { return dtype != DType::none; }
+  AFFUSE_INLINE int64_t count() const {
     int64_t n = given() ? 1 : 0;
     for (int i = 0; i < rank; ++i) n *= dim[i];
     return n;
   }
-  size_t bytes() const { return size_t(count()) * dtype_size(dtype); }
+  AFFUSE_INLINE size_t bytes() const { return size_t(count()) * dtype_size(dtype); }
 };
 
 struct Tensor : TensorDesc {
   void* data = nullptr;  // null exactly when not given() or count() == 0
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
-  float* f32() const { return as<float>(); }
-  double* f64() const { return as<double>(); }
-  int32_t* i32() const { return as<int32_t>(); }
+  AFFUSE_INLINE T* as() const { return static_cast<T*>(data); }
+  AFFUSE_INLINE float* f32() const { return as<float>(); }
+  AFFUSE_INLINE double* f64() const { return as<double>(); }
+  AFFUSE_INLINE int32_t* i32() const { return as<int32_t>(); }
 };
 
 // One attribute value; the AttrRule at the same index says which member holds.

@@ -1,0 +1,197 @@
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and the dropout
+// masks made from it (spec section 0).
+//
+// Element e of a tensor (flat row-major index) takes word e mod 4 of the block with
+//     key     = the 64-bit seed, low word first
+//     counter = (low word of floor(e/4), high word of floor(e/4), step, instance)
+// and is dropped if that word < round(p * 2^32). Kept elements are multiplied by 1/(1-p). A mask is therefore a function
+// of (seed, step, instance, e) alone: the same for every ISA level, thread count and device.
+//
+// Everything here has internal linkage, because cpu.cc files that include it are compiled once per ISA level.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace affuse {
+
+constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;  // multipliers
+constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;  // key increments (Weyl)
+
+[[maybe_unused]] static inline void philox4x32_10(const uint32_t counter[4], uint64_t key, uint32_t out[4]) {
+  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+  uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = uint64_t(kPhiloxM0) * c0, p1 = uint64_t(kPhiloxM1) * c2;
+    c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;
+    c1 = uint32_t(p1);
+    c2 = uint32_t(p0 >> 32) ^ c3 ^ k1;
+    c3 = uint32_t(p0);
+    k0 += kPhiloxW0;
+    k1 += kPhiloxW1;
+  }
+  out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+// What one use of dropout needs to know. p = 0 keeps everything and scales by 1: the identity.
+struct DropoutMask {
+  uint64_t seed;
+  uint32_t step, instance;
+  uint64_t threshold;  // in [0, 2^32]; an element is dropped if its word is below
+  double scale;        // 1/(1-p)
+};
+
+[[maybe_unused]] static inline DropoutMask dropout_mask(double p, uint64_t seed, int64_t step, int64_t instance) {
+  return {seed, uint32_t(step), uint32_t(instance), uint64_t(p * 4294967296.0 + 0.5), 1.0 / (1.0 - p)};
+}
+
+// One element at a time: for references. Vector code uses dropout_apply and dropout_factors below.
+[[maybe_unused]] static inline bool dropout_keeps(const DropoutMask& m, uint64_t e) {
+  const uint64_t group = e >> 2;
+  const uint32_t counter[4] = {uint32_t(group), uint32_t(group >> 32), m.step, m.instance};
+  uint32_t words[4];
+  philox4x32_10(counter, m.seed, words);
+  return words[e & 3] >= m.threshold;
+}
+
+}  // namespace affuse
+
+#ifdef AFFUSE_ISA
+// The vector form. Philox state lives in 64-bit lanes of which only the low halves count: vpmuludq reads just those and
+// leaves high and low word of the product side by side, so a round is 2 multiplications, 2 shifts and 4 xors per vector
+// and nothing is ever blended. Two vectors (even and odd 32-bit lanes) run side by side; at the end they are merged and a
+// 4x4 transposition inside 128-bit blocks puts the words in element order. The counters are dealt to the lanes so that
+// after this transposition each vector holds consecutive elements.
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+#if defined(__x86_64__)
+#if AFFUSE_ISA_AVX512
+#define AFFUSE_PHILOX_BYTES 64
+#elif AFFUSE_ISA_AVX2
+#define AFFUSE_PHILOX_BYTES 32
+#else
+#define AFFUSE_PHILOX_BYTES 16
+#endif
+typedef uint64_t PhiloxLanes __attribute__((vector_size(AFFUSE_PHILOX_BYTES)));
+constexpr int kPhiloxVector = AFFUSE_PHILOX_BYTES / 4;  // elements per vector
+constexpr int kPhiloxBlock = 4 * kPhiloxVector;         // elements per block
+
+#if AFFUSE_ISA_AVX512
+using PhiloxWords = __m512i;
+constexpr PhiloxLanes kPhiloxEven = {0, 8, 1, 9, 2, 10, 3, 11}, kPhiloxOdd = {4, 12, 5, 13, 6, 14, 7, 15};
+#define AFFUSE_PHILOX(op) _mm512_##op
+#elif AFFUSE_ISA_AVX2
+using PhiloxWords = __m256i;
+constexpr PhiloxLanes kPhiloxEven = {0, 4, 1, 5}, kPhiloxOdd = {2, 6, 3, 7};
+#define AFFUSE_PHILOX(op) _mm256_##op
+#else
+using PhiloxWords = __m128i;
+constexpr PhiloxLanes kPhiloxEven = {0, 2}, kPhiloxOdd = {1, 3};
+#define AFFUSE_PHILOX(op) _mm_##op
+#endif
+
+static inline __attribute__((always_inline)) PhiloxLanes philox_mul(PhiloxLanes a, PhiloxLanes b) {
+  return (PhiloxLanes)AFFUSE_PHILOX(mul_epu32)((PhiloxWords)a, (PhiloxWords)b);
+}
+
+// Words of elements 4*group ... 4*group + kPhiloxBlock - 1, in order.
+static inline __attribute__((always_inline)) void philox_block(const DropoutMask& m, uint64_t group,
+                                                               PhiloxWords words[4]) {
+  const PhiloxLanes zero = {}, low = zero + 0xffffffffu;
+  const PhiloxLanes m0 = zero + uint64_t(kPhiloxM0), m1 = zero + uint64_t(kPhiloxM1);
+  PhiloxLanes a0 = kPhiloxEven + group, b0 = kPhiloxOdd + group;
+  PhiloxLanes a1 = a0 >> 32, b1 = b0 >> 32, a2 = zero + uint64_t(m.step), b2 = a2, a3 = zero + uint64_t(m.instance), b3 = a3;
+  uint32_t k0 = uint32_t(m.seed), k1 = uint32_t(m.seed >> 32);
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const PhiloxLanes key0 = zero + uint64_t(k0), key1 = zero + uint64_t(k1);
+    const PhiloxLanes p0 = philox_mul(a0, m0), p1 = philox_mul(a2, m1), q0 = philox_mul(b0, m0), q1 = philox_mul(b2, m1);
+    a0 = (p1 >> 32) ^ a1 ^ key0, b0 = (q1 >> 32) ^ b1 ^ key0;
+    a1 = p1, b1 = q1;
+    a2 = (p0 >> 32) ^ a3 ^ key1, b2 = (q0 >> 32) ^ b3 ^ key1;
+    a3 = p0, b3 = q0;
+    k0 += kPhiloxW0;
+    k1 += kPhiloxW1;
+  }
+  const PhiloxWords w0 = (PhiloxWords)((a0 & low) | (b0 << 32)), w1 = (PhiloxWords)((a1 & low) | (b1 << 32));
+  const PhiloxWords w2 = (PhiloxWords)((a2 & low) | (b2 << 32)), w3 = (PhiloxWords)((a3 & low) | (b3 << 32));
+  const PhiloxWords t0 = AFFUSE_PHILOX(unpacklo_epi32)(w0, w1), t1 = AFFUSE_PHILOX(unpacklo_epi32)(w2, w3);
+  const PhiloxWords t2 = AFFUSE_PHILOX(unpackhi_epi32)(w0, w1), t3 = AFFUSE_PHILOX(unpackhi_epi32)(w2, w3);
+  words[0] = AFFUSE_PHILOX(unpacklo_epi64)(t0, t1), words[1] = AFFUSE_PHILOX(unpackhi_epi64)(t0, t1);
+  words[2] = AFFUSE_PHILOX(unpacklo_epi64)(t2, t3), words[3] = AFFUSE_PHILOX(unpackhi_epi64)(t2, t3);
+}
+
+// kPhiloxBlock elements: y = kept ? x * scale : 0. x == y is allowed. threshold < 2^32.
+static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, uint64_t group, const float* x,
+                                                                float* y) {
+  PhiloxWords words[4];
+  philox_block(m, group, words);
+#if AFFUSE_ISA_AVX512
+  const __m512 scale = _mm512_set1_ps(float(m.scale));
+  const __m512i threshold = _mm512_set1_epi32(int(uint32_t(m.threshold)));
+  for (int j = 0; j < 4; ++j) {
+    const __mmask16 keep = _mm512_cmpge_epu32_mask(words[j], threshold);
+    _mm512_storeu_ps(y + 16 * j, _mm512_maskz_mul_ps(keep, _mm512_loadu_ps(x + 16 * j), scale));
+  }
+#elif AFFUSE_ISA_AVX2
+  const __m256 scale = _mm256_set1_ps(float(m.scale));  // unsigned comparison by flipping both sign bits
+  const __m256i sign = _mm256_set1_epi32(int(0x80000000u));
+  const __m256i threshold = _mm256_xor_si256(_mm256_set1_epi32(int(uint32_t(m.threshold))), sign);
+  for (int j = 0; j < 4; ++j) {
+    const __m256 drop = (__m256)_mm256_cmpgt_epi32(threshold, _mm256_xor_si256(words[j], sign));
+    _mm256_storeu_ps(y + 8 * j, _mm256_andnot_ps(drop, _mm256_mul_ps(_mm256_loadu_ps(x + 8 * j), scale)));
+  }
+#else
+  const __m128 scale = _mm_set1_ps(float(m.scale));
+  const __m128i sign = _mm_set1_epi32(int(0x80000000u));
+  const __m128i threshold = _mm_xor_si128(_mm_set1_epi32(int(uint32_t(m.threshold))), sign);
+  for (int j = 0; j < 4; ++j) {
+    const __m128 drop = (__m128)_mm_cmpgt_epi32(threshold, _mm_xor_si128(words[j], sign));
+    _mm_storeu_ps(y + 4 * j, _mm_andnot_ps(drop, _mm_mul_ps(_mm_loadu_ps(x + 4 * j), scale)));
+  }
+#endif
+}
+#undef AFFUSE_PHILOX
+#undef AFFUSE_PHILOX_BYTES
+#else
+constexpr int kPhiloxBlock = 4;
+static inline void dropout_block(const DropoutMask& m, uint64_t group, const float* x, float* y) {
+  const uint32_t counter[4] = {uint32_t(group), uint32_t(group >> 32), m.step, m.instance};
+  uint32_t words[4];
+  philox4x32_10(counter, m.seed, words);
+  for (int j = 0; j < 4; ++j) y[j] = words[j] >= m.threshold ? x[j] * float(m.scale) : 0.0f;
+}
+#endif
+
+// y[i] = kept(first + i) ? x[i] * scale : 0 for i in [0, n): `first` is the flat index, in the whole tensor, of x[0].
+// x == y is allowed; any other overlap is not. A dropped NaN becomes 0.
+[[maybe_unused]] static void dropout_apply(const DropoutMask& m, uint64_t first, int64_t n, const float* x, float* y) {
+  int64_t i = 0;
+  if (m.threshold > 0xffffffffu) {  // p rounds to 1: nothing survives
+    for (; i < n; ++i) y[i] = 0.0f;
+    return;
+  }
+  const float scale = float(m.scale);
+  for (; i < n && ((first + uint64_t(i)) & 3); ++i) y[i] = dropout_keeps(m, first + uint64_t(i)) ? x[i] * scale : 0.0f;
+  for (; i + kPhiloxBlock <= n; i += kPhiloxBlock) dropout_block(m, (first + uint64_t(i)) >> 2, x + i, y + i);
+  if (i < n) {
+    float part[kPhiloxBlock] = {};
+    const size_t rest = size_t(n - i) * sizeof(float);  // below a block
+    __builtin_memcpy(part, x + i, rest);
+    dropout_block(m, (first + uint64_t(i)) >> 2, part, part);
+    __builtin_memcpy(y + i, part, rest);
+  }
+}
+
+// factor[i] = kept(first + i) ? 1/(1-p) : 0.
+[[maybe_unused]] static void dropout_factors(const DropoutMask& m, uint64_t first, int64_t n, float* factor) {
+  for (int64_t i = 0; i < n; ++i) factor[i] = 1.0f;
+  dropout_apply(m, first, n, factor, factor);
+}
+
+}  // namespace
+}  // namespace affuse::AFFUSE_ISA
+#endif
