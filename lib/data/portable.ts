@@ -4,8 +4,8 @@
  * Accuracy: relative error below 1e-15 where nothing else is said. Used wherever a result must be reproducible bit for bit.
  */
 
-const LN2_HIGH = 6.93147180369123816490e-1; // 32 significant bits, so that exponent × LN2_HIGH is exact
-const LN2_LOW = 1.90821492927058770002e-10;
+const LN2_HIGH = 0.6931471803691238; // 32 significant bits, so that exponent × LN2_HIGH is exact
+const LN2_LOW = 1.9082149292705877e-10;
 const view = new DataView(new ArrayBuffer(8));
 
 /** 2^n for whole n in −1074 … 1023; exact. */
@@ -31,7 +31,7 @@ export function ln(x: number): number {
   exponent += (high >>> 20) - 1023;
   view.setUint32(0, (high & 0xfffff) | 0x3ff00000);
   let m = view.getFloat64(0); // [1, 2)
-  if (m > 1.4142135623730951) {
+  if (m > Math.SQRT2) {
     m /= 2;
     exponent++;
   }
@@ -48,7 +48,7 @@ export function exp(x: number): number {
   if (Number.isNaN(x)) return x;
   if (x > 709.782712893384) return Number.POSITIVE_INFINITY;
   if (x < -745.1332191019411) return 0;
-  const n = Math.round(x / 0.6931471805599453);
+  const n = Math.round(x / Math.LN2);
   const r = x - n * LN2_HIGH - n * LN2_LOW; // |r| ≤ 0.347
   let series = 1;
   for (let k = 14; k >= 1; k--) series = 1 + (series * r) / k;
@@ -56,7 +56,7 @@ export function exp(x: number): number {
   return series * pow2(half) * pow2(n - half);
 }
 
-const PIO2 = [1.57079632673412561417, 6.07710050650619224932e-11] as const; // π/2 in 33-bit pieces
+const PIO2 = [1.5707963267341256, 6.077100506506192e-11] as const; // π/2 in 33-bit pieces
 
 function sinSeries(r: number): number {
   const q = r * r;
