@@ -137,7 +137,7 @@ struct OpDef {
   const AttrRule* attrs;
   int attr_count;
 
-  const char* backward;  // name of the backward operator; null: not differentiable
+  const char* backward = nullptr;  // name of the backward operator; null: not differentiable
   const char* flops;     // formula for people, in the shape letters above
   const char* bytes;     // least bytes moved: every input read once, every output written once
   double (*flop_count)(const OpShape&);
@@ -147,20 +147,20 @@ struct OpDef {
   // relations between dimensions are left.
   void (*infer)(const OpShape&, TensorDesc* out, Status&);
   // Checks that need the data (lengths within [0,T], labels within [0,C)); null: none.
-  void (*validate)(const OpCall&, Status&);
+  void (*validate)(const OpCall&, Status&) = nullptr;
   // Scratch bytes for the CPU kernels with this many workers; null: none.
-  size_t (*workspace)(const OpShape&, int workers);
+  size_t (*workspace)(const OpShape&, int workers) = nullptr;
   // float64, single-threaded, as the formula reads. Every float tensor is float64. Null: not allowed.
-  KernelFn reference;
+  KernelFn reference = nullptr;
   // float32; one per ISA level, never null.
   KernelFn cpu[kIsaCount];
 
   // Weights that can be packed ahead: pack_bytes(shape, input) is the size of input's packed form (0: that input is never
   // packed), pack_key names the layout (the same key and the same tensor may share one packed copy between operators),
   // pack makes it. Null: the operator packs nothing.
-  size_t (*pack_bytes)(const OpShape&, int input);
-  const char* (*pack_key)(const OpShape&, int input);
-  void (*pack[kIsaCount])(const OpShape&, int input, const void* data, void* packed, const Workers&);
+  size_t (*pack_bytes)(const OpShape&, int input) = nullptr;
+  const char* (*pack_key)(const OpShape&, int input) = nullptr;
+  void (*pack[kIsaCount])(const OpShape&, int input, const void* data, void* packed, const Workers&) = {};
 };
 
 // In a room's header: AFFUSE_DECLARE_KERNEL(fbp_forward) declares one function per ISA level;
