@@ -118,8 +118,11 @@ export interface NativeAddon {
   cpu(): { isa: string; levels: string[]; threads: number; caches: { l1: number; l2: number; l3: number } };
   /** Threads used by programs and operator calls that do not say; at least 1. */
   setThreads(count: number): void;
-  /** Output descriptions, optional outputs included. Throws the operator's coded error. */
-  infer(op: string, inputs: (TensorDesc | null)[], attributes: Attributes): TensorDesc[];
+  /**
+   * Output descriptions, optional outputs included; null for an output that this call does not have (the gradient of an
+   * absent input). Throws the operator's coded error.
+   */
+  infer(op: string, inputs: (TensorDesc | null)[], attributes: Attributes): (TensorDesc | null)[];
   cost(op: string, inputs: (TensorDesc | null)[], attributes: Attributes): { flops: number; bytes: number };
   /**
    * Runs one operator on the calling thread's time, zero-copy. `outputs[i]`: a tensor to write into (a typed array of the right
