@@ -1,6 +1,8 @@
 // Rules, checks and costs of afg; the mathematics is in afg.h.
 #include "afg.h"
 
+#include "../common/frame_rules.h"
+
 namespace affuse {
 namespace {
 
@@ -45,48 +47,32 @@ constexpr AttrRule kAttrs[] = {
 };
 
 void infer(const OpShape& s, TensorDesc* out, Status& status) {
-  const TensorDesc &x = s.in[kAfgX], &W = s.in[kAfgW], &b = s.in[kAfgB], &u = s.in[kAfgU], &q = s.in[kAfgQ];
+  const TensorDesc &x = s.in[kAfgX], &W = s.in[kAfgW], &u = s.in[kAfgU], &q = s.in[kAfgQ];
+  const auto [B, T, D, A, J] = afg_size(s.in);
   check_frame_shapes(x, s.in[kAfgLengths], s.in[kAfgMask], status);
-  if (!status.ok()) return;
-  const long long B = x.dim[0], T = x.dim[1], D = x.dim[2], A = W.dim[0];
-  if (A < 1 || W.dim[1] != D)
-    return status.fail("ERR_AFFUSE_SHAPE", "expected W [A,%lld] with A >= 1 for x [%lld,%lld,%lld], got [%lld,%lld]", D, B,
-                       T, D, A, (long long)W.dim[1]);
-  if (b.dim[0] != A)
-    return status.fail("ERR_AFFUSE_SHAPE", "expected b [%lld] for W [%lld,%lld], got [%lld]", A, A, D, (long long)b.dim[0]);
+  expect_positive(status, "W [A,D]", "A", W, A);
+  expect_shape(status, "W", W, tensor_desc(W.dtype, {A, D}), "x's D columns");
+  expect_shape(status, "b", s.in[kAfgB], tensor_desc(W.dtype, {A}), "one per row of W");
   if (u.given() == q.given())
-    return status.fail("ERR_AFFUSE_MISSING", "expected exactly one of u [A] and q [B,J,A], got %s",
-                       u.given() ? "both" : "neither");
-  if (u.given() && u.dim[0] != A)
-    return status.fail("ERR_AFFUSE_SHAPE", "expected u [%lld] for W [%lld,%lld], got [%lld]", A, A, D, (long long)u.dim[0]);
-  if (q.given() && (q.dim[0] != B || q.dim[1] < 1 || q.dim[2] != A))
-    return status.fail("ERR_AFFUSE_SHAPE", "expected q [%lld,J,%lld] with J >= 1, got [%lld,%lld,%lld]", B, A,
-                       (long long)q.dim[0], (long long)q.dim[1], (long long)q.dim[2]);
-  const int64_t J = afg_size(s.in).J;
-  out[kAfgOutC] = {x.dtype, 3, {B, J, D}};
-  out[kAfgOutAlpha] = {x.dtype, 3, {B, J, T}};
-  out[kAfgOutK] = {x.dtype, 3, {B, T, A}};
-}
-
-void check_same(const char* name, const TensorDesc& given, const TensorDesc& expected, Status& status) {
-  if (!status.ok() || !given.given()) return;
-  const int64_t *g = given.dim, *e = expected.dim;
-  if (g[0] != e[0] || g[1] != e[1] || g[2] != e[2])
-    status.fail("ERR_AFFUSE_SHAPE", "expected %s [%lld,%lld,%lld], got [%lld,%lld,%lld]", name, (long long)e[0],
-                (long long)e[1], (long long)e[2], (long long)g[0], (long long)g[1], (long long)g[2]);
+    status.fail("ERR_AFFUSE_MISSING", "expected exactly one of u [A] and q [B,J,A], got %s", u.given() ? "both" : "neither");
+  expect_shape(status, "u", u, tensor_desc(W.dtype, {A}), "one per row of W");
+  expect_shape(status, "q", q, tensor_desc(W.dtype, {B, J, A}), "one row per query, one column per row of W");
+  if (q.given()) expect_positive(status, "q [B,J,A]", "J", q, J);
+  out[kAfgOutC] = tensor_desc(x.dtype, {B, J, D});
+  out[kAfgOutAlpha] = tensor_desc(x.dtype, {B, J, T});
+  out[kAfgOutK] = tensor_desc(x.dtype, {B, T, A});
 }
 
 void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
   TensorDesc forward[3];
   infer(s, forward, status);
-  check_same("alpha", s.in[kAfgAlpha], forward[kAfgOutAlpha], status);
-  check_same("c", s.in[kAfgC], forward[kAfgOutC], status);
-  check_same("k", s.in[kAfgK], forward[kAfgOutK], status);
-  check_same("dc", s.in[kAfgDc], forward[kAfgOutC], status);
-  check_same("dalpha", s.in[kAfgDalpha], forward[kAfgOutAlpha], status);
-  if (!status.ok()) return;
+  expect_shape(status, "alpha", s.in[kAfgAlpha], forward[kAfgOutAlpha], "as the output alpha");
+  expect_shape(status, "c", s.in[kAfgC], forward[kAfgOutC], "as the output c");
+  expect_shape(status, "k", s.in[kAfgK], forward[kAfgOutK], "as the output k");
+  expect_shape(status, "dc", s.in[kAfgDc], forward[kAfgOutC], "as the output c");
+  expect_shape(status, "dalpha", s.in[kAfgDalpha], forward[kAfgOutAlpha], "as the output alpha");
   if (!s.in[kAfgDc].given() && !s.in[kAfgDalpha].given())
-    return status.fail("ERR_AFFUSE_MISSING", "expected at least one of dc and dalpha, got neither");
+    status.fail("ERR_AFFUSE_MISSING", "expected at least one of dc and dalpha, got neither");
   out[kAfgDx] = s.in[kAfgX];
   out[kAfgDW] = s.in[kAfgW];
   out[kAfgDb] = s.in[kAfgB];
@@ -119,12 +105,9 @@ double flops_backward(const OpShape& s) {
 const OpDef kAfg = {
     .name = "afg",
     .summary = "k_t = tanh(W x_t + b), alpha_j = softmax_t(scale q_j.k_t), c_j = sum alpha_tj x_t over valid t (spec 1.1)",
-    .inputs = kForwardInputs,
-    .input_count = 7,
-    .outputs = kForwardOutputs,
-    .output_count = 3,
-    .attrs = kAttrs,
-    .attr_count = 2,
+    AFFUSE_FIELDS(inputs, input_count, kForwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kForwardOutputs),
+    AFFUSE_FIELDS(attrs, attr_count, kAttrs),
     .backward = "afg.backward",
     .flops = "2*B*T*A*D + 2*B*T*J*(A + D)",
     .bytes = "4*(B*T*D + A*D + A + B*J*A + B*J*D + B*J*T)",
@@ -142,12 +125,9 @@ const OpDef kAfg = {
 const OpDef kAfgBackward = {
     .name = "afg.backward",
     .summary = "gradients of afg for x, W, b, and u or q",
-    .inputs = kBackwardInputs,
-    .input_count = 12,
-    .outputs = kBackwardOutputs,
-    .output_count = 5,
-    .attrs = kAttrs,
-    .attr_count = 2,
+    AFFUSE_FIELDS(inputs, input_count, kBackwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
+    AFFUSE_FIELDS(attrs, attr_count, kAttrs),
     .backward = nullptr,
     .flops = "4*B*T*A*D + 4*B*T*J*(A + D)",
     .bytes = "4*(2*B*T*D + 2*A*D + B*T*A + 2*A + 2*B*J*A + B*J*D + B*J*T)",

@@ -28,27 +28,4 @@ struct Frames {
   return n;
 }
 
-// infer: x is [B,T,D] with D >= 1; lengths, when given, [B]; mask, when given, [B,T].
-[[maybe_unused]] static void check_frame_shapes(const TensorDesc& x, const TensorDesc& lengths, const TensorDesc& mask,
-                                                Status& status) {
-  const long long B = x.dim[0], T = x.dim[1], D = x.dim[2];
-  if (D < 1) return status.fail("ERR_AFFUSE_SHAPE", "expected x [B,T,D] with D >= 1, got [%lld,%lld,%lld]", B, T, D);
-  if (lengths.given() && lengths.dim[0] != B)
-    return status.fail("ERR_AFFUSE_SHAPE", "expected lengths [%lld] for x [%lld,%lld,%lld], got [%lld]", B, B, T, D,
-                       (long long)lengths.dim[0]);
-  if (mask.given() && (mask.dim[0] != B || mask.dim[1] != T))
-    return status.fail("ERR_AFFUSE_SHAPE", "expected mask [%lld,%lld] for x [%lld,%lld,%lld], got [%lld,%lld]", B, T, B, T,
-                       D, (long long)mask.dim[0], (long long)mask.dim[1]);
-}
-
-// validate: every length lies in [0, T].
-[[maybe_unused]] static void check_length_values(const Tensor& x, const Tensor& lengths, Status& status) {
-  const auto* n = static_cast<const int32_t*>(lengths.data);
-  if (!n) return;
-  for (int64_t b = 0; b < x.dim[0]; ++b)
-    if (n[b] < 0 || n[b] > x.dim[1])
-      return status.fail("ERR_AFFUSE_LENGTH", "expected lengths[%lld] in [0,%lld], got %d", (long long)b,
-                         (long long)x.dim[1], n[b]);
-}
-
 }  // namespace affuse

@@ -1,6 +1,8 @@
 // Rules, checks and costs of ratio_attention; the mathematics is in ratio_attention.h.
 #include "ratio_attention.h"
 
+#include "../common/frame_rules.h"
+
 namespace affuse {
 namespace {
 
@@ -33,34 +35,23 @@ constexpr TensorRule kBackwardOutputs[] = {
 };
 
 void infer(const OpShape& s, TensorDesc* out, Status& status) {
-  const TensorDesc &x = s.in[kRatioX], &q = s.in[kRatioQ], &beta = s.in[kRatioBeta];
+  const TensorDesc& x = s.in[kRatioX];
   check_frame_shapes(x, s.in[kRatioLengths], s.in[kRatioMask], status);
-  if (!status.ok()) return;
-  if (q.dim[0] != x.dim[2])
-    return status.fail("ERR_AFFUSE_SHAPE", "expected q [%lld] as x's last dimension, got [%lld]", (long long)x.dim[2],
-                       (long long)q.dim[0]);
-  if (beta.dim[0] != 1) return status.fail("ERR_AFFUSE_SHAPE", "expected beta [1], got [%lld]", (long long)beta.dim[0]);
-  out[kRatioOutC] = {x.dtype, 2, {x.dim[0], x.dim[2]}};
-  out[kRatioOutAlpha] = {x.dtype, 2, {x.dim[0], x.dim[1]}};
-}
-
-void check_same(const char* name, const TensorDesc& given, const TensorDesc& expected, Status& status) {
-  if (!status.ok() || !given.given()) return;
-  if (given.dim[0] != expected.dim[0] || given.dim[1] != expected.dim[1])
-    status.fail("ERR_AFFUSE_SHAPE", "expected %s [%lld,%lld], got [%lld,%lld]", name, (long long)expected.dim[0],
-                (long long)expected.dim[1], (long long)given.dim[0], (long long)given.dim[1]);
+  expect_shape(status, "q", s.in[kRatioQ], tensor_desc(x.dtype, {x.dim[2]}), "one per column of x");
+  expect_shape(status, "beta", s.in[kRatioBeta], tensor_desc(x.dtype, {1}), "a single number");
+  out[kRatioOutC] = tensor_desc(x.dtype, {x.dim[0], x.dim[2]});
+  out[kRatioOutAlpha] = tensor_desc(x.dtype, {x.dim[0], x.dim[1]});
 }
 
 void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
   TensorDesc forward[2];
   infer(s, forward, status);
-  check_same("alpha", s.in[kRatioAlpha], forward[kRatioOutAlpha], status);
-  check_same("c", s.in[kRatioC], forward[kRatioOutC], status);
-  check_same("dc", s.in[kRatioDc], forward[kRatioOutC], status);
-  check_same("dalpha", s.in[kRatioDalpha], forward[kRatioOutAlpha], status);
-  if (!status.ok()) return;
+  expect_shape(status, "alpha", s.in[kRatioAlpha], forward[kRatioOutAlpha], "as the output alpha");
+  expect_shape(status, "c", s.in[kRatioC], forward[kRatioOutC], "as the output c");
+  expect_shape(status, "dc", s.in[kRatioDc], forward[kRatioOutC], "as the output c");
+  expect_shape(status, "dalpha", s.in[kRatioDalpha], forward[kRatioOutAlpha], "as the output alpha");
   if (!s.in[kRatioDc].given() && !s.in[kRatioDalpha].given())
-    return status.fail("ERR_AFFUSE_MISSING", "expected at least one of dc and dalpha, got neither");
+    status.fail("ERR_AFFUSE_MISSING", "expected at least one of dc and dalpha, got neither");
   out[kRatioDx] = s.in[kRatioX];
   out[kRatioDq] = s.in[kRatioQ];
   out[kRatioDbeta] = s.in[kRatioBeta];
@@ -94,10 +85,8 @@ size_t ratio_attention_backward_workspace(const OpShape& s, int workers) {
 const OpDef kRatioAttention = {
     .name = "ratio_attention",
     .summary = "alpha_t = sigmoid(q.x_t + beta), c = sum alpha_t x_t / sum alpha_t over valid t (spec 1.1)",
-    .inputs = kForwardInputs,
-    .input_count = 5,
-    .outputs = kForwardOutputs,
-    .output_count = 2,
+    AFFUSE_FIELDS(inputs, input_count, kForwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kForwardOutputs),
     .attrs = nullptr,
     .attr_count = 0,
     .backward = "ratio_attention.backward",
@@ -117,10 +106,8 @@ const OpDef kRatioAttention = {
 const OpDef kRatioAttentionBackward = {
     .name = "ratio_attention.backward",
     .summary = "gradients of ratio_attention for x, q and beta",
-    .inputs = kBackwardInputs,
-    .input_count = 9,
-    .outputs = kBackwardOutputs,
-    .output_count = 3,
+    AFFUSE_FIELDS(inputs, input_count, kBackwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
     .attrs = nullptr,
     .attr_count = 0,
     .backward = nullptr,

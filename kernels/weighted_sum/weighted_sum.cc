@@ -1,6 +1,8 @@
 // Rules, checks and costs of weighted_sum; the mathematics is in weighted_sum.h.
 #include "weighted_sum.h"
 
+#include "../common/shape.h"
+
 namespace affuse {
 namespace {
 
@@ -21,23 +23,17 @@ constexpr TensorRule kBackwardOutputs[] = {
 
 void infer(const OpShape& s, TensorDesc* out, Status& status) {
   const TensorDesc &x = s.in[kWeightedSumX], &w = s.in[kWeightedSumW];
-  const long long B = x.dim[0], J = x.dim[1], D = x.dim[2];
-  if (D < 1) return status.fail("ERR_AFFUSE_SHAPE", "expected x [B,J,D] with D >= 1, got [%lld,%lld,%lld]", B, J, D);
-  if (w.dim[0] != B || w.dim[1] != J)
-    return status.fail("ERR_AFFUSE_SHAPE", "expected w [%lld,%lld] for x [%lld,%lld,%lld], got [%lld,%lld]", B, J, B, J, D,
-                       (long long)w.dim[0], (long long)w.dim[1]);
-  out[0] = {x.dtype, 2, {B, D}};
+  expect_positive(status, "x [B,J,D]", "D", x, x.dim[2]);
+  expect_shape(status, "w", w, tensor_desc(w.dtype, {x.dim[0], x.dim[1]}), "one per vector of x");
+  out[0] = tensor_desc(x.dtype, {x.dim[0], x.dim[2]});
 }
 
 void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
   TensorDesc y;
   infer(s, &y, status);
-  if (!status.ok()) return;
   const TensorDesc& dy = s.in[kWeightedSumDy];
-  if (!dy.given()) return status.fail("ERR_AFFUSE_MISSING", "expected dy, the gradient of weighted_sum's output, got none");
-  if (dy.dim[0] != y.dim[0] || dy.dim[1] != y.dim[1])
-    return status.fail("ERR_AFFUSE_SHAPE", "expected dy [%lld,%lld] as y, got [%lld,%lld]", (long long)y.dim[0],
-                       (long long)y.dim[1], (long long)dy.dim[0], (long long)dy.dim[1]);
+  if (!dy.given()) status.fail("ERR_AFFUSE_MISSING", "expected dy, the gradient of weighted_sum's output y, got none");
+  expect_shape(status, "dy", dy, y, "as the output y");
   out[kWeightedSumDx] = s.in[kWeightedSumX];
   out[kWeightedSumDw] = s.in[kWeightedSumW];
 }
@@ -54,10 +50,8 @@ double flops_backward(const OpShape& s) {
 const OpDef kWeightedSum = {
     .name = "weighted_sum",
     .summary = "y_b = sum over j of w_bj x_bj (modality weighting, spec 2.1)",
-    .inputs = kForwardInputs,
-    .input_count = 2,
-    .outputs = kForwardOutputs,
-    .output_count = 1,
+    AFFUSE_FIELDS(inputs, input_count, kForwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kForwardOutputs),
     .attrs = nullptr,
     .attr_count = 0,
     .backward = "weighted_sum.backward",
@@ -77,10 +71,8 @@ const OpDef kWeightedSum = {
 const OpDef kWeightedSumBackward = {
     .name = "weighted_sum.backward",
     .summary = "dx_bj = w_bj dy_b, dw_bj = dy_b . x_bj",
-    .inputs = kBackwardInputs,
-    .input_count = 3,
-    .outputs = kBackwardOutputs,
-    .output_count = 2,
+    AFFUSE_FIELDS(inputs, input_count, kBackwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
     .attrs = nullptr,
     .attr_count = 0,
     .backward = nullptr,
