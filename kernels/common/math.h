@@ -1,0 +1,151 @@
+// Vector functions with stated error, on the types of simd.h. Errors are relative to the exact result for float32 input,
+// in units of 2^-23 ("ulp" below); checked over the whole range
+// on every level by test/native/math.cc.
+//
+//   exp(x)         <= 2 ulp for results >= 2^-126, correct to a denormal step below; 0 under -104, inf above 88.73
+//   exp2(x)        <= 2 ulp likewise
+//   expm1_small(x) <= 2 ulp, also near 0; |x| <= 40 only (helper of tanh)
+//   tanh(x)        <= 3 ulp everywhere, also near 0 (it keeps the sign of zero); +-1 beyond |x| = 9.02
+//   sigmoid(x)     <= 3 ulp for results >= 2^-126
+//   log(x)         <= 2 ulp for normal x > 0; log(0) = -inf, x < 0 gives NaN, log(inf) = inf, denormals are scaled first
+//   rsqrt(x)       1/sqrt(x) by division and square root: <= 1.5 ulp
+//   normal(x)      {Phi(x) = (1 + erf(x/sqrt 2))/2, phi(x)}: <= 6 + x^2/2 ulp for |x| <= 13 (no cancellation in the left tail),
+//                  absolute error below 2^-126 beyond
+//   gelu, gelu_grad   x Phi(x) and Phi(x) + x phi(x), from the same pieces
+//
+// NaN in, NaN out, for all of them; infinities saturate to the limits.
+#pragma once
+#include "simd.h"
+
+namespace affuse::AFFUSE_ISA {
+
+namespace detail {
+// p * 2^n for integer-valued n in [-252, 254]: in two halves, so that results below 2^-126 round to denormals and results
+// beyond 2^128 become inf.
+AFFUSE_INLINE Vec scale2(Vec p, Vec n) {
+#if defined(AFFUSE_ISA_AVX512)
+  return _mm512_scalef_ps(p, n);
+#else
+  const Int i = to_int(n), low = shift_right<1>(i), high = sub(i, low);
+  const Vec s1 = from_bits(shift_left<23>(add(low, int1(127)))), s2 = from_bits(shift_left<23>(add(high, int1(127))));
+  return (p * s1) * s2;
+#endif
+}
+// exp(r) - 1 - r over r^2, |r| <= 0.35 (fitted minimax, 3.3e-9 in exp(r)).
+AFFUSE_INLINE Vec exp_tail(Vec r) {
+  Vec p = set1(0.0013882395578548312f);
+  p = fma(p, r, set1(0.008367180824279785f));
+  p = fma(p, r, set1(0.04166722297668457f));
+  p = fma(p, r, set1(0.16666539013385773f));
+  return fma(p, r, set1(0.4999999701976776f));
+}
+struct Reduced {
+  Vec n, r;  // x = n ln 2 + r, |r| <= ln2/2
+};
+AFFUSE_INLINE Reduced reduce_ln2(Vec x) {
+  const Vec n = round(x * set1(1.44269504088896341f));
+  Vec r = fnma(n, set1(0.693359375f), x);  // exact product: 9 bits times at most 8
+  r = fnma(n, set1(-2.12194440054690583e-4f), r);
+  return {n, r};
+}
+}  // namespace detail
+
+AFFUSE_INLINE Vec exp(Vec x) {
+  x = min(set1(89.0f), max(set1(-104.0f), x));  // limit first: NaN stays
+  const detail::Reduced d = detail::reduce_ln2(x);
+  const Vec p = fma(d.r * d.r, detail::exp_tail(d.r), d.r) + set1(1.0f);
+  return detail::scale2(p, d.n);
+}
+
+AFFUSE_INLINE Vec exp2(Vec x) {
+  x = min(set1(129.0f), max(set1(-151.0f), x));
+  const Vec n = round(x), r = x - n;
+  Vec p = set1(0.0001535231713205576f);
+  p = fma(p, r, set1(0.0013400170719251037f));
+  p = fma(p, r, set1(0.009618449956178665f));
+  p = fma(p, r, set1(0.05550329387187958f));
+  p = fma(p, r, set1(0.24022647738456726f));
+  p = fma(p, r, set1(0.6931471824645996f));
+  p = fma(p, r, set1(1.0f));
+  return detail::scale2(p, n);
+}
+
+AFFUSE_INLINE Vec expm1_small(Vec x) {
+  const detail::Reduced d = detail::reduce_ln2(x);
+  const Vec p = fma(d.r * d.r, detail::exp_tail(d.r), d.r);                    // e^r - 1, relative precision kept
+  const Vec s = from_bits(shift_left<23>(add(to_int(d.n), int1(127))));        // 2^n, exact
+  return fma(p, s, s - set1(1.0f));                                            // n = 0: exactly p
+}
+
+// tanh |x| = E/(E+2) with E = expm1(2|x|): no cancellation anywhere.
+AFFUSE_INLINE Vec tanh(Vec x) {
+  const Vec t = min(set1(10.0f), abs(x));
+  const Vec e = expm1_small(t + t);
+  return copysign(e / (e + set1(2.0f)), x);
+}
+
+AFFUSE_INLINE Vec sigmoid(Vec x) {
+  const Vec e = exp(-abs(x)), r = set1(1.0f) / (set1(1.0f) + e);
+  return select(lt(x, zero()), e * r, r);
+}
+
+AFFUSE_INLINE Vec log(Vec x) {
+  const Mask tiny = lt(x, set1(1.17549435e-38f));
+  const Vec y = select(tiny, x * set1(8388608.0f), x);  // 2^23
+  // y = m 2^e with m in [sqrt(1/2), sqrt 2)
+  const Int offset = sub(bits(y), int1(0x3f3504f3));
+  const Vec e = to_float(shift_right<23>(offset)) - keep(tiny, set1(23.0f));
+  const Vec m = from_bits(add(bit_and(offset, int1(0x007fffff)), int1(0x3f3504f3)));
+  const Vec f = m - set1(1.0f), f2 = f * f;
+  Vec p = set1(0.06746643781661987f);
+  p = fma(p, f, set1(-0.11675656586885452f));
+  p = fma(p, f, set1(0.11888163536787033f));
+  p = fma(p, f, set1(-0.1240558847784996f));
+  p = fma(p, f, set1(0.14219552278518677f));
+  p = fma(p, f, set1(-0.1666799634695053f));
+  p = fma(p, f, set1(0.2000211924314499f));
+  p = fma(p, f, set1(-0.25000008940696716f));
+  p = fma(p, f, set1(0.3333331346511841f));
+  Vec r = fma(e, set1(-2.12194440054690583e-4f), f * f2 * p);
+  r = fma(f2, set1(-0.5f), r) + f;
+  r = fma(e, set1(0.693359375f), r);
+  const Vec inf = set1(__builtin_inff());
+  r = select(lt(x, inf), r, x);                                   // inf and NaN
+  r = select(eq(x, zero()), -inf, r);
+  return select(lt(x, zero()), set1(__builtin_nanf("")), r);
+}
+
+AFFUSE_INLINE Vec rsqrt(Vec x) { return set1(1.0f) / sqrt(x); }
+
+// Standard normal distribution at x: cdf = Phi(x), pdf = phi(x). For t = |x|, Phi(-t) = e^(-t^2/2) u P(u), u = 1/(1 + t/4),
+// P fitted for 0 <= t <= 40 (1.8e-8 relative); one exponential serves both.
+struct Normal {
+  Vec cdf, pdf;
+};
+AFFUSE_INLINE Normal normal(Vec x) {
+  const Vec t = min(set1(15.0f), abs(x));
+  const Vec g = exp(t * t * set1(-0.5f));
+  const Vec u = set1(1.0f) / fma(t, set1(0.25f), set1(1.0f));
+  Vec p = set1(0.020501289516687393f);
+  p = fma(p, u, set1(-0.0839698538184166f));
+  p = fma(p, u, set1(0.10110893845558167f));
+  p = fma(p, u, set1(-0.03696969524025917f));
+  p = fma(p, u, set1(0.06656622141599655f));
+  p = fma(p, u, set1(0.05809333175420761f));
+  p = fma(p, u, set1(0.08173635601997375f));
+  p = fma(p, u, set1(0.0934624895453453f));
+  p = fma(p, u, set1(0.09973527491092682f));
+  p = fma(p, u, set1(0.09973565489053726f));
+  const Vec tail = g * (u * p);
+  return {select(lt(zero(), x), set1(1.0f) - tail, tail), g * set1(0.3989422804014327f)};
+}
+
+// x Phi(x) (the exact GELU) and its derivative. Finite input gives a finite result; gelu(inf) = inf, gelu(-inf) = NaN, as
+// -inf * 0 is; the derivative is NaN at both infinities.
+AFFUSE_INLINE Vec gelu(Vec x) { return x * normal(x).cdf; }
+AFFUSE_INLINE Vec gelu_grad(Vec x) {
+  const Normal n = normal(x);
+  return fma(x, n.pdf, n.cdf);
+}
+
+}  // namespace affuse::AFFUSE_ISA

@@ -1,0 +1,215 @@
+// The per-ISA half of gemm.h: register tiles, packing, loaders and the two loops over tasks. Include gemm.h, not this.
+#pragma once
+#include "../common/simd.h"
+
+namespace affuse::AFFUSE_ISA::gemm {
+
+using namespace affuse::gemm;
+
+// Register tile: kTileRows x (kTileVecs vectors). AVX-512: 28 sums + 2 columns + 1 broadcast of 32 registers; the tile is tall
+// rather than wide because columns stream from the L2 cache (128 bytes for 28 FMAs) while rows stay in L1.
+#if defined(AFFUSE_ISA_AVX512)
+constexpr int kTileRows = 14;
+#elif defined(AFFUSE_ISA_AVX2)
+constexpr int kTileRows = 6;
+#else
+constexpr int kTileRows = 4;
+#endif
+constexpr int kTileVecs = 2;
+constexpr int kTileStride = kTileVecs * kLanes;  // floats between rows of Tile::acc; also the width of a full panel
+static_assert(kColumnUnit % kTileStride == 0 && kBlockRows % kTileRows == 0 && kTileRows <= 16);
+
+struct Tile {
+  int64_t row, col;  // of the first element
+  int rows, cols;    // valid part
+  float* acc;        // the sums, 64-byte aligned, row stride kTileStride; columns >= cols up to the vector's end are padding
+};
+
+// Base of epilogues. tile() is yours. With Split::rows, begin and end enclose the tiles of a block of whole rows.
+struct Epilogue {
+  AFFUSE_INLINE void begin(int64_t, int, int) const {}
+  AFFUSE_INLINE void end(int64_t, int, int) const {}
+};
+
+// A block of m rows is cut into tiles of nearly equal height <= kTileRows. Packed block: tile after tile, each [kc][height].
+struct RowTiles {
+  int count, base, extra;
+  explicit AFFUSE_INLINE RowTiles(int m) : count((m + kTileRows - 1) / kTileRows) {
+    base = count ? m / count : 0;
+    extra = count ? m % count : 0;
+  }
+  AFFUSE_INLINE int start(int t) const { return t * base + (t < extra ? t : extra); }
+  AFFUSE_INLINE int height(int t) const { return base + (t < extra); }
+};
+
+// ---- primitives (kernels/gemm/cpu.cc) ----
+
+// acc[r][c] (+)= sum_k a[k][r] * b[k][c]: rows 1…kTileRows, vecs 1 or 2; a [kc][rows], b [kc][vecs*kLanes]. With resume the
+// sums continue from acc, else from 0.
+void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume);
+
+// The row packers: m rows, k in [0,kc), into dst (m*kc floats) as RowTiles says.
+void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst);                     // (i,k) = a[i*ld + k]
+void pack_rows_transposed(const float* a, int64_t ld, int m, int64_t kc, float* dst);          // (i,k) = a[k*ld + i]
+void pack_rows_indirect(const float* const* a, int64_t k0, int m, int64_t kc, float* dst);     // (i,k) = a[i][k0 + k]
+
+// Columns [0,N) into panels of kTileStride: panel p at dst + p*kTileStride*K is [K][width], width a whole number of vectors,
+// padded with zeros. nk: element (k,n) = w[n*ld + k]; kn: w[k*ld + n].
+void pack_columns(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers);
+// One panel of `cols` <= kTileStride columns; kn or nk as above.
+void pack_panel(const float* w, int64_t ld, int cols, int64_t K, Layout layout, float* dst);
+// Like pack_panel for nk with scattered source rows: column c is rows[c] (null: zeros).
+void pack_panel_indirect(const float* const* rows, int cols, int64_t K, float* dst);
+
+AFFUSE_INLINE int vecs_of(int64_t cols) { return cols > kLanes ? 2 : 1; }
+
+// ---- row loaders ----
+struct PlainRows {  // (i,k) = data[i*ld + k]
+  const float* data;
+  int64_t ld;
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const { pack_rows(data + i * ld + k, ld, m, kc, dst); }
+};
+struct TransposedRows {  // (i,k) = data[k*ld + i]
+  const float* data;
+  int64_t ld;
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    pack_rows_transposed(data + k * ld + i, ld, m, kc, dst);
+  }
+};
+struct IndirectRows {  // (i,k) = rows[i][k]
+  const float* const* rows;
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const { pack_rows_indirect(rows + i, k, m, kc, dst); }
+};
+// ---- column loaders of stream() ----
+struct PlainColumns {  // (k,n) = data[k*ld + n]
+  const float* data;
+  int64_t ld;
+  AFFUSE_INLINE void pack(int64_t n, int cols, int64_t k, int64_t kc, float* dst) const {
+    pack_panel(data + k * ld + n, ld, cols, kc, Layout::kn, dst);
+  }
+};
+struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
+  const float* const* rows;
+  AFFUSE_INLINE void pack(int64_t n, int cols, int64_t k, int64_t kc, float* dst) const {
+    const int width = vecs_of(cols) * kLanes;
+    for (int64_t i = 0; i < kc; ++i) {
+      const float* p = rows[k + i] + n;
+      for (int c = 0; c < width; c += kLanes) {
+        const int left = cols - c;
+        store(dst + i * width + c, left >= kLanes ? load(p + c) : load(p + c, left));
+      }
+    }
+  }
+};
+
+// ---- loops ----
+
+// Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
+template <class Rows, class E>
+void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
+         float* workspace, Split split = Split::any) {
+  if (M <= 0 || N <= 0) return;
+  const Plan p = plan(M, N, K, split);
+  float* ahead = nullptr;
+  if (p.rows_ahead) {
+    ahead = workspace;
+    workspace += round_up(M * K, 16);
+    parallel(workers, p.row_blocks, [&](int64_t block, int) {
+      const int64_t i = block * p.block_rows;
+      const int m = int(min64(p.block_rows, M - i));
+      for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
+    });
+  }
+  const int64_t own = worker_floats(p);
+  parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
+    const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
+    const int64_t n1 = min64(N, n0 + p.block_cols);
+    const int m = int(min64(p.block_rows, M - i));
+    const RowTiles tiles(m);
+    float* acc = workspace + worker * own;
+    float* block = acc + p.sums;
+    const bool cut = p.piece < K;
+    epilogue.begin(i, m, worker);
+    int64_t k = 0;
+    do {  // also once when K == 0: the sums are 0
+      const int64_t kc = min64(p.piece, K - k);
+      const bool last = k + kc >= K;
+      const float* a = block;
+      if (ahead) a = ahead + i * K + m * k;
+      else rows.pack(i, m, k, kc, block);
+      for (int64_t n = n0; n < n1; n += kTileStride) {
+        const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
+        const float* b = packed + n * K + k * (vecs * kLanes);
+        float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
+        for (int t = 0; t < tiles.count; ++t) {
+          float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
+          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0);
+          if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
+        }
+      }
+      k += kc;
+    } while (k < K);
+    epilogue.end(i, m, worker);
+  });
+}
+
+// Both operands through loaders, K cut into short pieces that are packed as they are needed: for a long K (dW = dy^T x, K the
+// batch). workspace: stream_workspace_floats(M,N,K,workers.count).
+template <class Rows, class Columns, class E>
+void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns, const E& epilogue,
+            float* workspace) {
+  if (M <= 0 || N <= 0) return;
+  const StreamPlan p = stream_plan(M, N, K);
+  const int64_t own = stream_worker_floats(p);
+  parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
+    const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
+    const int64_t n1 = min64(N, n0 + p.block_cols);
+    const int m = int(min64(p.block_rows, M - i));
+    const RowTiles tiles(m);
+    float* acc = workspace + worker * own;
+    float* a = acc + round_up(p.block_rows * p.block_cols, 16);
+    float* b = a + round_up(p.block_rows * p.piece, 16);
+    int64_t k = 0;
+    do {
+      const int64_t kc = min64(p.piece, K - k);
+      const bool last = k + kc >= K;
+      if (kc > 0) rows.pack(i, m, k, kc, a);
+      for (int64_t n = n0; n < n1; n += kTileStride) {
+        const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
+        float* panel = b + (n - n0) * kc;
+        if (kc > 0) columns.pack(n, cols, k, kc, panel);
+        for (int t = 0; t < tiles.count; ++t) {
+          float* sums = acc + (n - n0) * m + tiles.start(t) * kTileStride;
+          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, panel, sums, k > 0);
+          if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
+        }
+      }
+      k += kc;
+    } while (k < K);
+  });
+}
+
+// ---- common epilogues ----
+struct Store : Epilogue {  // C[i*ld + n] = sum
+  float* c;
+  int64_t ld;
+  AFFUSE_INLINE Store(float* c, int64_t ld) : c(c), ld(ld) {}
+  AFFUSE_INLINE void tile(const Tile& t, int) const {
+    for (int r = 0; r < t.rows; ++r)
+      for_lanes(t.cols, [&](int64_t x, int n) { store(c + (t.row + r) * ld + t.col + x, load(t.acc + r * kTileStride + x), n); });
+  }
+};
+struct AddTo : Epilogue {  // C[i*ld + n] += sum
+  float* c;
+  int64_t ld;
+  AFFUSE_INLINE AddTo(float* c, int64_t ld) : c(c), ld(ld) {}
+  AFFUSE_INLINE void tile(const Tile& t, int) const {
+    for (int r = 0; r < t.rows; ++r)
+      for_lanes(t.cols, [&](int64_t x, int n) {
+        float* p = c + (t.row + r) * ld + t.col + x;
+        store(p, load(p, n) + load(t.acc + r * kTileStride + x), n);
+      });
+  }
+};
+
+}  // namespace affuse::AFFUSE_ISA::gemm

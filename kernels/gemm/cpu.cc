@@ -1,0 +1,132 @@
+// Register tiles and packing: see gemm.h.
+#include "gemm.h"
+
+namespace affuse::AFFUSE_ISA::gemm {
+namespace {
+
+// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead.
+template <int R, int NV>
+AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume) {
+  Vec c[R][NV];
+  if (resume) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) c[r][v] = load(acc + r * kTileStride + v * kLanes);
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) c[r][v] = zero();
+  }
+  constexpr int kAhead = 8 * NV * kLanes;
+  for (int64_t k = 0; k < kc; ++k) {
+    Vec x[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
+    prefetch(b + kAhead);
+    if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vec y = set1(a[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
+    }
+    a += R;
+    b += NV * kLanes;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+}
+
+using Multiply = void (*)(int64_t, const float*, const float*, float*, bool);
+#define AFFUSE_ROWS(n) {&multiply<n, 1>, &multiply<n, 2>}
+constexpr Multiply kMultiply[kTileRows + 1][2] = {
+    {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
+#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512)
+    AFFUSE_ROWS(5), AFFUSE_ROWS(6),
+#endif
+#if defined(AFFUSE_ISA_AVX512)
+    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12), AFFUSE_ROWS(13), AFFUSE_ROWS(14),
+#endif
+};
+#undef AFFUSE_ROWS
+
+// dst[k*stride + i] = source_i[k] for i in [0,m): the transposing copy under both operands' packers.
+AFFUSE_INLINE void interleave(const float* const* source, int m, int64_t kc, float* dst, int stride) {
+  for (int i = 0; i < m; ++i) {
+    const float* s = source[i];
+    for (int64_t k = 0; k < kc; ++k) dst[k * stride + i] = s ? s[k] : 0.0f;
+  }
+}
+
+}  // namespace
+
+void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+  kMultiply[rows][vecs - 1](kc, a, b, acc, resume);
+}
+
+void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst) {
+  const RowTiles tiles(m);
+  for (int t = 0; t < tiles.count; ++t) {
+    const float* source[16];
+    const int height = tiles.height(t);
+    for (int r = 0; r < height; ++r) source[r] = a + (tiles.start(t) + r) * ld;
+    interleave(source, height, kc, dst + tiles.start(t) * kc, height);
+  }
+}
+
+void pack_rows_indirect(const float* const* a, int64_t k0, int m, int64_t kc, float* dst) {
+  const RowTiles tiles(m);
+  for (int t = 0; t < tiles.count; ++t) {
+    const float* source[16];
+    const int height = tiles.height(t);
+    for (int r = 0; r < height; ++r) source[r] = a[tiles.start(t) + r] + k0;
+    interleave(source, height, kc, dst + tiles.start(t) * kc, height);
+  }
+}
+
+void pack_rows_transposed(const float* a, int64_t ld, int m, int64_t kc, float* dst) {
+  const RowTiles tiles(m);
+  for (int t = 0; t < tiles.count; ++t) {
+    const int height = tiles.height(t);
+    const float* s = a + tiles.start(t);
+    float* d = dst + tiles.start(t) * kc;
+    for (int64_t k = 0; k < kc; ++k, s += ld, d += height)
+      for_lanes(height, [&](int64_t i, int n) { store(d + i, load(s + i, n), n); });
+  }
+}
+
+void pack_panel_indirect(const float* const* rows, int cols, int64_t K, float* dst) {
+  const int width = vecs_of(cols) * kLanes;
+  const float* source[kTileStride];
+  for (int c = 0; c < width; ++c) source[c] = c < cols ? rows[c] : nullptr;
+  interleave(source, width, K, dst, width);
+}
+
+void pack_panel(const float* w, int64_t ld, int cols, int64_t K, Layout layout, float* dst) {
+  if (layout == Layout::nk) {
+    const float* rows[kTileStride];
+    for (int c = 0; c < cols; ++c) rows[c] = w + c * ld;
+    pack_panel_indirect(rows, cols, K, dst);
+    return;
+  }
+  const int width = vecs_of(cols) * kLanes;
+  for (int64_t k = 0; k < K; ++k)
+    for (int c = 0; c < width; c += kLanes) {
+      const int left = cols - c;
+      store(dst + k * width + c, left >= kLanes ? load(w + k * ld + c) : load(w + k * ld + c, left));
+    }
+}
+
+void pack_columns(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers) {
+  parallel(workers, ceil_div(N, kTileStride), [&](int64_t p, int) {
+    const int64_t n = p * kTileStride;
+    const int cols = int(min64(kTileStride, N - n));
+    pack_panel(layout == Layout::nk ? w + n * ld : w + n, ld, cols, K, layout, dst + n * K);
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA::gemm

@@ -1,0 +1,126 @@
+// The matrix core that linear, FBP, AFG and convolution share.
+//
+//   C[i,n] = sum_k rows(i,k) * columns(k,n)          i < M, n < N, k < K, float32
+//
+// - `rows` come through a loader (PlainRows, TransposedRows, IndirectRows or your own): it copies a block of rows into the
+//   order the micro kernel reads. Only the rows a loader is asked for are touched.
+// - `columns` are packed panels (pack_columns), made once per weight and kept, or a second loader (gemm_stream, for products
+//   whose K is the long dimension, such as dW = dy^T x).
+// - what happens to a finished piece of C is an epilogue: a struct whose tile() gets the sums while they sit in the L1 cache.
+//   C itself is never stored unless the epilogue does so.
+//
+// Every element is one chain of fused multiply-adds in ascending k (baseline: multiply, then add), whatever the blocking,
+// the partition or the number of threads: results do not depend on them, bit for bit. Error of an element:
+// <= (K+1) 2^-24 sum_k |rows||columns|, typically sqrt(K) instead of K.
+//
+// Example: y = tanh(x W^T + b), x [M,K], W [N,K], in a cpu.cc:
+//
+//   struct TanhBias : gemm::Epilogue {
+//     const float* b; float* y; int64_t N;
+//     AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
+//       for (int r = 0; r < t.rows; ++r)
+//         for_lanes(t.cols, [&](int64_t c, int n) {
+//           store(y + (t.row + r) * N + t.col + c, tanh(load(t.acc + r * gemm::kTileStride + c) + load(b + t.col + c, n)), n);
+//         });
+//     }
+//   };
+//   // op.cc:  workspace = gemm::workspace_floats(M, N, K, workers, Split::any) * 4, and, unless the weight came packed,
+//   //         gemm::packed_floats(N, K) * 4 more. Both are multiples of 16 floats, so pieces stay 64-byte aligned.
+//   gemm::pack_columns(W, K, N, K, gemm::Layout::nk, packed, *call.workers);
+//   gemm::run(*call.workers, M, N, K, gemm::PlainRows{x, K}, packed, TanhBias{…}, scratch, Split::any);
+//
+// An epilogue that reduces along a row (a score, a norm) asks for Split::rows: then one task owns whole rows; it calls
+// begin(row, rows, worker), then tile() with ascending columns for each row tile, then end(row, rows, worker).
+#pragma once
+#include "../common/op.h"
+
+namespace affuse::gemm {
+
+enum class Split : int { any, rows };
+enum class Layout : int { nk, kn };  // of an unpacked weight: [N,K] (a Linear's W for y = x W^T) or [K,N] (W for dx = dy W)
+
+constexpr int kColumnUnit = 32;    // column blocks of tasks are multiples of this on every level
+constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple of every level's tile height
+constexpr int64_t kWholeK = 2048;  // up to here K is not cut
+constexpr int64_t kCutK = 1024;    // and beyond into pieces of this
+constexpr int kStreamRows = 266;   // gemm_stream: most rows of a task, columns of a task, piece of K
+constexpr int kStreamColumns = 256;
+constexpr int64_t kStreamK = 192;
+
+// Internal linkage on purpose: the linker could give every level the AVX-512 copy of a shared inline function.
+static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+static constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static constexpr int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Floats of a packed [N,K] weight. The same on every level, though the layout is not: a packed weight is for this process only.
+static constexpr int64_t packed_floats(int64_t N, int64_t K) { return round_up(round_up(N, 16) * K, 16); }
+
+// Keys for OpDef::pack_key: the layouts that pack_columns makes from a [rows, cols] matrix in memory.
+constexpr const char* kKeyNk = "gemm.nk";
+constexpr const char* kKeyKn = "gemm.kn";
+
+// How the work is cut into tasks: by shape only.
+struct Plan {
+  int64_t row_blocks, block_rows;  // the last block may be shorter
+  int64_t col_blocks, block_cols;  // multiple of kColumnUnit
+  int64_t piece;                   // K per pass over the tiles
+  int64_t sums;                    // floats of accumulators of one worker: one tile, or all of a task's when K is cut
+  bool rows_ahead;                 // the row operand is packed in a pass of its own because several tasks read it
+};
+
+static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
+  Plan p{};
+  p.row_blocks = max64(1, ceil_div(M, kBlockRows));
+  p.block_rows = max64(1, ceil_div(M, p.row_blocks));
+  const int64_t units = max64(1, ceil_div(N, kColumnUnit));
+  int64_t want = 1;
+  if (split == Split::any && p.row_blocks < 16) {
+    const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
+    want = min64(min64(ceil_div(16, p.row_blocks), by_work), units);
+  }
+  p.block_cols = ceil_div(units, want) * kColumnUnit;
+  p.col_blocks = max64(1, ceil_div(N, p.block_cols));
+  p.piece = K <= kWholeK ? K : kCutK;
+  p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
+  p.rows_ahead = p.col_blocks > 1;
+  return p;
+}
+
+// Scratch of run(), of one worker and altogether, in floats.
+static constexpr int64_t worker_floats(const Plan& p) {
+  return p.sums + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16));
+}
+static constexpr int64_t workspace_floats(int64_t M, int64_t N, int64_t K, int workers, Split split) {
+  const Plan p = plan(M, N, K, split);
+  return (p.rows_ahead ? round_up(M * K, 16) : 0) + workers * worker_floats(p);
+}
+
+struct StreamPlan {
+  int64_t row_blocks, block_rows, col_blocks, block_cols, piece;
+};
+static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
+  StreamPlan p{};
+  p.row_blocks = max64(1, ceil_div(M, kStreamRows));
+  p.block_rows = max64(1, ceil_div(M, p.row_blocks));
+  const int64_t units = max64(1, ceil_div(N, kColumnUnit));
+  const int64_t widest = kStreamColumns / kColumnUnit;
+  const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
+  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(8, p.row_blocks), by_work), units));
+  p.block_cols = ceil_div(units, want) * kColumnUnit;
+  p.col_blocks = max64(1, ceil_div(N, p.block_cols));
+  p.piece = min64(K, kStreamK);
+  return p;
+}
+static constexpr int64_t stream_worker_floats(const StreamPlan& p) {
+  return round_up(p.block_rows * p.piece, 16) + round_up(p.piece * p.block_cols, 16) + round_up(p.block_rows * p.block_cols, 16);
+}
+static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
+  return workers * stream_worker_floats(stream_plan(M, N, K));
+}
+
+}  // namespace affuse::gemm
+
+#if defined(AFFUSE_ISA)
+#include "core.h"
+#endif
