@@ -1,1 +1,3 @@
 export { AffuseError, isAffuseError } from "./errors.ts";
+export * as data from "./data/index.ts";
+export * as metrics from "./metrics/index.ts";

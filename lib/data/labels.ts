@@ -20,8 +20,8 @@ export interface ClipLabel {
   valence: number;
   /** "train", "test1", … */
   split: string;
-  /** Session, speaker or other group for grouped folds, "" when unknown. */
-  group: string;
+  /** Further columns of the file (session, speaker, …), for grouped folds. */
+  groups: Readonly<Record<string, string>>;
 }
 
 export interface LabelSet {
@@ -32,8 +32,6 @@ export interface LabelSet {
 export interface LabelOptions {
   /** Class names in order. Default: MER_CLASSES. `"auto"`: the names that occur, in alphabetical order. */
   classes?: readonly string[] | "auto";
-  /** CSV columns tried for the group, first hit wins. */
-  groupColumns?: readonly string[];
   /** Split name of a file that does not carry it in its own name. */
   split?: string;
 }
@@ -43,7 +41,7 @@ interface RawLabel {
   discrete: string;
   valence: number;
   split: string;
-  group: string;
+  groups: Record<string, string>;
   /** For messages. */
   where: string;
 }
@@ -57,22 +55,24 @@ function parseValence(text: string, where: string): number {
   return value === MISSING_VALENCE ? Number.NaN : value;
 }
 
-function readLabelCsv(file: string, split: string, groupColumns: readonly string[]): RawLabel[] {
+const OWN_COLUMNS = new Set(["name", "discrete", "valence", "split"]);
+
+function readLabelCsv(file: string, split: string): RawLabel[] {
   const table = readCsv(file, ["name"]);
   if (!table.columns.includes("discrete") && !table.columns.includes("valence")) {
     throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected a column discrete or valence, got ${table.columns.join(",")}.`);
   }
-  const group = groupColumns.find((column) => table.columns.includes(column));
   return table.rows.map(({ line, values }) => {
     const where = `${file}, line ${line}`;
     const name = values.name ?? "";
     if (name === "") throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: expected a clip name, got an empty field.`);
+    const groups = Object.fromEntries(Object.entries(values).filter(([column]) => !OWN_COLUMNS.has(column)));
     return {
       name,
       discrete: values.discrete ?? "",
       valence: parseValence(values.valence ?? "", where),
       split: values.split || split,
-      group: group ? (values[group] ?? "") : "",
+      groups,
       where,
     };
   });
@@ -94,7 +94,7 @@ function readLabelNpz(file: string): RawLabel[] {
       if (typeof discrete !== "string" || (typeof value !== "number" && value !== "")) {
         throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: clip ${name}: expected emo to be a name and val a number.`);
       }
-      out.push({ name, discrete, valence: parseValence(String(value), `${where}: clip ${name}`), split, group: "", where: `${where}: clip ${name}` });
+      out.push({ name, discrete, valence: parseValence(String(value), `${where}: clip ${name}`), split, groups: {}, where: `${where}: clip ${name}` });
     }
   }
   if (out.length === 0) throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected members named <split>_corpus with labels, found none.`);
@@ -122,7 +122,7 @@ export function findLabelFiles(folder: string): { file: string; split: string }[
  * @throws ERR_AFFUSE_NOT_FOUND no label file; ERR_AFFUSE_LABEL unknown class, bad valence, duplicate name; ERR_AFFUSE_FORMAT
  */
 export function readLabels(source: string, options: LabelOptions = {}): LabelSet {
-  const { groupColumns = ["group", "session", "speaker"], split = "train" } = options;
+  const { split = "train" } = options;
   if (!existsSync(source)) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${source} does not exist.`, "Check the path of the labels.");
   const isFolder = statSync(source).isDirectory();
   const files = isFolder
@@ -131,7 +131,7 @@ export function readLabels(source: string, options: LabelOptions = {}): LabelSet
   if (files.length === 0) {
     throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${source}: expected <split>-label.csv or label-6way.npz, found neither.`, "Columns: name,discrete,valence.");
   }
-  const raw = files.flatMap(({ file, split }) => (file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split, groupColumns)));
+  const raw = files.flatMap(({ file, split }) => (file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split)));
   return resolve(raw, options.classes ?? MER_CLASSES);
 }
 
@@ -154,7 +154,7 @@ function resolve(raw: RawLabel[], wanted: readonly string[] | "auto"): LabelSet 
         'Correct it, or give the class list (key "classes").',
       );
     }
-    return { name: label.name, emotion, valence: label.valence, split: label.split, group: label.group };
+    return { name: label.name, emotion, valence: label.valence, split: label.split, groups: label.groups };
   });
   return { classes, clips };
 }
