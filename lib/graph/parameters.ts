@@ -150,6 +150,11 @@ export class ParameterStore {
     this.#buffer(role).write(this.#find(name).offset, tensor.data);
   }
 
+  /** Sets a whole flat buffer to zero. */
+  clear(role: Role): void {
+    this.#buffers.get(role)?.write(0, new Float32Array(this.flatLength()));
+  }
+
   /** Throws ERR_AFFUSE_PARAMETER unless `set` would accept the tensor. */
   check(name: string, tensor: { shape: readonly number[]; data: Float32Array }): void {
     const parameter = this.#find(name);

@@ -43,6 +43,8 @@ export const modelConfigSchema = z.strictObject({
       commonWidth: z.int().min(1).nullable().default(null),
       /** How the visual streams are gathered over time. */
       visualGather: z.enum(["ratio", "afg"]).default("ratio"),
+      /** Dropout on the frames ahead of the ratio attention; what it gathers is the dropped frames. Off by default. */
+      frameDropout: z.number().min(0).lt(1).default(0),
       /** Dropout between the pooled vector and the heads. */
       outputDropout: z.number().min(0).lt(1).default(0.3),
     })

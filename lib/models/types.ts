@@ -80,7 +80,7 @@ export interface ModelState {
   /** Optimiser steps done. */
   step: number;
   parameters: Record<string, NamedTensor>;
-  /** Adam's first moments by parameter name; may be left out when loading for inference only. */
+  /** Adam's first moments by parameter name; when left out, loading sets them to zero. */
   m?: Record<string, NamedTensor>;
   /** Adam's second moments by parameter name. */
   v?: Record<string, NamedTensor>;

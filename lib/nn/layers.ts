@@ -122,8 +122,7 @@ export function afgGather(
 
 /**
  * Ratio attention (spec 1.1): c = Σ α_t x_t / Σ α_t with α_t = σ(q·x_t + β). q starts uniform on ±1/√D, β at 0. `alpha`
- * is the gate, not normalised. `frameDropout` drops elements of the frames before scoring only *(P2; chosen: applied to q·x
- * by dropping elements of q's copy is equivalent in expectation, so the frames that are averaged stay whole)* — see model.
+ * is the gate, not normalised.
  */
 export function ratioGather(b: Builder, name: string, input: GatherInput): Gathered {
   const width = last(input.x);

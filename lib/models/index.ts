@@ -1,0 +1,21 @@
+export { bucket } from "./bucket.ts";
+export {
+  type ModelConfig,
+  type ModelConfigInput,
+  modelConfigSchema,
+  parseModelConfig,
+  type Structure,
+} from "./config.ts";
+export { buildModelGraph, createModelOn, type ModelGraph, type ModelMode, type ModelShape } from "./model.ts";
+export type {
+  Batch,
+  Inference,
+  Model,
+  ModelOptions,
+  ModelState,
+  NamedTensor,
+  StepOptions,
+  StepResult,
+  StreamBatch,
+  StreamSpec,
+} from "./types.ts";
