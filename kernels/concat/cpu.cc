@@ -1,0 +1,36 @@
+#include "concat.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+// One task per block of rows of y.
+template <class F>
+void each_segment(const OpCall& call, F&& body) {
+  TensorDesc in[kConcatInputs];
+  for (int i = 0; i < kConcatInputs; ++i) in[i] = call.in[i];
+  const ConcatPlan p = concat_plan(in, call.attr[0].i);
+  if (p.total == 0) return;
+  const int64_t rows = p.total >= 16384 ? 1 : 16384 / p.total;
+  parallel(*call.workers, (p.outer + rows - 1) / rows, [&](int64_t task, int) {
+    const int64_t end = (task + 1) * rows < p.outer ? (task + 1) * rows : p.outer;
+    for (int i = 0; i < kConcatInputs; ++i)
+      for (int64_t o = task * rows; p.width[i] && o < end; ++o)
+        body(i, o * p.width[i], o * p.total + p.at[i], size_t(p.width[i]) * sizeof(float));
+  });
+}
+
+}  // namespace
+
+void concat_forward(const OpCall& call) {
+  each_segment(call, [&](int i, int64_t x, int64_t y, size_t bytes) {
+    __builtin_memcpy(call.out[0].f32() + y, call.in[i].f32() + x, bytes);
+  });
+}
+
+void concat_backward(const OpCall& call) {
+  each_segment(call, [&](int i, int64_t x, int64_t y, size_t bytes) {
+    if (call.out[i].data) __builtin_memcpy(call.out[i].f32() + x, call.in[kConcatInputs].f32() + y, bytes);
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA
