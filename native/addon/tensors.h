@@ -1,0 +1,56 @@
+// The tensors of one operator call as they come from JavaScript, in two steps: first every property is read (which may run
+// JavaScript and so move or detach memory), then every pointer is taken.
+#pragma once
+#include "convert.h"
+#include "native/runtime/memory.h"
+
+namespace affuse::addon {
+
+// Length of an array argument; ERR_AFFUSE_USAGE when it is no array or longer than `limit`. null and undefined count as empty.
+uint32_t list_length(napi_env env, napi_value list, const char* what, const char* op, int limit);
+// Undefined: the default.
+int read_threads(napi_env env, napi_value value);
+
+class InputValues {
+ public:
+  InputValues(napi_env env, const OpDef& op, napi_value list);
+  // Fills descriptions and pointers; ERR_AFFUSE_SHAPE when a shape does not fit its data.
+  void take(Tensor* in);
+  bool shared(int input) const { return views_[input].shared; }
+
+ private:
+  napi_env env_;
+  const OpDef& op_;
+  napi_value data_[kMaxInputs] = {};  // null: absent
+  TensorDesc shapes_[kMaxInputs];
+  View views_[kMaxInputs];
+};
+
+class OutputValues {
+ public:
+  OutputValues(napi_env env, const OpDef& op, napi_value list);
+  // Resolves targets against the inferred descriptions and makes fresh arrays. Refuses targets of a wrong type or length, shared
+  // or detached ones, and any that overlap each other or an input other than the one that the operator updates in place.
+  void take(const TensorDesc* made, const Tensor* in, Tensor* out);
+  napi_value result(const TensorDesc* made) const;
+  bool wanted(int output) const { return wanted_[output]; }
+
+ private:
+  void refuse_overlap(const Tensor* in, const Tensor* out) const;
+
+  napi_env env_;
+  const OpDef& op_;
+  bool wanted_[kMaxOutputs] = {};
+  napi_value arrays_[kMaxOutputs] = {};  // the caller's target or the fresh array
+};
+
+// int32 inputs over shared memory are copied: another thread could change a length after it was checked.
+class SharedCopies {
+ public:
+  SharedCopies(napi_env env, const OpDef& op, const InputValues& inputs, Tensor* in);
+
+ private:
+  Memory memory_[kMaxInputs];
+};
+
+}  // namespace affuse::addon

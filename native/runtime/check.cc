@@ -1,0 +1,236 @@
+#include "check.h"
+
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "kernels/common/shape.h"
+
+namespace affuse {
+
+const char* const kCudaReason = "this version of affuse has no CUDA backend";
+
+bool parse_device(std::string_view name, Device& device, Status& status) {
+  if (name == "cpu") {
+    device = Device::cpu;
+  } else if (name == "reference") {
+    device = Device::reference;
+  } else if (name == "cuda" || name.starts_with("cuda:")) {
+    status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE", "expected an available device, got \"%.*s\": %s. Use cpu.",
+                int(name.size()), name.data(), kCudaReason);
+  } else {
+    status.fail("ERR_AFFUSE_DEVICE", "expected device cpu, reference or cuda, got \"%.*s\"",
+                int(name.size() > 60 ? 60 : name.size()), name.data());
+  }
+  return status.ok();
+}
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return "float32";
+    case DType::f64: return "float64";
+    case DType::i32: return "int32";
+    case DType::none: break;
+  }
+  return "nothing";
+}
+
+bool is_backward(const OpDef& op) { return std::string_view(op.name).ends_with(".backward"); }
+
+int alias_of(const OpDef& op, int output) {
+  for (int i = 0; i < op.input_count; ++i)
+    if (!strcmp(op.inputs[i].name, op.outputs[output].name)) return i;
+  return -1;
+}
+
+// --- attributes ----------------------------------------------------------------------------------------------------
+
+void default_attributes(const OpDef& op, Attr* attr) {
+  for (int i = 0; i < op.attr_count; ++i) {
+    const AttrRule& rule = op.attrs[i];
+    if (rule.kind == AttrKind::real) attr[i].f = rule.fallback;
+    else if (rule.kind == AttrKind::seed) attr[i].u = uint64_t(rule.fallback);
+    else attr[i].i = int64_t(rule.fallback);
+  }
+}
+
+int find_attribute(const OpDef& op, std::string_view name) {
+  for (int i = 0; i < op.attr_count; ++i)
+    if (name == op.attrs[i].name) return i;
+  return -1;
+}
+
+int find_choice(const char* choices, std::string_view word) {
+  std::string_view rest = choices ? choices : "";
+  for (int index = 0; !rest.empty(); ++index) {
+    const size_t bar = rest.find('|');
+    if (rest.substr(0, bar) == word) return index;
+    if (bar == std::string_view::npos) break;
+    rest.remove_prefix(bar + 1);
+  }
+  return -1;
+}
+
+namespace {
+
+// What the rule accepts, for messages: "an integer in [1, 64]".
+std::string expectation(const AttrRule& rule) {
+  char text[80];
+  std::string range;
+  if (rule.kind == AttrKind::real || rule.kind == AttrKind::integer) {
+    const bool low = rule.low > -1e299, high = rule.high < 1e299;
+    if (low && high) snprintf(text, sizeof text, " in [%g, %g]", rule.low, rule.high);
+    else if (low) snprintf(text, sizeof text, " >= %g", rule.low);
+    else if (high) snprintf(text, sizeof text, " <= %g", rule.high);
+    else text[0] = 0;
+    range = text;
+  }
+  switch (rule.kind) {
+    case AttrKind::real: return "a number" + range;
+    case AttrKind::integer: return "an integer" + range;
+    case AttrKind::boolean: return "true or false";
+    case AttrKind::seed: return "an integer in [0, 2^64)";
+    case AttrKind::choice: break;
+  }
+  std::string words = rule.choices ? rule.choices : "";
+  for (size_t at; (at = words.find('|')) != std::string::npos;) words.replace(at, 1, ", ");
+  return "one of " + words;
+}
+
+std::string spelled(const AttrValue& value) {
+  char text[48];
+  switch (value.kind) {
+    case AttrValue::number:
+      snprintf(text, sizeof text, "%.17g", value.real);
+      return text;
+    case AttrValue::integer:
+      snprintf(text, sizeof text, "%s%llu", value.negative ? "-" : "", (unsigned long long)value.magnitude);
+      return text;
+    case AttrValue::boolean: return value.truth ? "true" : "false";
+    case AttrValue::text: break;
+  }
+  return "\"" + std::string(value.string.substr(0, 60)) + "\"";
+}
+
+bool convert(const AttrRule& rule, const AttrValue& value, Attr& attr) {
+  // Whole numbers may come as doubles; beyond 2^53 a double no longer says which integer was meant.
+  const bool whole = value.kind == AttrValue::integer ||
+                     (value.kind == AttrValue::number && std::trunc(value.real) == value.real &&
+                      std::fabs(value.real) <= 9007199254740992.0);
+  const bool negative = value.kind == AttrValue::integer ? value.negative : value.real < 0;
+  const uint64_t magnitude = value.kind == AttrValue::integer ? value.magnitude : whole ? uint64_t(std::fabs(value.real)) : 0;
+  const double real = value.kind == AttrValue::integer ? (negative ? -1.0 : 1.0) * double(magnitude) : value.real;
+  switch (rule.kind) {
+    case AttrKind::real:
+      if (value.kind != AttrValue::number && value.kind != AttrValue::integer) return false;
+      attr.f = real;
+      return real >= rule.low && real <= rule.high;  // false for NaN
+    case AttrKind::integer:
+      if (!whole || magnitude > uint64_t(INT64_MAX)) return false;
+      attr.i = negative ? -int64_t(magnitude) : int64_t(magnitude);
+      return real >= rule.low && real <= rule.high;
+    case AttrKind::seed:
+      if (!whole || (negative && magnitude)) return false;
+      attr.u = magnitude;
+      return true;
+    case AttrKind::boolean:
+      if (value.kind != AttrValue::boolean) return false;
+      attr.i = value.truth;
+      return true;
+    case AttrKind::choice:
+      if (value.kind != AttrValue::text) return false;
+      attr.i = find_choice(rule.choices, value.string);
+      return attr.i >= 0;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool set_attribute(const OpDef& op, std::string_view name, const AttrValue& value, Attr* attr, Status& status) {
+  const int index = find_attribute(op, name);
+  if (index < 0) {
+    std::string known;
+    for (int i = 0; i < op.attr_count; ++i) known += std::string(i ? ", " : "") + op.attrs[i].name;
+    status.fail("ERR_AFFUSE_ATTRIBUTE", "expected an attribute of %s (%s), got \"%.*s\"", op.name,
+                known.empty() ? "it has none" : known.c_str(), int(name.size() > 60 ? 60 : name.size()), name.data());
+    return false;
+  }
+  Attr converted{};
+  if (!convert(op.attrs[index], value, converted)) {
+    status.fail("ERR_AFFUSE_ATTRIBUTE", "expected attribute %s of %s as %s, got %s", op.attrs[index].name, op.name,
+                expectation(op.attrs[index]).c_str(), spelled(value).c_str());
+    return false;
+  }
+  attr[index] = converted;
+  return true;
+}
+
+// --- tensors ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Whether a rule's shape text ("[B,T,D]", "[B,J,A] | [A]", "[...,C]") admits this rank. A text without brackets admits all.
+bool rank_admitted(std::string_view text, int rank) {
+  bool any = false;
+  for (size_t open; (open = text.find('[')) != std::string_view::npos;) {
+    const size_t close = text.find(']', open);
+    if (close == std::string_view::npos) break;
+    const std::string_view inside = text.substr(open + 1, close - open - 1);
+    int dims = inside.empty() ? 0 : 1;
+    for (char c : inside) dims += c == ',';
+    const bool open_ended = inside.find("...") != std::string_view::npos || inside.find("…") != std::string_view::npos;
+    if (open_ended ? rank >= dims - 1 : rank == dims) return true;
+    any = true;
+    text.remove_prefix(close + 1);
+  }
+  return !any;
+}
+
+}  // namespace
+
+bool check_inputs(const OpDef& op, const TensorDesc* in, Device device, Status& status) {
+  for (int i = 0; i < op.input_count && status.ok(); ++i) {
+    const TensorRule& rule = op.inputs[i];
+    const TensorDesc& t = in[i];
+    if (!t.given()) {
+      if (!rule.optional)
+        status.fail("ERR_AFFUSE_MISSING", "expected input %s %s of %s, got nothing", rule.name, rule.shape, op.name);
+      continue;
+    }
+    const bool wide = device == Device::reference && rule.dtype == DType::f32 && t.dtype == DType::f64;
+    if (t.dtype != rule.dtype && !wide) {
+      status.fail("ERR_AFFUSE_DTYPE", "expected input %s of %s as %s%s, got %s", rule.name, op.name,
+                  dtype_name(rule.dtype),
+                  rule.dtype != DType::f32 ? "" : device == Device::reference ? " or float64" : " (float64 is for the reference device)",
+                  dtype_name(t.dtype));
+    } else if (!rank_admitted(rule.shape, t.rank)) {
+      status.fail("ERR_AFFUSE_RANK", "expected input %s of %s with the dimensions %s, got %s", rule.name, op.name,
+                  rule.shape, ShapeText(t).text);
+    }
+  }
+  return status.ok();
+}
+
+bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Device device, TensorDesc* out,
+                   Status& status) {
+  // Rooms think in float32; the reference's float64 is the runtime's business alone.
+  TensorDesc plain[kMaxInputs];
+  for (int i = 0; i < op.input_count; ++i) {
+    plain[i] = in[i];
+    if (plain[i].dtype == DType::f64) plain[i].dtype = DType::f32;
+  }
+  for (int i = 0; i < op.output_count; ++i) out[i] = TensorDesc{};
+  OpShape shape;
+  shape.in = plain;
+  shape.attr = attr;
+  op.infer(shape, out, status);
+  if (!status.ok()) return false;
+  for (int i = 0; i < op.output_count; ++i) {
+    if (!out[i].given()) continue;
+    out[i].dtype = op.outputs[i].dtype == DType::f32 && device == Device::reference ? DType::f64 : op.outputs[i].dtype;
+  }
+  return true;
+}
+
+}  // namespace affuse

@@ -1,0 +1,47 @@
+// Everything about a call that can be checked from its OpDef alone, the same for every caller: addon, C ABI, programs.
+#pragma once
+#include <string_view>
+
+#include "kernels/common/op.h"
+
+namespace affuse {
+
+enum class Device : uint8_t { cpu, reference };
+
+// "cpu" or "reference"; ERR_AFFUSE_CUDA_UNAVAILABLE for cuda, ERR_AFFUSE_DEVICE for anything else.
+bool parse_device(std::string_view name, Device& device, Status& status);
+// Why there is no CUDA backend; the reason that backends() gives.
+extern const char* const kCudaReason;
+
+// A value as a caller spells it, before the rule says what it has to be.
+struct AttrValue {
+  enum Kind { number, integer, boolean, text } kind = number;
+  double real = 0;            // number
+  bool negative = false;      // integer: sign and magnitude, so that both int64 and a 64-bit seed fit
+  uint64_t magnitude = 0;
+  bool truth = false;         // boolean
+  std::string_view string{};  // text
+};
+
+void default_attributes(const OpDef& op, Attr* attr);
+int find_attribute(const OpDef& op, std::string_view name);
+// ERR_AFFUSE_ATTRIBUTE for an unknown name, a wrong type or a value out of range.
+bool set_attribute(const OpDef& op, std::string_view name, const AttrValue& value, Attr* attr, Status& status);
+// The index of a choice's word, or -1.
+int find_choice(const char* choices, std::string_view word);
+
+// Presence, element type and rank of the inputs against the rules. On the reference device float inputs may be float32 or
+// float64; everywhere else float32.
+bool check_inputs(const OpDef& op, const TensorDesc* in, Device device, Status& status);
+
+// Output descriptions of a checked call; those that cannot be made stay absent. Float outputs of the reference are float64.
+bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Device device, TensorDesc* out,
+                   Status& status);
+
+const char* dtype_name(DType dtype);  // "float32"
+bool is_backward(const OpDef& op);
+
+// Index of the input that output `i` may share its memory with: the one of the same name (adamw's p, m, v); else -1.
+int alias_of(const OpDef& op, int output);
+
+}  // namespace affuse

@@ -1,0 +1,23 @@
+// Runs one operator on checked tensors.
+#pragma once
+#include "check.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace affuse {
+
+// Outputs that the kernel wants room for though the caller does not: the required outputs of forward operators.
+// Backward operators skip what nobody wants.
+inline bool must_exist(const OpDef& op, int output) { return !op.outputs[output].optional && !is_backward(op); }
+
+// `made` are the descriptions from infer_outputs; wanted outputs in `out` have data, the others are absent.
+// Checks the data (OpDef::validate), finds workspace and runs. `packed` as in OpCall, or null.
+void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
+            const void* const* packed, int threads, Scratch& scratch, Status& status);
+
+// The kernel that cpu_info().isa selects.
+KernelFn cpu_kernel(const OpDef& op);
+// Likewise the packing function; null when the operator packs nothing.
+auto cpu_pack(const OpDef& op) -> void (*)(const OpShape&, int, const void*, void*, const Workers&);
+
+}  // namespace affuse

@@ -1,0 +1,60 @@
+// Aligned memory whose failure is an error code, not an exception.
+#pragma once
+#include <cstddef>
+#include <utility>
+
+#include "kernels/common/op.h"
+
+namespace affuse {
+
+constexpr size_t kAlignment = 64;
+
+// One aligned block. Contents are undefined unless zeroed; large blocks ask for huge pages.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Memory& operator=(Memory&& other) noexcept {
+    if (this != &other) {
+      reset();
+      data_ = std::exchange(other.data_, nullptr);
+      bytes_ = std::exchange(other.bytes_, 0);
+    }
+    return *this;
+  }
+  ~Memory() { reset(); }
+
+  // ERR_AFFUSE_MEMORY when the system refuses. `what` names the purpose in the message.
+  bool allocate(size_t bytes, const char* what, Status& status, bool zero = false);
+  void reset();
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  char* at(size_t offset) const { return static_cast<char*>(data_) + offset; }
+  // Gives the block away; free it with release_memory.
+  void* release() {
+    bytes_ = 0;
+    return std::exchange(data_, nullptr);
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+void release_memory(void* data);
+
+// Workspace that grows to the largest size asked for. One per thread that runs operators.
+class Scratch {
+ public:
+  // At least `bytes` (may be 0), 64-byte aligned; holds garbage. Null only with an error.
+  void* reserve(size_t bytes, Status& status);
+  // Frees what exceeds `keep` bytes.
+  void trim(size_t keep) {
+    if (memory_.bytes() > keep) memory_.reset();
+  }
+
+ private:
+  Memory memory_;
+};
+
+}  // namespace affuse
