@@ -103,7 +103,8 @@ export function compile(addon: NativeAddon, graph: Graph, options: CompileOption
     const written = graph.writes.get(owner.id);
     // The storage is used before the offset is read: that settles its layout.
     if (written) return { ...place, buffer: use(written.storage), offset: written.place.offset };
-    if (source.kind === "stored") return { ...place, buffer: use(source.storage), offset: source.place.offset };
+    if (source.kind === "stored")
+      return { ...place, buffer: use(source.storage), offset: source.place.offset };
     if (source.kind === "constant" && constants) {
       const offset = constants.offsets.get(owner.id) as number;
       return { ...place, buffer: use(constants), offset };

@@ -1,7 +1,16 @@
 import { AffuseError } from "../errors.ts";
 import type { Attributes, AttributeValue, TensorDesc, TypedArray } from "../native/addon.ts";
 import { attributeRule, operatorInfo, type OperatorSource } from "./registry.ts";
-import { describe, elementCount, root, type Node, type Place, type Source, type Storage, type Value } from "./value.ts";
+import {
+  describe,
+  elementCount,
+  root,
+  type Node,
+  type Place,
+  type Source,
+  type Storage,
+  type Value,
+} from "./value.ts";
 
 /** An attribute whose value is given to every run by name. */
 export interface ScalarReference {
@@ -44,7 +53,10 @@ export class Graph {
   /** A tensor fixed at compile time. @throws AffuseError ERR_AFFUSE_SHAPE if the data's length does not fit */
   constant(desc: TensorDesc, data: TypedArray): Value {
     if (data.length !== elementCount(desc)) {
-      throw new AffuseError("ERR_AFFUSE_SHAPE", `expected data for ${describe(desc)}, got ${data.length} elements.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_SHAPE",
+        `expected data for ${describe(desc)}, got ${data.length} elements.`,
+      );
     }
     return this.#value(desc, { kind: "constant", data });
   }
@@ -76,7 +88,10 @@ export class Graph {
     const ordered = info.inputs.map((rule) => inputs[rule.name] ?? null);
     for (const value of ordered) {
       if (value && this.values[value.id] !== value) {
-        throw new AffuseError("ERR_AFFUSE_GRAPH", `expected values of one graph, got a foreign one in ${name}.`);
+        throw new AffuseError(
+          "ERR_AFFUSE_GRAPH",
+          `expected values of one graph, got a foreign one in ${name}.`,
+        );
       }
     }
     const fixed: Record<string, AttributeValue> = {};
@@ -127,7 +142,10 @@ export class Graph {
     if (shape.length === value.shape.length && shape.every((dim, i) => dim === value.shape[i])) return value;
     const desc = { dtype: value.dtype, shape };
     if (elementCount(desc) !== elementCount(value)) {
-      throw new AffuseError("ERR_AFFUSE_SHAPE", `expected as many elements as ${describe(value)}, got [${shape.join(",")}].`);
+      throw new AffuseError(
+        "ERR_AFFUSE_SHAPE",
+        `expected as many elements as ${describe(value)}, got [${shape.join(",")}].`,
+      );
     }
     return this.#value(desc, { kind: "alias", of: value });
   }

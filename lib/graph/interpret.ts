@@ -29,8 +29,11 @@ export function interpret(
   const device = options.device ?? "reference";
   const float64 = device === "reference";
   const known = new Map<number, TypedArray>();
-  const host = (value: Value, data: TypedArray): HostTensor =>
-    ({ dtype: value.dtype === "i32" ? "i32" : float64 ? "f64" : "f32", shape: value.shape, data });
+  const host = (value: Value, data: TypedArray): HostTensor => ({
+    dtype: value.dtype === "i32" ? "i32" : float64 ? "f64" : "f32",
+    shape: value.shape,
+    data,
+  });
   const convert = (value: Value, data: TypedArray | readonly number[]): TypedArray => {
     if (value.dtype === "i32") return Int32Array.from(data);
     return float64 ? Float64Array.from(data) : Float32Array.from(data);
@@ -48,7 +51,11 @@ export function interpret(
     if (source.kind === "input") data = options.feeds?.[source.name];
     else if (source.kind === "constant") data = source.data;
     else if (source.kind === "stored") data = options.stored?.(owner);
-    if (!data) throw new AffuseError("ERR_AFFUSE_FEED", `expected data for value ${owner.id} (${source.kind}), got nothing.`);
+    if (!data)
+      throw new AffuseError(
+        "ERR_AFFUSE_FEED",
+        `expected data for value ${owner.id} (${source.kind}), got nothing.`,
+      );
     const converted = convert(owner, data);
     known.set(owner.id, converted);
     return converted;
@@ -68,9 +75,17 @@ export function interpret(
     for (const node of graph.nodes) {
       if (!needed.has(node)) continue;
       const attributes: Record<string, AttributeValue> = { ...node.attributes };
-      for (const [name, from] of Object.entries(node.scalars)) attributes[name] = options.scalars?.[from] ?? 0;
+      for (const [name, from] of Object.entries(node.scalars))
+        attributes[name] = options.scalars?.[from] ?? 0;
       const inputs = node.inputs.map((input) => input && host(input, evaluate(input)));
-      const outputs = addon.call(device, node.info.name, inputs, attributes, node.outputs.map((output) => output !== null), options.threads);
+      const outputs = addon.call(
+        device,
+        node.info.name,
+        inputs,
+        attributes,
+        node.outputs.map((output) => output !== null),
+        options.threads,
+      );
       node.outputs.forEach((output, i) => {
         const made = outputs[i];
         if (made && output) known.set(output.id, made.data);

@@ -71,7 +71,11 @@ export function appendGradients(
   values: ReadonlyMap<string, Value>,
 ): void {
   const parameters = store.parameters().filter((parameter) => values.has(parameter.name));
-  const found = gradients(graph, loss, parameters.map((parameter) => values.get(parameter.name) as Value));
+  const found = gradients(
+    graph,
+    loss,
+    parameters.map((parameter) => values.get(parameter.name) as Value),
+  );
   parameters.forEach((parameter, i) => {
     const gradient = found[i];
     if (gradient) graph.write(gradient, store.storage("gradients"), parameter);

@@ -85,7 +85,10 @@ export class ParameterStore {
       return known;
     }
     if (this.#segments) {
-      throw new AffuseError("ERR_AFFUSE_PARAMETER", `expected a declared parameter, got "${name}" after the layout was fixed.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_PARAMETER",
+        `expected a declared parameter, got "${name}" after the layout was fixed.`,
+      );
     }
     const parameter = { name, shape: [...shape], decay: options.decay ?? true, initialize, offset: -1 };
     this.#parameters.set(name, parameter);
@@ -145,7 +148,11 @@ export class ParameterStore {
   }
 
   /** Replaces a parameter (or a gradient, or a moment). @throws AffuseError ERR_AFFUSE_PARAMETER */
-  set(name: string, tensor: { shape: readonly number[]; data: Float32Array }, role: Role = "parameters"): void {
+  set(
+    name: string,
+    tensor: { shape: readonly number[]; data: Float32Array },
+    role: Role = "parameters",
+  ): void {
     this.check(name, tensor);
     this.#buffer(role).write(this.#find(name).offset, tensor.data);
   }
@@ -161,7 +168,10 @@ export class ParameterStore {
     this.#checkShape(parameter, tensor.shape);
     const expected = parameterBytes(parameter) / 4;
     if (!(tensor.data instanceof Float32Array) || tensor.data.length !== expected) {
-      throw new AffuseError("ERR_AFFUSE_PARAMETER", `expected ${expected} float32 values for "${name}", got ${tensor.data?.length}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_PARAMETER",
+        `expected ${expected} float32 values for "${name}", got ${tensor.data?.length}.`,
+      );
     }
   }
 
@@ -173,7 +183,8 @@ export class ParameterStore {
   }
 
   #buffer(role: Role): NativeBuffer {
-    if (this.#disposed) throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected live parameters, got disposed ones.");
+    if (this.#disposed)
+      throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected live parameters, got disposed ones.");
     const known = this.#buffers.get(role);
     if (known) return known;
     const flat = new Float32Array(this.flatLength());
@@ -199,7 +210,8 @@ export class ParameterStore {
   }
 
   #checkShape(parameter: Parameter, shape: readonly number[]): void {
-    if (shape.length === parameter.shape.length && shape.every((dim, i) => dim === parameter.shape[i])) return;
+    if (shape.length === parameter.shape.length && shape.every((dim, i) => dim === parameter.shape[i]))
+      return;
     throw new AffuseError(
       "ERR_AFFUSE_PARAMETER",
       `expected shape [${parameter.shape.join(",")}] for "${parameter.name}", got [${shape.join(",")}].`,

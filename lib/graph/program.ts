@@ -40,7 +40,8 @@ export class Program {
    * @throws AffuseError ERR_AFFUSE_FEED, ERR_AFFUSE_SCALAR, ERR_AFFUSE_DISPOSED, or an operator's own data check
    */
   async run<Name extends string = string>(options: RunOptions = {}): Promise<Record<Name, TypedArray>> {
-    if (!this.#native) throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live program, got a disposed one.");
+    if (!this.#native)
+      throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live program, got a disposed one.");
     const feeds = options.feeds ?? {};
     const ordered = this.#feeds.map(([name, value]) => checkFeed(value, name, feeds[name]));
     checkNames("ERR_AFFUSE_FEED", "feeds", Object.keys(feeds), this.feedNames);
@@ -49,7 +50,10 @@ export class Program {
     const values = this.plan.scalars.map((name) => {
       const value = scalars[name];
       if (typeof value === "number" && Number.isFinite(value)) return value;
-      throw new AffuseError("ERR_AFFUSE_SCALAR", `expected a finite number for scalar "${name}", got ${String(value)}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_SCALAR",
+        `expected a finite number for scalar "${name}", got ${String(value)}.`,
+      );
     });
     const results = await this.#native.run(ordered, values);
     return Object.fromEntries(
@@ -69,7 +73,10 @@ export class Program {
 function checkNames(code: string, what: string, given: readonly string[], known: readonly string[]): void {
   const extra = given.filter((name) => !known.includes(name));
   if (extra.length === 0) return;
-  throw new AffuseError(code, `expected ${what} ${known.join(", ") || "(none)"}, got also ${extra.join(", ")}.`);
+  throw new AffuseError(
+    code,
+    `expected ${what} ${known.join(", ") || "(none)"}, got also ${extra.join(", ")}.`,
+  );
 }
 
 /** @throws AffuseError ERR_AFFUSE_FEED unless the data fits the value's type and size */

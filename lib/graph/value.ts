@@ -1,4 +1,11 @@
-import type { Attributes, DType, NativeBuffer, OperatorInfo, TensorDesc, TypedArray } from "../native/addon.ts";
+import type {
+  Attributes,
+  DType,
+  NativeBuffer,
+  OperatorInfo,
+  TensorDesc,
+  TypedArray,
+} from "../native/addon.ts";
 
 /** Persistent memory that outlives programs: the flat parameter, gradient and moment buffers. */
 export interface Storage {

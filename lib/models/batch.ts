@@ -12,7 +12,12 @@ export function checkBatch(batch: Batch, streams: readonly StreamSpec[]): void {
   };
   const { size } = batch;
   if (!Number.isInteger(size) || size < 1) fail("a batch size of at least 1", String(size));
-  const check = (what: string, data: unknown, type: Float32ArrayConstructor | Int32ArrayConstructor, length: number) => {
+  const check = (
+    what: string,
+    data: unknown,
+    type: Float32ArrayConstructor | Int32ArrayConstructor,
+    length: number,
+  ) => {
     if (data instanceof type && data.length === length) return;
     const got = ArrayBuffer.isView(data)
       ? `${data.constructor.name} of ${(data as Float32Array).length}`
@@ -25,8 +30,14 @@ export function checkBatch(batch: Batch, streams: readonly StreamSpec[]): void {
       fail(`stream "${name}" in the batch`, Object.keys(batch.streams).join(", ") || "no streams");
       continue;
     }
-    if (!Number.isInteger(stream.T) || stream.T < 0) fail(`T of stream "${name}" as a whole number`, String(stream.T));
-    check(`data of stream "${name}" [${size},${stream.T},${dim}]`, stream.data, Float32Array, size * stream.T * dim);
+    if (!Number.isInteger(stream.T) || stream.T < 0)
+      fail(`T of stream "${name}" as a whole number`, String(stream.T));
+    check(
+      `data of stream "${name}" [${size},${stream.T},${dim}]`,
+      stream.data,
+      Float32Array,
+      size * stream.T * dim,
+    );
     check(`lengths of stream "${name}"`, stream.lengths, Int32Array, size);
     check(`presence of stream "${name}"`, stream.presence, Float32Array, size);
   }

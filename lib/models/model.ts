@@ -141,10 +141,16 @@ class GraphModel implements Model {
   ) {
     const weights = config.loss.classWeights;
     if (classes.length < 2 || new Set(classes).size !== classes.length) {
-      throw new AffuseError("ERR_AFFUSE_CONFIG", `expected at least 2 distinct classes, got ${classes.join(", ") || "none"}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_CONFIG",
+        `expected at least 2 distinct classes, got ${classes.join(", ") || "none"}.`,
+      );
     }
     if (weights && weights.length !== classes.length) {
-      throw new AffuseError("ERR_AFFUSE_CONFIG", `expected ${classes.length} class weights, got ${weights.length}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_CONFIG",
+        `expected ${classes.length} class weights, got ${weights.length}.`,
+      );
     }
     this.config = config;
     this.streams = usedStreams(config, streams).map(({ name, modality, dim }) => ({ name, modality, dim }));
@@ -216,7 +222,9 @@ class GraphModel implements Model {
   load(state: ModelState): void {
     this.#idle("replaced");
     const names = this.#store.parameters().map((parameter) => parameter.name);
-    const groups: ["parameters" | "m" | "v", Record<string, NamedTensor>][] = [["parameters", state.parameters]];
+    const groups: ["parameters" | "m" | "v", Record<string, NamedTensor>][] = [
+      ["parameters", state.parameters],
+    ];
     if (state.m) groups.push(["m", state.m]);
     if (state.v) groups.push(["v", state.v]);
     // Everything is checked before anything is written: a refused state changes nothing.
@@ -224,7 +232,10 @@ class GraphModel implements Model {
       const missing = names.filter((name) => !Object.hasOwn(tensors, name));
       const extra = Object.keys(tensors).filter((name) => !names.includes(name));
       if (missing.length > 0 || extra.length > 0) {
-        const got = [missing.length ? `none for ${missing.join(", ")}` : "", extra.length ? `unknown ${extra.join(", ")}` : ""];
+        const got = [
+          missing.length ? `none for ${missing.join(", ")}` : "",
+          extra.length ? `unknown ${extra.join(", ")}` : "",
+        ];
         throw new AffuseError(
           "ERR_AFFUSE_PARAMETER",
           `expected ${role} of this model, got ${got.filter(Boolean).join("; ")}.`,
@@ -249,13 +260,22 @@ class GraphModel implements Model {
   }
 
   #presence(batch: Batch): Presence {
-    if (this.#disposed) throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live model, got a disposed one.");
+    if (this.#disposed)
+      throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live model, got a disposed one.");
     checkBatch(batch, this.streams);
     return new Presence(this.streams, batch);
   }
 
   #build(shape: ModelShape, mode: ModelMode): ModelGraph {
-    return buildModelGraph(this.#addon, this.#store, this.config, this.streams, this.classes.length, shape, mode);
+    return buildModelGraph(
+      this.#addon,
+      this.#store,
+      this.config,
+      this.streams,
+      this.classes.length,
+      shape,
+      mode,
+    );
   }
 
   #program(batch: Batch, mode: "train" | "infer"): { program: Program; gates: Set<string> } {
@@ -285,7 +305,8 @@ class GraphModel implements Model {
   }
 
   #idle(what: string): void {
-    if (this.#disposed) throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live model, got a disposed one.");
+    if (this.#disposed)
+      throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected a live model, got a disposed one.");
     if (this.#running === 0) return;
     throw new AffuseError(
       "ERR_AFFUSE_BUSY",
@@ -300,7 +321,8 @@ function feed(name: string, batch: Batch, presence: Presence): TypedArray {
   if (name === "valence") return batch.valence ?? new Float32Array(batch.size).fill(Number.NaN);
   const stream = name.slice(name.indexOf(":") + 1);
   if (name.startsWith("x:")) return batch.streams[stream]?.data as Float32Array;
-  if (name.startsWith("lengths:")) return presence.lengths(stream, batch.streams[stream]?.lengths as Int32Array);
+  if (name.startsWith("lengths:"))
+    return presence.lengths(stream, batch.streams[stream]?.lengths as Int32Array);
   return presence.feed(name);
 }
 

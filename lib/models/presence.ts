@@ -75,8 +75,15 @@ export class Presence {
     }
     const target = this.#streams.findIndex((stream) => stream.name === of);
     const modality = this.#streams[target]?.modality;
-    const group = this.#streams.map((_, s) => s).filter((s) => kind === "share" || this.#streams[s]?.modality === modality);
-    return Float32Array.from(clips, (b) => share(group.map((s) => this.#at(s, b)), group.indexOf(target)));
+    const group = this.#streams
+      .map((_, s) => s)
+      .filter((s) => kind === "share" || this.#streams[s]?.modality === modality);
+    return Float32Array.from(clips, (b) =>
+      share(
+        group.map((s) => this.#at(s, b)),
+        group.indexOf(target),
+      ),
+    );
   }
 
   #at(s: number, b: number): number {
@@ -84,7 +91,10 @@ export class Presence {
   }
 
   #modality(modality: string, b: number): number {
-    return this.#streams.reduce((sum, stream, s) => sum + (stream.modality === modality ? this.#at(s, b) : 0), 0);
+    return this.#streams.reduce(
+      (sum, stream, s) => sum + (stream.modality === modality ? this.#at(s, b) : 0),
+      0,
+    );
   }
 }
 

@@ -1,7 +1,18 @@
 import { AffuseError } from "../errors.ts";
 import type { Value } from "../graph/value.ts";
 import type { Builder } from "../nn/builder.ts";
-import { afgGather, concat, dropout, fbp, linear, mlp, ratioGather, scaleRows, stack, weightedSum } from "../nn/layers.ts";
+import {
+  afgGather,
+  concat,
+  dropout,
+  fbp,
+  linear,
+  mlp,
+  ratioGather,
+  scaleRows,
+  stack,
+  weightedSum,
+} from "../nn/layers.ts";
 import type { ModelConfig } from "./config.ts";
 import { modalitiesOf } from "./presence.ts";
 import type { StreamSpec } from "./types.ts";
@@ -26,7 +37,12 @@ export interface Fused {
 }
 
 /** A structure wires streams into one embedding. */
-export type Structure = (b: Builder, config: ModelConfig, streams: readonly StreamSpec[], inputs: Inputs) => Fused;
+export type Structure = (
+  b: Builder,
+  config: ModelConfig,
+  streams: readonly StreamSpec[],
+  inputs: Inputs,
+) => Fused;
 
 /**
  * AFG with a learned u on every stream, then its MLP, times the stream's share: an absent stream adds exactly 0 and the
@@ -162,7 +178,8 @@ export function usedStreams(config: ModelConfig, streams: readonly StreamSpec[])
     throw new AffuseError("ERR_AFFUSE_STREAMS", `expected ${expected}, got ${got}.`);
   };
   const listed = streams.map((stream) => `${stream.name} (${stream.modality})`).join(", ") || "none";
-  if (new Set(streams.map((stream) => stream.name)).size !== streams.length) fail("distinct stream names", listed);
+  if (new Set(streams.map((stream) => stream.name)).size !== streams.length)
+    fail("distinct stream names", listed);
   for (const { name, dim } of streams) {
     if (!Number.isInteger(dim) || dim < 1) fail(`a positive width for stream ${name}`, String(dim));
   }

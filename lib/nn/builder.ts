@@ -24,7 +24,12 @@ export class Builder {
   }
 
   /** A learned tensor. Used twice under one name it is shared. */
-  parameter(name: string, shape: readonly number[], init: Initializer, options: { decay?: boolean } = {}): Value {
+  parameter(
+    name: string,
+    shape: readonly number[],
+    init: Initializer,
+    options: { decay?: boolean } = {},
+  ): Value {
     const parameter = this.store.declare(name, shape, init, options);
     const known = this.parameters.get(name);
     if (known) return known;

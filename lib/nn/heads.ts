@@ -25,7 +25,11 @@ export function jointDecoding(
   const direct = linear(b, `${name}.v`, h, 1);
   const m = b.parameter(`${name}.m`, [1, 2], constantInit(0.5));
   const m0 = b.parameter(`${name}.m0`, [1], constantInit(0));
-  const mixed = b.graph.op("linear", { x: concat(b, [implied, direct]), W: m, b: m0 }, { activation: "none" });
+  const mixed = b.graph.op(
+    "linear",
+    { x: concat(b, [implied, direct]), W: m, b: m0 },
+    { activation: "none" },
+  );
   return { logits, valence: mixed.y as Value };
 }
 
@@ -61,7 +65,10 @@ export function multiTaskLoss(
   config: LossConfig,
 ): MultiTaskLoss {
   const weights = config.classWeights
-    ? b.graph.constant({ dtype: "f32", shape: [config.classWeights.length] }, Float32Array.from(config.classWeights))
+    ? b.graph.constant(
+        { dtype: "f32", shape: [config.classWeights.length] },
+        Float32Array.from(config.classWeights),
+      )
     : null;
   const { loss: ce, posteriors } = b.graph.op(
     "softmax_cross_entropy",
@@ -72,6 +79,7 @@ export function multiTaskLoss(
   const mse = b.graph.op("masked_mse", { prediction, target: truth.target }).loss as Value;
   const sE = b.parameter(`${name}.s_e`, [1], zero, { decay: false });
   const sV = b.parameter(`${name}.s_v`, [1], zero, { decay: false });
-  const loss = b.graph.op("uncertainty_loss", { ce, mse, s_e: sE, s_v: sV }, { form: config.form }).loss as Value;
+  const loss = b.graph.op("uncertainty_loss", { ce, mse, s_e: sE, s_v: sV }, { form: config.form })
+    .loss as Value;
   return { loss, ce, mse, sE, sV, posteriors };
 }

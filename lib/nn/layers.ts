@@ -67,8 +67,7 @@ export function weightedSum(b: Builder, x: Value, w: Value): Value {
 
 /** Scales every row of x [B,D] by its own factor w [B,1]. */
 export function scaleRows(b: Builder, x: Value, w: Value): Value {
-  const [batch, width] = x.shape as [number, number];
-  return weightedSum(b, b.graph.reshape(x, [batch, 1, width]), w);
+  return output(b.graph.op("mul", { a: x, b: w }), "y");
 }
 
 export interface GatherInput {
@@ -153,6 +152,7 @@ export function fbp(b: Builder, name: string, a: Value, v: Value, config: FbpCon
   const left = side("U", a);
   const right = side("V", v);
   const inputs = { a, v, U: left.weight, V: right.weight, bu: left.bias, bv: right.bias };
-  const random = b.training && config.dropout > 0 ? { dropout: config.dropout, ...b.dropoutAttributes() } : {};
+  const random =
+    b.training && config.dropout > 0 ? { dropout: config.dropout, ...b.dropoutAttributes() } : {};
   return output(b.graph.op("fbp", inputs, { k, normalize, activation, ...random }), "z");
 }

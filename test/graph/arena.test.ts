@@ -29,7 +29,10 @@ function mostAlive(items: readonly ArenaItem[]): number {
   let most = 0;
   for (let at = -1; at < 40; at++) {
     const alive = items.filter((item) => item.start <= at && at <= item.end);
-    most = Math.max(most, alive.reduce((sum, item) => sum + item.bytes, 0));
+    most = Math.max(
+      most,
+      alive.reduce((sum, item) => sum + item.bytes, 0),
+    );
   }
   return most;
 }
