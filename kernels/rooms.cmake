@@ -1,3 +1,17 @@
 # The rooms that are built, and the operators each brings: affuse_room(<folder> <OpDef symbol>...). A folder without a line
 # here is not compiled. A room that only serves others (common, gemm) brings no operators.
 affuse_room(common)
+affuse_room(dropout kDropout kDropoutBackward)
+affuse_room(layer_norm kLayerNorm kLayerNormBackward)
+affuse_room(ratio_attention kRatioAttention kRatioAttentionBackward)
+affuse_room(weighted_sum kWeightedSum kWeightedSumBackward)
+affuse_room(softmax kSoftmax kSoftmaxBackward)
+affuse_room(activation kActivation kActivationBackward)
+affuse_room(prelu kPrelu kPreluBackward)
+affuse_room(elementwise kAdd kAddBackward kMul kMulBackward kScale kScaleBackward)
+affuse_room(concat kConcat kConcatBackward)
+affuse_room(masked_mse kMaskedMse kMaskedMseBackward)
+affuse_room(softmax_cross_entropy kSoftmaxCrossEntropy kSoftmaxCrossEntropyBackward)
+affuse_room(uncertainty_loss kUncertaintyLoss kUncertaintyLossBackward)
+affuse_room(grad_norm kGradNorm kClipByNorm)
+affuse_room(adamw kAdam kAdamw)

@@ -42,13 +42,14 @@ void masked_mse_backward(const OpCall& call) {
   const double n = double(N) - sums(call, false).missing;
   const float *prediction = call.in[0].f32(), *target = call.in[1].f32();
   float *dprediction = call.out[0].f32(), *dtarget = call.out[1].f32();
-  const Vec factor = set1(n > 0 ? float(2.0 * double(call.in[2].f32()[0]) / n) : 0.0f);
+  // Halves, so that a difference of two huge numbers stays finite.
+  const Vec half = set1(0.5f), factor = set1(n > 0 ? float(4.0 * double(call.in[2].f32()[0]) / n) : 0.0f);
   parallel(*call.workers, (N + kMaskedMseChunk - 1) / kMaskedMseChunk, [&](int64_t task, int) {
     const int64_t from = task * kMaskedMseChunk;
     for_lanes(piece(N, task), [&](int64_t k, int lanes) {
       const int64_t i = from + k;
       const Vec y = get(target + i, lanes);
-      const Vec d = select(is_nan(y), zero(), (get(prediction + i, lanes) - y) * factor);
+      const Vec d = select(is_nan(y), zero(), fnma(half, y, half * get(prediction + i, lanes)) * factor);
       if (dprediction) put(dprediction + i, d, lanes);
       if (dtarget) put(dtarget + i, -d, lanes);
     });

@@ -1,0 +1,51 @@
+#include "../common/reduce.h"
+#include "grad_norm.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+typedef double Wide __attribute__((vector_size(sizeof(Vec) * 2)));
+
+double sum_of_squares(const float* g, int64_t n) {
+  Wide a = {}, b = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Wide x = __builtin_convertvector(load(g + i), Wide), y = __builtin_convertvector(load(g + i + kLanes), Wide);
+    a += x * x;
+    b += y * y;
+  }
+  a += b;
+  double total = 0;
+  for (int k = 0; k < kLanes; ++k) total += a[k];
+  for (; i < n; ++i) total += double(g[i]) * double(g[i]);
+  return total;
+}
+
+}  // namespace
+
+void grad_norm_forward(const OpCall& call) {
+  const int64_t N = call.in[0].count(), tasks = (N + kGradNormChunk - 1) / kGradNormChunk;
+  const float* g = call.in[0].f32();
+  double* partial = static_cast<double*>(call.workspace);
+  parallel(*call.workers, tasks, [&](int64_t task, int) {
+    const int64_t from = task * kGradNormChunk;
+    partial[task] = sum_of_squares(g + from, N - from < kGradNormChunk ? N - from : kGradNormChunk);
+  });
+  double sum = 0;
+  for (int64_t t = 0; t < tasks; ++t) sum += partial[t];
+  call.out[0].f32()[0] = float(__builtin_sqrt(sum));
+}
+
+void clip_by_norm_forward(const OpCall& call) {
+  const int64_t N = call.in[0].count();
+  const float* g = call.in[0].f32();
+  float* y = call.out[0].f32();
+  const double norm = double(call.in[1].f32()[0]), most = call.attr[0].f;
+  const Vec factor = set1(norm <= most ? 1.0f : float(most / norm));
+  parallel(*call.workers, (N + kGradNormChunk - 1) / kGradNormChunk, [&](int64_t task, int) {
+    const int64_t from = task * kGradNormChunk, count = N - from < kGradNormChunk ? N - from : kGradNormChunk;
+    for_lanes(count, [&](int64_t i, int n) { put(y + from + i, get(g + from + i, n) * factor, n); });
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA
