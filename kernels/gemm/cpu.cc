@@ -1,5 +1,6 @@
 // Register tiles and packing: see gemm.h.
 #include "gemm.h"
+#include "transpose.h"
 
 namespace affuse::AFFUSE_ISA::gemm {
 namespace {
@@ -54,11 +55,31 @@ constexpr Multiply kMultiply[kTileRows + 1][2] = {
 };
 #undef AFFUSE_ROWS
 
-// dst[k*stride + i] = source_i[k] for i in [0,m): the transposing copy under both operands' packers.
-AFFUSE_INLINE void interleave(const float* const* source, int m, int64_t kc, float* dst, int stride) {
-  for (int i = 0; i < m; ++i) {
-    const float* s = source[i];
-    for (int64_t k = 0; k < kc; ++k) dst[k * stride + i] = s ? s[k] : 0.0f;
+// dst[k*stride + i] = source_i[k] for i in [0,m), k in [0,kc), zeros for a null source: the transposing copy under both
+// operands' packers. stride >= m; what lies between m and stride is left alone.
+void interleave(const float* const* source, int m, int64_t kc, float* dst, int stride) {
+  const float* const end = dst + kc * stride;
+  for (int i = 0; i < m; i += kLanes) {
+    const int rows = m - i < kLanes ? m - i : kLanes;
+    for (int64_t k = 0; k < kc; k += kLanes) {
+      const int steps = kc - k < kLanes ? int(kc - k) : kLanes;
+      Vec v[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        const float* s = r < rows ? source[i + r] : nullptr;
+        v[r] = !s ? zero() : steps == kLanes ? load(s + k) : load(s + k, steps);
+      }
+      transpose(v);
+      float* d = dst + k * stride + i;
+      // A full store past the m-th element is undone by the next step's store; at the end there is none.
+      const bool whole = steps == kLanes && (rows == kLanes || (i == 0 && m == stride && d + (kLanes - 1) * stride + kLanes <= end));
+      if (whole) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) store(d + r * stride, v[r]);
+      } else {
+        for (int r = 0; r < steps; ++r) store(d + r * stride, v[r], rows);
+      }
+    }
   }
 }
 
