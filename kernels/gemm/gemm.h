@@ -95,6 +95,13 @@ static constexpr int64_t workspace_floats(int64_t M, int64_t N, int64_t K, int w
   const Plan p = plan(M, N, K, split);
   return (p.rows_ahead ? round_up(M * K, 16) : 0) + workers * worker_floats(p);
 }
+// The most that any number of rows up to M needs: for rows that are counted only once the data is there.
+static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers, Split split) {
+  const int64_t rows = min64(M, kBlockRows), piece = K <= kWholeK ? K : kCutK;
+  const int64_t ahead = split == Split::any ? round_up(min64(M, 16 * kBlockRows) * K, 16) : 0;  // below 16 blocks only
+  const int64_t sums = piece < K ? round_up(rows * round_up(N, kColumnUnit), 16) : 16 * kColumnUnit;
+  return ahead + workers * (sums + round_up(rows * piece, 16));
+}
 
 struct StreamPlan {
   int64_t row_blocks, block_rows, col_blocks, block_cols, piece;
@@ -117,6 +124,11 @@ static constexpr int64_t stream_worker_floats(const StreamPlan& p) {
 }
 static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
   return workers * stream_worker_floats(stream_plan(M, N, K));
+}
+// The most that any K needs.
+static constexpr int64_t stream_workspace_floats_upto(int64_t M, int64_t N, int workers) {
+  const int64_t rows = min64(M, kStreamRows), columns = min64(round_up(N, kColumnUnit), kStreamColumns);
+  return workers * (round_up(rows * kStreamK, 16) + round_up(kStreamK * columns, 16) + round_up(rows * columns, 16));
 }
 
 }  // namespace affuse::gemm
