@@ -15,3 +15,6 @@ affuse_room(softmax_cross_entropy kSoftmaxCrossEntropy kSoftmaxCrossEntropyBackw
 affuse_room(uncertainty_loss kUncertaintyLoss kUncertaintyLossBackward)
 affuse_room(grad_norm kGradNorm kClipByNorm)
 affuse_room(adamw kAdam kAdamw)
+affuse_room(afg kAfg kAfgBackward)
+affuse_room(ratio_attention kRatioAttention kRatioAttentionBackward)
+affuse_room(weighted_sum kWeightedSum kWeightedSumBackward)

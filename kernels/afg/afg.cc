@@ -2,6 +2,7 @@
 #include "afg.h"
 
 #include "../common/frame_rules.h"
+#include "scratch.h"
 
 namespace affuse {
 namespace {
@@ -101,6 +102,18 @@ double flops_backward(const OpShape& s) {
 }
 
 }  // namespace
+
+size_t afg_workspace(const OpShape& s, int workers) {
+  Carver measure{nullptr};
+  carve_forward(measure, afg_size(s.in), workers);
+  return measure.used;
+}
+
+size_t afg_backward_workspace(const OpShape& s, int workers) {
+  Carver measure{nullptr};
+  carve_backward(measure, afg_size(s.in), workers, backward_plan(s.in, s.out));
+  return measure.used;
+}
 
 const OpDef kAfg = {
     .name = "afg",

@@ -1,0 +1,122 @@
+// Where afg's kernels keep what in their workspace. Sizes are bounds for every possible set of valid frames: how many there
+// are is known only when the data is.
+#pragma once
+#include "../gemm/gemm.h"
+#include "afg.h"
+
+namespace affuse {
+namespace {
+
+// Hands out 64-byte aligned pieces of one allocation; with base == nullptr it only measures.
+struct Carver {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  AFFUSE_INLINE T* take(int64_t count) {
+    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return piece;
+  }
+};
+
+// The valid frames of all samples, one after another.
+struct FrameList {
+  const float** row;   // features
+  int32_t* frame;      // t
+  int32_t* sample;     // b
+  int64_t* first;      // [B+1]: sample b has entries first[b] … first[b+1]-1
+};
+
+AFFUSE_INLINE FrameList carve_frames(Carver& carver, const AfgSize& n) {
+  FrameList list;
+  list.row = carver.take<const float*>(n.B * n.T);
+  list.frame = carver.take<int32_t>(n.B * n.T);
+  list.sample = carver.take<int32_t>(n.B * n.T);
+  list.first = carver.take<int64_t>(n.B + 1);
+  return list;
+}
+
+constexpr int kMostLanes = 16;  // of any ISA level: the sizes do not depend on the level
+
+struct ForwardScratch {
+  FrameList list;
+  float* packed;         // W in panels, unless it came packed
+  float* silent;         // [A] tanh(b): the key of a frame of zeros
+  float *peak, *total;   // [blocks + B][J]: per segment the largest score and Σ exp(score − peak)
+  float* partial;        // [2 blocks][J][D]: Σ exp(score − peak) x of segments that are only a part of their sample
+  float* scores;         // per worker [J][kBlockRows]
+  float* sums;           // per worker [kBlockRows][J][lanes]: a row's products with the queries, not yet added across
+  float* gemm;
+};
+
+AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int workers) {
+  const int64_t blocks = gemm::ceil_div(n.B * n.T, gemm::kBlockRows);
+  ForwardScratch s;
+  s.list = carve_frames(carver, n);
+  s.packed = carver.take<float>(gemm::packed_floats(n.A, n.D));
+  s.silent = carver.take<float>(n.A);
+  s.peak = carver.take<float>((blocks + n.B) * n.J);
+  s.total = carver.take<float>((blocks + n.B) * n.J);
+  s.partial = carver.take<float>(2 * blocks * n.J * n.D);
+  s.scores = carver.take<float>(workers * n.J * gemm::kBlockRows);
+  s.sums = carver.take<float>(workers * n.J * gemm::kBlockRows * kMostLanes);
+  s.gemm = carver.take<float>(gemm::workspace_floats_upto(n.B * n.T, n.A, n.D, workers, gemm::Split::rows));
+  return s;
+}
+
+// What a backward call has to do.
+struct BackwardPlan {
+  bool keys;      // compute k again
+  bool pre;       // p̄ is needed (dW, db or dx)
+  bool project;   // dW
+  bool features;  // dx
+};
+
+template <class Descs>
+AFFUSE_INLINE BackwardPlan backward_plan(const Descs* in, const Descs* out) {
+  const auto wanted = [&](int i) { return !out || out[i].dtype != DType::none; };
+  BackwardPlan p;
+  p.keys = in[kAfgK].dtype == DType::none;
+  p.project = wanted(kAfgDW);
+  p.features = wanted(kAfgDx);
+  p.pre = p.project || p.features || wanted(kAfgDb);
+  return p;
+}
+
+struct BackwardScratch {
+  FrameList list;
+  float* packed_keys;      // W in panels for W x
+  float* packed_features;  // W in panels for Wᵀ p̄, unless it came packed
+  float* silent;           // [A] tanh(b)
+  float* keys;             // [frames][A], when k was not saved
+  float* pre;              // [frames][A] p̄
+  float* share;            // [frames][J] α, for dx
+  float *part_db, *part_du;  // [B][A]
+  float *weight, *slope;     // per worker [J][T]: α and ᾱ → s̄
+  float* gemm;
+};
+
+AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, int workers, const BackwardPlan& plan) {
+  const int64_t frames = n.B * n.T;
+  BackwardScratch s;
+  s.list = carve_frames(carver, n);
+  s.packed_keys = carver.take<float>(plan.keys ? gemm::packed_floats(n.A, n.D) : 0);
+  s.packed_features = carver.take<float>(plan.features ? gemm::packed_floats(n.D, n.A) : 0);
+  s.silent = carver.take<float>(n.A);
+  s.keys = carver.take<float>(plan.keys ? frames * n.A : 0);
+  s.pre = carver.take<float>(plan.pre ? frames * n.A : 0);
+  s.share = carver.take<float>(plan.features ? frames * n.J : 0);
+  s.part_db = carver.take<float>(n.B * n.A);
+  s.part_du = carver.take<float>(n.B * n.A);
+  s.weight = carver.take<float>(workers * n.J * n.T);
+  s.slope = carver.take<float>(workers * n.J * n.T);
+  int64_t floats = 0;
+  if (plan.keys) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any));
+  if (plan.features) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.D, n.A, workers, gemm::Split::any));
+  if (plan.project) floats = gemm::max64(floats, gemm::stream_workspace_floats_upto(n.A, n.D, workers));
+  s.gemm = carver.take<float>(floats);
+  return s;
+}
+
+}  // namespace
+}  // namespace affuse
