@@ -1,6 +1,7 @@
 # The rooms that are built, and the operators each brings: affuse_room(<folder> <OpDef symbol>...). A folder without a line
 # here is not compiled. A room that only serves others (common, gemm) brings no operators.
 affuse_room(common)
+affuse_room(gemm)
 affuse_room(dropout kDropout kDropoutBackward)
 affuse_room(layer_norm kLayerNorm kLayerNormBackward)
 affuse_room(ratio_attention kRatioAttention kRatioAttentionBackward)
@@ -16,5 +17,3 @@ affuse_room(uncertainty_loss kUncertaintyLoss kUncertaintyLossBackward)
 affuse_room(grad_norm kGradNorm kClipByNorm)
 affuse_room(adamw kAdam kAdamw)
 affuse_room(afg kAfg kAfgBackward)
-affuse_room(ratio_attention kRatioAttention kRatioAttentionBackward)
-affuse_room(weighted_sum kWeightedSum kWeightedSumBackward)
