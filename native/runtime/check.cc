@@ -75,19 +75,16 @@ namespace {
 
 // What the rule accepts, for messages: "an integer in [1, 64]".
 std::string expectation(const AttrRule& rule) {
-  char text[80];
-  std::string range;
+  char text[80] = "";
   if (rule.kind == AttrKind::real || rule.kind == AttrKind::integer) {
     const bool low = rule.low > -1e299, high = rule.high < 1e299;
     if (low && high) snprintf(text, sizeof text, " in [%g, %g]", rule.low, rule.high);
     else if (low) snprintf(text, sizeof text, " >= %g", rule.low);
     else if (high) snprintf(text, sizeof text, " <= %g", rule.high);
-    else text[0] = 0;
-    range = text;
   }
   switch (rule.kind) {
-    case AttrKind::real: return "a number" + range;
-    case AttrKind::integer: return "an integer" + range;
+    case AttrKind::real: return std::string("a number").append(text);
+    case AttrKind::integer: return std::string("an integer").append(text);
     case AttrKind::boolean: return "true or false";
     case AttrKind::seed: return "an integer in [0, 2^64)";
     case AttrKind::choice: break;
@@ -109,7 +106,7 @@ std::string spelled(const AttrValue& value) {
     case AttrValue::boolean: return value.truth ? "true" : "false";
     case AttrValue::text: break;
   }
-  return "\"" + std::string(value.string.substr(0, 60)) + "\"";
+  return std::string(1, '"').append(value.string.substr(0, 60)).append(1, '"');
 }
 
 bool convert(const AttrRule& rule, const AttrValue& value, Attr& attr) {
