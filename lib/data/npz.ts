@@ -47,6 +47,7 @@ function members(bytes: Uint8Array, name: string, limits: NpzLimits): Map<string
     if (data.length !== sizes.get(member)) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${member} is cut off.`);
     out.set(member.slice(0, -4), data);
   }
+  if (out.size === 0) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} holds no .npy members, or its directory is damaged.`);
   return out;
 }
 

@@ -92,7 +92,7 @@ export function parseSafetensors(bytes: Uint8Array, name: string): SafeTensors {
   const tensors = new Map<string, SafeTensor>();
   for (const { name: key, dtype, shape, begin, end } of entries) {
     // A copy: typed arrays need alignment, which the format does not promise.
-    const raw = Uint8Array.prototype.slice.call(bytes, 8 + length + begin, 8 + length + end) as Uint8Array;
+    const raw = new Uint8Array(bytes.subarray(8 + length + begin, 8 + length + end));
     tensors.set(key, { dtype, shape, data: decode(dtype, raw) });
   }
   return { tensors, metadata };
