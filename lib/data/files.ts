@@ -1,6 +1,6 @@
 /** Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded errors. */
 import { randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import path from "node:path";
 import { AffuseError } from "../errors.ts";
 
@@ -28,8 +28,19 @@ function writeError(error: unknown, what: string, target: string): AffuseError {
 
 /** Makes a folder and its parents. @throws ERR_AFFUSE_WRITE */
 export function makeFolder(folder: string, what = "the folder"): void {
+  // Not mkdir's own `recursive`: Node 20 loops for ever where a folder's parent exists and yet it answers ENOENT (/proc).
+  const missing: string[] = [];
+  let at = path.resolve(folder);
+  for (; !existsSync(at) && at !== path.dirname(at); at = path.dirname(at)) missing.unshift(at);
   try {
-    mkdirSync(folder, { recursive: true });
+    for (const part of missing) {
+      try {
+        mkdirSync(part);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !statSync(part).isDirectory()) throw error; // someone else was faster
+      }
+    }
+    if (!statSync(folder).isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
   } catch (error) {
     throw writeError(error, what, folder);
   }
