@@ -1,0 +1,173 @@
+#include "linear.h"
+
+#include "../common/math.h"
+#include "../common/reduce.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+using Kind = ActivationKind;
+
+template <int F>
+AFFUSE_INLINE Vec activate(Vec z) {
+  if constexpr (F == Kind::relu) return max(zero(), z);
+  else if constexpr (F == Kind::gelu) return gelu(z);
+  else if constexpr (F == Kind::tanh) return tanh(z);
+  else if constexpr (F == Kind::sigmoid) return sigmoid(z);
+  else return z;
+}
+
+// f'(z) dy from what is at hand: s is y = f(z), for gelu z itself.
+template <int F>
+AFFUSE_INLINE Vec backward_of(Vec s, Vec dy) {
+  if constexpr (F == Kind::relu) return keep(lt(zero(), s), dy);
+  else if constexpr (F == Kind::gelu) return dy * gelu_grad(s);
+  else if constexpr (F == Kind::tanh) return dy * fnma(s, s, set1(1.0f));
+  else if constexpr (F == Kind::sigmoid) return dy * (s * (set1(1.0f) - s));
+  else return dy;
+}
+
+template <int F>
+struct Tag {
+  static constexpr int kind = F;
+};
+// Calls body(Tag<f>) for the value of the attribute.
+template <class Body>
+AFFUSE_INLINE void with_kind(int64_t kind, Body&& body) {
+  switch (kind) {
+    case Kind::relu: return body(Tag<Kind::relu>{});
+    case Kind::gelu: return body(Tag<Kind::gelu>{});
+    case Kind::tanh: return body(Tag<Kind::tanh>{});
+    case Kind::sigmoid: return body(Tag<Kind::sigmoid>{});
+    default: return body(Tag<Kind::none>{});
+  }
+}
+
+// z = sum + b; y = f(z), pre = z, each where wanted.
+template <int F>
+struct Finish : gemm::Epilogue {
+  const float* b;
+  float *y, *pre;
+  int64_t O;
+  AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
+    for (int r = 0; r < t.rows; ++r) {
+      const int64_t at = (t.row + r) * O + t.col;
+      for_lanes(t.cols, [&](int64_t c, int n) {
+        Vec z = load(t.acc + r * gemm::kTileStride + c);
+        if (b) z += get(b + t.col + c, n);
+        if (pre) put(pre + at + c, z, n);
+        if (y) put(y + at + c, activate<F>(z), n);
+      });
+    }
+  }
+};
+
+struct Sizes {
+  int64_t R, D, O;
+  explicit AFFUSE_INLINE Sizes(const OpCall& call) : D(call.in[1].dim[1]), O(call.in[1].dim[0]) {
+    R = 1;
+    for (int i = 0; i + 1 < call.in[0].rank; ++i) R *= call.in[0].dim[i];
+  }
+};
+
+template <int F>
+void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, float* pre, float* scratch) {
+  Finish<F> finish;
+  finish.b = call.in[2].f32();
+  finish.y = y;
+  finish.pre = pre;
+  finish.O = s.O;
+  gemm::run(*call.workers, s.R, s.O, s.D, gemm::PlainRows{call.in[0].f32(), s.D}, packed, finish, scratch);
+}
+
+// The weight in the wanted layout: as the caller packed it, or packed here.
+const float* weight(const OpCall& call, const Sizes& s, gemm::Layout layout, bool ready, float* room) {
+  if (ready && call.packed && call.packed[1]) return static_cast<const float*>(call.packed[1]);
+  const float* W = call.in[1].f32();
+  if (layout == gemm::Layout::nk) gemm::pack_columns(W, s.D, s.O, s.D, layout, room, *call.workers);
+  else gemm::pack_columns(W, s.D, s.D, s.O, layout, room, *call.workers);
+  return room;
+}
+
+constexpr int64_t kChunk = 16384;  // elements per task of an element-wise pass
+constexpr int64_t kColumns = 128;  // columns per task, rows per partial sum of db
+constexpr int64_t kRows = 64;
+
+void column_sums(const Workers& workers, const float* g, int64_t R, int64_t O, float* db) {
+  parallel(workers, gemm::ceil_div(O, kColumns), [&](int64_t task, int) {
+    const int64_t from = task * kColumns, count = gemm::min64(kColumns, O - from);
+    for_lanes(count, [&](int64_t c, int n) {
+      const float* p = g + from + c;
+      Vec total = zero();
+      for (int64_t r0 = 0; r0 < R; r0 += kRows) {
+        const int64_t end = gemm::min64(R, r0 + kRows);
+        Vec part = zero();
+        for (int64_t r = r0; r < end; ++r) part += get(p + r * O, n);
+        total += part;
+      }
+      put(db + from + c, total, n);
+    });
+  });
+}
+
+}  // namespace
+
+void linear_forward(const OpCall& call) {
+  const Sizes s(call);
+  if (s.R == 0) return;
+  const LinearScratch at = linear_scratch(s.R, s.D, s.O, call.workers->count);
+  float* room = static_cast<float*>(call.workspace);
+  const float* packed = weight(call, s, gemm::Layout::nk, true, room);
+  with_kind(call.attr[0].i, [&](auto tag) {
+    forward<decltype(tag)::kind>(call, s, packed, call.out[0].f32(), call.out[1].f32(), room + at.gemm);
+  });
+}
+
+void linear_backward(const OpCall& call) {
+  const Sizes s(call);
+  const int64_t kind = call.attr[0].i;
+  const Workers& workers = *call.workers;
+  const auto at = linear_backward_scratch(s.R, s.D, s.O, workers.count, kind != Kind::none);
+  float* room = static_cast<float*>(call.workspace);
+  float *dx = call.out[0].f32(), *dW = call.out[1].f32(), *db = call.out[2].f32();
+  const float *dy = call.in[5].f32(), *g = dy;
+  if (kind != Kind::none && s.R > 0) {
+    const float* saved = kind == Kind::gelu ? call.in[4].f32() : call.in[3].f32();
+    if (!saved) {  // y (gelu: z) again, into g's place
+      const float* packed = weight(call, s, gemm::Layout::nk, false, room + at.packed);
+      with_kind(kind == Kind::gelu ? int64_t(Kind::none) : kind, [&](auto tag) {
+        forward<decltype(tag)::kind>(call, s, packed, room, nullptr, room + at.gemm);
+      });
+      saved = room;
+    }
+    with_kind(kind, [&](auto tag) {
+      const int64_t N = s.R * s.O;
+      parallel(workers, gemm::ceil_div(N, kChunk), [&](int64_t task, int) {
+        const int64_t from = task * kChunk;
+        for_lanes(gemm::min64(kChunk, N - from), [&](int64_t i, int n) {
+          put(room + from + i, backward_of<decltype(tag)::kind>(get(saved + from + i, n), get(dy + from + i, n)), n);
+        });
+      });
+    });
+    g = room;
+  }
+  if (dx && s.R > 0) {
+    const float* packed = weight(call, s, gemm::Layout::kn, true, room + at.packed);
+    gemm::run(workers, s.R, s.D, s.O, gemm::PlainRows{g, s.O}, packed, gemm::Store(dx, s.D), room + at.gemm);
+  }
+  if (dW)
+    gemm::stream(workers, s.O, s.D, s.R, gemm::TransposedRows{g, s.O}, gemm::PlainColumns{call.in[0].f32(), s.D},
+                 gemm::Store(dW, s.D), room + at.gemm);
+  if (db) column_sums(workers, g, s.R, s.O, db);
+}
+
+void linear_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {
+  const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1];
+  gemm::pack_columns(static_cast<const float*>(data), D, O, D, gemm::Layout::nk, static_cast<float*>(packed), workers);
+}
+void linear_backward_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {
+  const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1];
+  gemm::pack_columns(static_cast<const float*>(data), D, D, O, gemm::Layout::kn, static_cast<float*>(packed), workers);
+}
+
+}  // namespace affuse::AFFUSE_ISA
