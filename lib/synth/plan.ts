@@ -37,7 +37,7 @@ export const DISPLAYS: Readonly<Record<ClassName, readonly (readonly [number, nu
   ],
 };
 
-/** Valence at intensity 1; a clip's valence is this times its intensity, within ±2.94. */
+/** Valence at intensity 1; a clip's valence is this times its intensity, within ±2.73. */
 export const VALENCE: Readonly<Record<ClassName, number>> = {
   neutral: 0.2,
   angry: -2,
@@ -56,7 +56,7 @@ export const SAMPLES_PER_FRAME = SAMPLE_RATE / FPS;
 /** Shortest and longest clip in frames: 2 s and 6 s. */
 export const FRAMES_RANGE = [25, 75] as const;
 /** Smallest and largest intensity of a display. */
-export const INTENSITY_RANGE = [0.6, 1.4] as const;
+export const INTENSITY_RANGE = [0.7, 1.3] as const;
 
 export type Split = "train" | "test1";
 export const SPLITS: readonly Split[] = ["train", "test1"];
@@ -73,12 +73,12 @@ export interface ClipPlan {
   index: number;
   /** Emotion. */
   discrete: ClassName;
-  /** −2.94 … 2.94, four decimals. */
+  /** −2.73 … 2.73, four decimals. */
   valence: number;
   /** Face kind 0 … 4 and voice kind 0 … 4 shown in the expressive intervals. */
   face: number;
   voice: number;
-  /** Strength of the display, 0.6 … 1.4; valence is proportional to it. */
+  /** Strength of the display, 0.7 … 1.3; valence is proportional to it. */
   intensity: number;
   /** Face frames; voice samples are `frames · 1280`. */
   frames: number;

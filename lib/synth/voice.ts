@@ -40,13 +40,16 @@ interface VoiceKind {
 
 const LOUD = 0.1151292546497; // ln 10 / 20: natural log units per dB
 
-/** V0 pressed and loud, V1 high and swinging, V2 low, soft and dull, V3 whispered, V4 a closed, twanging resonance. */
+/**
+ * V0 pressed, loud and bright; V1 high and swinging; V2 low, slow, with a booming chest; V3 a stage whisper; V4 a
+ * closed, twanging resonance. Rest is quiet and dull, so every kind stands out from it, each in a band of its own.
+ */
 const VOICE_KINDS: readonly VoiceKind[] = [
-  { pitch: 0.3, loudness: 8 * LOUD, tilt: 0.42, breath: 0, pulse: 1, swing: 0, formants: [850, 1350, 2600, 3600], pull: 0.3 },
-  { pitch: 0.6, loudness: 3 * LOUD, tilt: 0.1, breath: 0.02, pulse: 1, swing: 0.13, formants: [500, 1900, 2900, 3800], pull: 0.3 },
-  { pitch: -0.3, loudness: -7 * LOUD, tilt: -0.36, breath: 0.03, pulse: 1, swing: 0, formants: [480, 1100, 2300, 3300], pull: 0.4 },
-  { pitch: 0, loudness: -1 * LOUD, tilt: 0.2, breath: 0.5, pulse: 0.06, swing: 0, formants: [600, 1500, 2500, 3500], pull: 0.2 },
-  { pitch: 0.05, loudness: 1 * LOUD, tilt: 0.1, breath: 0, pulse: 1, swing: 0, formants: [280, 2550, 2850, 3200], pull: 0.85 },
+  { pitch: 0.3, loudness: 13 * LOUD, tilt: 0.5, breath: 0, pulse: 1, swing: 0, formants: [850, 1350, 2600, 3600], pull: 0.4 },
+  { pitch: 0.75, loudness: 9 * LOUD, tilt: 0.15, breath: 0.01, pulse: 1, swing: 0.13, formants: [450, 1900, 2900, 3800], pull: 0.3 },
+  { pitch: -0.4, loudness: 7 * LOUD, tilt: -0.25, breath: 0, pulse: 1, swing: 0, formants: [380, 750, 2300, 3300], pull: 0.7 },
+  { pitch: 0, loudness: 7 * LOUD, tilt: 0.2, breath: 1, pulse: 0.04, swing: 0, formants: [600, 1500, 2500, 3500], pull: 0.2 },
+  { pitch: 0.05, loudness: 8 * LOUD, tilt: 0.15, breath: 0, pulse: 1, swing: 0, formants: [280, 2550, 2850, 3200], pull: 0.9 },
 ];
 
 /** What stays the same while one speaker speaks. */
@@ -69,8 +72,8 @@ function drawSpeaker(seed: number | bigint, plan: ClipPlan): { speaker: Speaker;
   const speaker = {
     pitch: exp(ln(150) + 0.38 * height + random.normal(0, 0.06)),
     formantScale: 1 + 0.1 * height + random.uniform(-0.05, 0.05),
-    tilt: random.uniform(0.36, 0.62),
-    breath: random.uniform(0.01, 0.05),
+    tilt: random.uniform(0.3, 0.5),
+    breath: random.uniform(0.01, 0.04),
     gain: exp(random.uniform(-4.5, 4.5) * LOUD),
     colour: random.uniform(-0.35, 0.35),
   };
@@ -152,10 +155,10 @@ export function renderVoice(seed: number | bigint, plan: ClipPlan, rhythm: reado
     const loud = speaker.gain * exp(kind.loudness * show) * level;
     const tilt = Math.min(0.97, Math.max(0.06, speaker.tilt + kind.tilt * show));
     const breath = speaker.breath + kind.breath * show;
-    const burst = syllable && seconds - syllable.start < 0.045 ? syllable.consonant * 0.12 * speaker.gain : 0;
+    const burst = syllable && seconds >= syllable.start && seconds < syllable.start + 0.045 ? syllable.consonant * 0.034 * speaker.gain : 0;
     const voicedGoal = loud * (1 + share * (kind.pulse - 1)) * (burst > 0 ? 0.4 : 1);
     const airyGoal = loud * breath;
-    const background = noise * 0.0012;
+    const background = noise * 0.00045;
 
     for (let n = block; n < block + CONTROL; n++) {
       voiced += 0.02 * (voicedGoal - voiced);
@@ -173,7 +176,7 @@ export function renderVoice(seed: number | bigint, plan: ClipPlan, rhythm: reado
       tilted += tilt * (pulse - tilted);
       const white = bulk.normal();
       const aspiration = airy * (phase < 0.58 ? 1 : 0.5) * white;
-      let x = 0.1 * voiced * tilted + 0.5 * aspiration;
+      let x = 0.028 * voiced * tilted + 0.18 * aspiration;
       for (let i = 0; i < 4; i++) {
         const y = (gainIn[i] as number) * x + (b[i] as number) * (y1[i] as number) + (c[i] as number) * (y2[i] as number);
         y2[i] = y1[i] as number;
