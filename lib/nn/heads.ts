@@ -70,16 +70,19 @@ export function multiTaskLoss(
         Float32Array.from(config.classWeights),
       )
     : null;
-  const { loss: ce, posteriors } = b.graph.op(
+  const { loss: ce, posteriors, count: countE } = b.graph.op(
     "softmax_cross_entropy",
     { logits: heads.logits, labels: truth.labels, classWeights: weights },
     { labelSmoothing: config.labelSmoothing },
-  ) as { loss: Value; posteriors: Value };
+  ) as { loss: Value; posteriors: Value; count: Value };
   const prediction = b.graph.reshape(heads.valence, truth.target.shape);
-  const mse = b.graph.op("masked_mse", { prediction, target: truth.target }).loss as Value;
+  const { loss: mse, count: countV } = b.graph.op("masked_mse", { prediction, target: truth.target }) as {
+    loss: Value;
+    count: Value;
+  };
   const sE = b.parameter(`${name}.s_e`, [1], zero, { decay: false });
   const sV = b.parameter(`${name}.s_v`, [1], zero, { decay: false });
-  const loss = b.graph.op("uncertainty_loss", { ce, mse, s_e: sE, s_v: sV }, { form: config.form })
+  const loss = b.graph.op("uncertainty_loss", { ce, mse, s_e: sE, s_v: sV, countE, countV }, { form: config.form })
     .loss as Value;
   return { loss, ce, mse, sE, sV, posteriors };
 }
