@@ -3,6 +3,7 @@
 #include "tensors.h"
 
 #include "native/runtime/cpu.h"
+#include "programs.h"
 
 namespace affuse::addon {
 namespace {
@@ -22,6 +23,13 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports["setThreads"] = Napi::Function::New(env, set_threads, "setThreads");
   exports["infer"] = Napi::Function::New(env, infer, "infer");
   exports["cost"] = Napi::Function::New(env, cost, "cost");
+  exports["callAsync"] = Napi::Function::New(env, call_async, "callAsync");
+  exports["createBuffer"] = Napi::Function::New(env, create_buffer, "createBuffer");
+  exports["createProgram"] = Napi::Function::New(env, create_program, "createProgram");
+  auto* instance = new Instance(env);
+  env.SetInstanceData(instance);
+  instance->buffer_class = Napi::Persistent(BufferObject::define(env));
+  instance->program_class = Napi::Persistent(ProgramObject::define(env));
   napi_value function;
   require(env, napi_create_function(env, "call", NAPI_AUTO_LENGTH, call, nullptr, &function));
   exports["call"] = function;

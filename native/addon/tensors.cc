@@ -92,14 +92,25 @@ OutputValues::OutputValues(napi_env env, const OpDef& op, napi_value list) : env
   }
 }
 
+bool OutputValues::wants_fresh(int output, const TensorDesc& made) const {
+  if (arrays_[output])
+    raise(env_, "ERR_AFFUSE_OUTPUT", "expected true, false or null for output %s of an asynchronous %s, got a target: its outputs are always fresh",
+          op_.outputs[output].name, op_.name);
+  if (wanted_[output]) require_made(output, made);
+  return wanted_[output];
+}
+
+void OutputValues::require_made(int output, const TensorDesc& made) const {
+  if (!made.given())
+    raise(env_, "ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name, op_.outputs[output].name);
+}
+
 void OutputValues::take(const TensorDesc* made, const Tensor* in, Tensor* out) {
   // Fresh arrays first: making them may move small arrays of the caller's.
   bool targets = false;
   for (int i = 0; i < op_.output_count; ++i) {
     if (!wanted_[i]) continue;
-    if (!made[i].given())
-      raise(env_, "ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name,
-            op_.outputs[i].name);
+    require_made(i, made[i]);
     static_cast<TensorDesc&>(out[i]) = made[i];
     if (arrays_[i]) targets = true;
     else arrays_[i] = make_array(env_, made[i], &out[i].data);

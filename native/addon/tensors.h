@@ -33,9 +33,11 @@ class OutputValues {
   // or detached ones, and any that overlap each other or an input other than the one that the operator updates in place.
   void take(const TensorDesc* made, const Tensor* in, Tensor* out);
   napi_value result(const TensorDesc* made) const;
-  bool wanted(int output) const { return wanted_[output]; }
+  // For calls that only make fresh outputs: whether this one is wanted; refuses targets.
+  bool wants_fresh(int output, const TensorDesc& made) const;
 
  private:
+  void require_made(int output, const TensorDesc& made) const;
   void refuse_overlap(const Tensor* in, const Tensor* out) const;
 
   napi_env env_;

@@ -48,4 +48,29 @@ void* Scratch::reserve(size_t bytes, Status& status) {
   return memory_.data();
 }
 
+std::unique_ptr<Memory> ArenaPool::acquire(size_t bytes, Status& status) {
+  {
+    std::lock_guard lock(mutex_);
+    auto best = free_.end();
+    for (auto it = free_.begin(); it != free_.end(); ++it)
+      if ((*it)->bytes() >= bytes && (best == free_.end() || (*it)->bytes() < (*best)->bytes())) best = it;
+    if (best != free_.end()) {
+      std::unique_ptr<Memory> arena = std::move(*best);
+      free_.erase(best);
+      return arena;
+    }
+    // A larger one is made instead of, not beside, those that have become too small.
+    free_.clear();
+  }
+  auto arena = std::make_unique<Memory>();
+  if (!arena->allocate(bytes, "a program's arena", status)) return nullptr;
+  return arena;
+}
+
+void ArenaPool::release(std::unique_ptr<Memory> arena) {
+  if (!arena) return;
+  std::lock_guard lock(mutex_);
+  free_.push_back(std::move(arena));
+}
+
 }  // namespace affuse

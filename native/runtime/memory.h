@@ -1,7 +1,10 @@
 // Aligned memory whose failure is an error code, not an exception.
 #pragma once
 #include <cstddef>
+#include <memory>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "kernels/common/op.h"
 
@@ -55,6 +58,19 @@ class Scratch {
 
  private:
   Memory memory_;
+};
+
+// Arenas lent to runs. Programs keep nothing in their arena between runs, so that many programs of different sizes share
+// one; there are as many as runs at the same time.
+class ArenaPool {
+ public:
+  // The smallest free arena of at least `bytes`; null only with an error.
+  std::unique_ptr<Memory> acquire(size_t bytes, Status& status);
+  void release(std::unique_ptr<Memory> arena);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Memory>> free_;
 };
 
 }  // namespace affuse

@@ -1,0 +1,106 @@
+#include "instance.h"
+
+#include <new>
+
+#include "native/runtime/pool.h"
+
+namespace affuse::addon {
+namespace {
+
+// Jobs that share no memory may run side by side; beyond a few they would only take each other's cores.
+constexpr int kDrivers = 4;
+
+std::mutex counting;
+int instances = 0;
+
+}  // namespace
+
+void PromiseJob::run(Scratch& scratch, const std::atomic<bool>& cancelled) {
+  try {
+    work(scratch, cancelled, status_);
+  } catch (const std::bad_alloc&) {
+    status_.fail("ERR_AFFUSE_MEMORY", "expected more memory for a run, got none from the system");
+  }
+  done();
+}
+
+void PromiseJob::finished(std::shared_ptr<Job> self) {
+  instance_->enqueue(std::static_pointer_cast<PromiseJob>(std::move(self)));
+}
+
+void PromiseJob::settle(napi_env env) {
+  const Napi::HandleScope scope(env);
+  try {
+    check(env, status_);
+    napi_value value = result(env);
+    napi_resolve_deferred(env, deferred_, value);
+  } catch (const Napi::Error& error) {
+    napi_reject_deferred(env, deferred_, error.Value());
+  }
+}
+
+Instance::Instance(Napi::Env env) : env_(env), scheduler_(std::make_unique<Scheduler>(kDrivers)) {
+  {
+    std::lock_guard lock(counting);
+    ++instances;
+  }
+  require(env, napi_create_threadsafe_function(env, nullptr, nullptr, make_string(env, "affuse"), 0, 1, nullptr, nullptr, this,
+                                               deliver, &wake_));
+  require(env, napi_unref_threadsafe_function(env, wake_));
+  // Hooks run in reverse order: this one before the function above is taken down, so that drivers never call a dead one.
+  require(env, napi_add_env_cleanup_hook(env, tear_down, this));
+}
+
+Instance::~Instance() = default;
+
+Instance& Instance::of(napi_env env) { return *Napi::Env(env).GetInstanceData<Instance>(); }
+
+// The environment ends, perhaps in the middle of runs: they stop at their next instruction, and nothing is settled any more.
+void Instance::tear_down(void* data) {
+  auto* self = static_cast<Instance*>(data);
+  self->scheduler_.reset();
+  self->settled_.clear();
+  std::lock_guard lock(counting);
+  if (--instances == 0) Pool::instance().stop();
+}
+
+napi_value Instance::submit(std::shared_ptr<PromiseJob> job) {
+  if (!scheduler_) raise(env_, "ERR_AFFUSE_CANCELLED", "expected a living environment, got one that is shutting down");
+  napi_value promise;
+  napi_deferred deferred;
+  require(env_, napi_create_promise(env_, &deferred, &promise));
+  job->deferred_ = deferred;
+  job->instance_ = this;
+  if (outstanding_++ == 0) napi_ref_threadsafe_function(env_, wake_);
+  if (!scheduler_->submit(job)) {
+    job->status_.fail("ERR_AFFUSE_THREADS", "expected a thread to run on, got none from the system");
+    job->done();
+    enqueue(std::move(job));
+  }
+  return promise;
+}
+
+void Instance::enqueue(std::shared_ptr<PromiseJob> job) {
+  bool first;
+  {
+    std::lock_guard lock(mutex_);
+    first = settled_.empty();
+    settled_.push_back(std::move(job));
+  }
+  if (first) napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
+}
+
+void Instance::deliver(napi_env env, napi_value, void* data, void*) {
+  if (!env) return;
+  auto* self = static_cast<Instance*>(data);
+  std::vector<std::shared_ptr<PromiseJob>> settled;
+  {
+    std::lock_guard lock(self->mutex_);
+    settled.swap(self->settled_);
+  }
+  self->outstanding_ -= settled.size();
+  if (self->outstanding_ == 0) napi_unref_threadsafe_function(env, self->wake_);
+  for (const auto& job : settled) job->settle(env);
+}
+
+}  // namespace affuse::addon

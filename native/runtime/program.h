@@ -1,0 +1,83 @@
+// A program: a fixed list of operator calls over an arena and shared buffers, checked once and run many times.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "invoke.h"
+
+namespace affuse {
+
+struct ProgramValue : TensorDesc {
+  int buffer = -1;    // index into ProgramSpec::buffers; -1: the arena
+  size_t offset = 0;  // bytes, multiple of kAlignment
+};
+
+struct ScalarBinding {
+  int attribute;
+  int scalar;
+};
+
+struct ProgramInstruction {
+  const OpDef* op = nullptr;
+  std::vector<int> inputs, outputs;  // indexes into values, -1: absent; as many as the operator has
+  std::vector<Attr> attributes;      // as many as the operator has
+  std::vector<ScalarBinding> scalars;
+};
+
+// What a front end hands over; Program::create checks all of it.
+struct ProgramSpec {
+  Device device = Device::cpu;
+  size_t arena_bytes = 0;
+  std::vector<std::shared_ptr<Buffer>> buffers;
+  std::vector<ProgramValue> values;
+  std::vector<ProgramInstruction> instructions;
+  std::vector<int> feeds, fetches;
+  int scalars = 0;
+};
+
+// One execution: its inputs and, afterwards, its results.
+struct ProgramRun {
+  Memory* arena = nullptr;      // at least arena_bytes, the run's own while it lasts
+  std::vector<Memory> feeds;    // in the order of ProgramSpec::feeds; one without data was put into the arena already
+  std::vector<double> scalars;
+  std::vector<Memory> fetches;  // filled by Program::run
+  int threads = 1;
+};
+
+class Program {
+ public:
+  // ERR_AFFUSE_PROGRAM, or the operator's own code, with the instruction named.
+  static std::shared_ptr<Program> create(ProgramSpec spec, Status& status);
+
+  const ProgramSpec& spec() const { return spec_; }
+  // Where a feed lives in an arena.
+  char* place_of(const Memory& arena, int value) const;
+
+  // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set `cancelled`
+  // ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
+  void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
+
+ private:
+  // An instruction with everything that does not change between runs worked out.
+  struct Step {
+    const ProgramInstruction* instruction;
+    TensorDesc made[kMaxOutputs];       // what infer says of each output
+    std::vector<PackedWeight*> packed;  // per input, null: not packed. Empty: nothing of this step is
+    const OpDef& op() const { return *instruction->op; }
+  };
+
+  explicit Program(ProgramSpec spec) : spec_(std::move(spec)) {}
+  bool check_value(int index, Status& status) const;
+  bool check_instruction(size_t index, Status& status);
+  bool bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const;
+  bool pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, Status& status);
+  void execute(Step& step, ProgramRun& run, Scratch& scratch, Status& status);
+
+  ProgramSpec spec_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace affuse
