@@ -1,0 +1,239 @@
+/** Cases of the operators that gather, project and fuse: linear, AFG and its relatives, FBP. */
+import type { Random } from "../../lib/data/random.ts";
+import type { Case, Entry } from "./cases.ts";
+import { edge, elements, type Inputs, integers, normal, tensor, type Values } from "./run.ts";
+
+const KINDS = ["none", "relu", "gelu", "tanh", "sigmoid"] as const;
+
+/** Xavier-like scale, so that deep sums keep values near 1. */
+function weight(random: Random, shape: number[]): Values {
+  return normal(random, shape, 1 / Math.sqrt(Math.max(1, shape.at(-1) as number)));
+}
+
+const linear: Entry = {
+  misfits: [
+    ["x", 1],
+    ["W", 1],
+    ["b", 0],
+  ],
+  cases: (random) => {
+    const list: Case[] = [];
+    const add = (shape: number[], O: number, activation: string, bias: boolean, large = false) => {
+      const D = shape.at(-1) as number;
+      const inputs: Inputs = { x: normal(random, shape), W: weight(random, [O, D]) };
+      if (bias) inputs.b = normal(random, [O], 0.3);
+      const terms = Math.max(D, O, elements(shape) / D);
+      list.push({ label: `[${shape}] to ${O} ${activation}${bias ? " bias" : ""}`, inputs, attributes: { activation }, terms, large });
+    };
+    for (const activation of KINDS) {
+      add([3, 4], 2, activation, true);
+      add([2, 2, 3], 4, activation, false);
+      for (let i = 0; i < 5; i++) add([edge(random), edge(random)], edge(random), activation, i % 2 === 0, true);
+      add([7], 5, activation, true);
+      add([0, 8], 3, activation, true);
+      add([1, 1], 1, activation, true);
+      add([2, 0, 8], 3, activation, false);
+    }
+    add([130, 257], 129, "none", true, true);
+    add([70, 300], 200, "relu", true, true);
+    add([1, 1500], 9, "gelu", true, true);
+    return list;
+  },
+  floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dy) : 0),
+};
+
+function largest(values: Values | undefined): number {
+  let most = 0;
+  for (const x of values?.data ?? []) if (Math.abs(x) > most) most = Math.abs(x);
+  return most;
+}
+
+/** Frames with NaN in the padding, lengths among them 0 and T, and now and then a mask. */
+function frames(random: Random, B: number, T: number, D: number, masks: boolean, lengthsGiven: boolean) {
+  const lengths = integers([B], (b) => (b === 0 ? T : b === 1 ? 0 : random.integer(T + 1)));
+  const mask = integers([B, T], () => (random.bernoulli(0.75) ? 1 : 0));
+  const valid = (b: number, t: number) =>
+    (!lengthsGiven || t < (lengths.data[b] as number)) && (!masks || mask.data[b * T + t] !== 0);
+  const inputs: Inputs = {
+    x: tensor([B, T, D], (i) =>
+      valid(Math.floor(i / (T * D)), Math.floor(i / D) % T) ? random.normal() : Number.NaN,
+    ),
+  };
+  if (lengthsGiven) inputs.lengths = lengths;
+  if (masks) inputs.mask = mask;
+  return { inputs, valid };
+}
+
+const afg: Entry = {
+  misfits: [
+    ["lengths", 0],
+    ["W", 1],
+    ["b", 0],
+  ],
+  cases: (random) => {
+    const list: Case[] = [];
+    const add = (B: number, T: number, D: number, A: number, J: number, large = false) => {
+      const masks = list.length % 3 === 2;
+      const lengthsGiven = list.length % 4 !== 3;
+      const { inputs, valid } = frames(random, B, T, D, masks, lengthsGiven);
+      inputs.W = weight(random, [A, D]);
+      inputs.b = normal(random, [A], 0.2);
+      if (J === 0) inputs.u = normal(random, [A]);
+      else inputs.q = normal(random, [B, J, A]);
+      const masked = list.length % 5 !== 4;
+      list.push({
+        label: `B ${B} T ${T} D ${D} A ${A} J ${J || "learned"}${masks ? " mask" : ""}${lengthsGiven ? "" : " no lengths"}${masked ? "" : " unmasked"}`,
+        inputs,
+        attributes: list.length % 2 ? { masked, scale: 0.8 } : { masked },
+        terms: Math.max(D, A, B * T),
+        large,
+        unread: (input, i) => {
+          const queries = Math.max(1, J);
+          if (input === "dalpha") return masked && !valid(Math.floor(i / (queries * T)), i % T);
+          if (input === "k") return !valid(Math.floor(i / (T * A)), Math.floor(i / A) % T);
+          return false;
+        },
+      });
+    };
+    for (let i = 0; i < 12; i++) add(1 + random.integer(3), 1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(3), i % 3);
+    add(0, 3, 4, 5, 0);
+    add(0, 3, 4, 5, 2);
+    add(2, 0, 4, 5, 0);
+    add(3, 0, 4, 5, 1);
+    for (let i = 0; i < 24; i++) add(1 + random.integer(4), edge(random, 33), edge(random), edge(random), i % 4, true);
+    add(5, 65, 33, 31, 0, true);
+    add(3, 130, 100, 70, 1, true);
+    add(2, 70, 257, 129, 2, true);
+    add(4, 120, 64, 48, 0, true);
+    return list;
+  },
+  // 1 − k² is rounded at 1 and multiplied by the sum over J of s̄ q.
+  floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dc) + largest(inputs.dalpha) : 0),
+};
+
+const ratio: Entry = {
+  misfits: [
+    ["lengths", 0],
+    ["q", 0],
+    ["beta", 0],
+  ],
+  cases: (random) => {
+    const list: Case[] = [];
+    const add = (B: number, T: number, D: number, sd: number, large = false) => {
+      const { inputs, valid } = frames(random, B, T, D, list.length % 3 === 1, list.length % 4 !== 3);
+      inputs.q = normal(random, [D], sd);
+      inputs.beta = normal(random, [1]);
+      list.push({
+        label: `B ${B} T ${T} D ${D} sd ${sd}`,
+        inputs,
+        attributes: {},
+        terms: Math.max(D, B * T),
+        large,
+        unread: (input, i) => input === "dalpha" && !valid(Math.floor(i / T), i % T),
+      });
+    };
+    for (let i = 0; i < 8; i++) add(1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(5), i % 2 ? 1 : 0.3);
+    add(0, 3, 4, 1);
+    add(2, 0, 4, 1);
+    for (let i = 0; i < 12; i++) add(1 + random.integer(4), edge(random), edge(random), i % 4 === 3 ? 8 : 0.4, true);
+    add(6, 130, 257, 0.1, true);
+    return list;
+  },
+  floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dc) + largest(inputs.dalpha) : 0),
+};
+
+const weightedSum: Entry = {
+  misfits: [["w", 1]],
+  cases: (random) => {
+    const list: Case[] = [];
+    const add = (B: number, J: number, D: number, large = false) =>
+      list.push({
+        label: `B ${B} J ${J} D ${D}`,
+        inputs: { x: normal(random, [B, J, D]), w: normal(random, [B, J]) },
+        attributes: {},
+        terms: Math.max(J, D),
+        large,
+      });
+    for (const [B, J, D] of [[1, 1, 1], [2, 3, 4], [0, 3, 4], [2, 0, 4], [3, 2, 17], [2, 5, 8]] as const) add(B, J, D);
+    for (let i = 0; i < 8; i++) add(1 + random.integer(4), 1 + random.integer(7), edge(random), true);
+    add(40, 5, 700, true);
+    return list;
+  },
+};
+
+const fbp: Entry = {
+  misfits: [
+    ["v", 0],
+    ["U", 1],
+    ["V", 1],
+    ["bu", 0],
+    ["bv", 0],
+  ],
+  // z alone is badly conditioned where s is near 0 (a square root): compared as z|z|.
+  transform: (name, values) => (name === "z" ? values.map((z) => z * Math.abs(z)) : values),
+  cases: (random) => {
+    const list: Case[] = [];
+    const normalizations = ["power-l2", "none", "l2", "power"];
+    const activations = ["none", "relu", "tanh"];
+    const add = (B: number, m: number, n: number, o: number, k: number, large: boolean, extra: Case["attributes"] = {}) => {
+      const i = list.length;
+      const inputs: Inputs = {
+        a: normal(random, [B, m]),
+        v: normal(random, [B, n]),
+        U: weight(random, [o * k, m]),
+        V: weight(random, [o * k, n]),
+      };
+      if (i % 3 !== 1) inputs.bu = normal(random, [o * k], 0.3);
+      if (i % 3 !== 2) inputs.bv = normal(random, [o * k], 0.3);
+      const attributes: Case["attributes"] = {
+        k,
+        normalize: normalizations[i % 4] as string,
+        activation: activations[i % 3] as string,
+        ...(i % 5 === 4 ? { dropout: 0.3, seed: 0x123456789abcdef0n } : { dropout: 0 }),
+        ...extra,
+      };
+      list.push({
+        label: `B ${B} m ${m} n ${n} o ${o} ${Object.entries(attributes).map((e) => e.join(" ")).join(" ")}${inputs.bu ? " bu" : ""}${inputs.bv ? " bv" : ""}`,
+        inputs,
+        attributes,
+        terms: Math.max(m, n, o * k, B),
+        large,
+      });
+    };
+    for (let i = 0; i < 36; i++) add(1 + random.integer(2), 1 + random.integer(3), 1 + random.integer(3), 1 + random.integer(3), 1 + (i % 4), false);
+    add(4, 2, 3, 2, 2, false, { normalize: "power-l2", rowsPerGroup: 2 });
+    add(6, 2, 3, 2, 1, false, { normalize: "l2", rowsPerGroup: 3 });
+    for (let k = 1; k <= 8; k++) {
+      add(edge(random, 33), edge(random), edge(random), edge(random, 33), k, true);
+      add(1 + random.integer(4), edge(random), edge(random), edge(random), k, true);
+    }
+    add(0, 3, 4, 5, 2, true);
+    add(1, 1, 1, 1, 1, true);
+    add(6, 65, 33, 31, 4, true, { normalize: "power-l2", rowsPerGroup: 3 });
+    add(66, 130, 100, 40, 4, true, { normalize: "power-l2" });
+    add(33, 257, 129, 64, 5, true, { normalize: "power-l2", dropout: 0.1, seed: 3n });
+    // All zero, and s exactly 0 with inputs that are not: every gradient must be finite.
+    for (const normalize of normalizations)
+      list.push({
+        label: `all zero ${normalize}`,
+        inputs: {
+          a: tensor([2, 3], () => 0),
+          v: tensor([2, 3], () => 0),
+          U: tensor([4, 3], () => 0),
+          V: tensor([4, 3], () => 0),
+        },
+        attributes: { k: 2, normalize, dropout: 0 },
+        terms: 4,
+        large: true,
+      });
+    return list;
+  },
+};
+
+export const gatherEntries: Record<string, Entry> = {
+  linear,
+  afg,
+  ratio_attention: ratio,
+  weighted_sum: weightedSum,
+  fbp,
+};

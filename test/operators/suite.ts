@@ -1,0 +1,138 @@
+/**
+ * The checks themselves, as functions of a way to call operators, so that the positive controls can hand in a broken one.
+ * Each returns what it found wrong, in words; an empty list means all is well.
+ */
+import { requireFromRoot } from "#root";
+import { Random } from "../../lib/data/random.ts";
+import type { NativeAddon, OperatorInfo } from "../../lib/native/addon.ts";
+import { type Case, entryOf } from "./cases.ts";
+import { differences, modelled } from "./model.ts";
+import { type Call, type Inputs, inferred, normal, runKernel, runReference, sameBits, type Values } from "./run.ts";
+
+export const addon = requireFromRoot("./build/Release/affuse.node") as NativeAddon;
+export const operators = addon.operators();
+export const forwards = operators.filter((info) => !info.name.endsWith(".backward"));
+
+export function operator(name: string): OperatorInfo {
+  const info = operators.find((o) => o.name === name);
+  if (!info) throw new Error(`no operator ${name}`);
+  return info;
+}
+
+/** One run to check: a forward case as it is, or a backward derived from it. */
+export interface Run {
+  info: OperatorInfo;
+  label: string;
+  inputs: Inputs;
+  case: Case;
+}
+
+const rounded = (values: Values): Values =>
+  values.data instanceof Int32Array ? values : { shape: values.shape, data: values.data.map(Math.fround) };
+
+/** Names of the forward outputs that have a gradient, i.e. for which the backward takes d<output>. */
+export function differentiable(info: OperatorInfo): string[] {
+  if (!info.backward) return [];
+  const names = new Set(operator(info.backward).inputs.map((rule) => rule.name));
+  return info.outputs.map((rule) => rule.name).filter((name) => names.has(`d${name}`));
+}
+
+/**
+ * Inputs of the backward: the forward's, the saved outputs if `saved`, and random gradients of the outputs named in
+ * `given`. What the case declares unread becomes NaN.
+ */
+export function backwardInputs(call: Call, info: OperatorInfo, c: Case, saved: boolean, given: string[]): Inputs {
+  const backward = operator(info.backward as string);
+  const shapes = inferred(addon, info, c.inputs, c.attributes);
+  const outputs = runReference(call, info, c.inputs, c.attributes, shapes);
+  const random = new Random(7, `gradients/${info.name}/${c.label}`);
+  const inputs: Inputs = { ...c.inputs };
+  const own = new Set(info.inputs.map((rule) => rule.name));
+  for (const rule of backward.inputs) {
+    if (own.has(rule.name)) continue;
+    const output = info.outputs.find((o) => o.name === rule.name);
+    if (output) {
+      const values = outputs[rule.name];
+      if (saved && values) inputs[rule.name] = rounded(values);
+      continue;
+    }
+    const of = rule.name.slice(1);
+    const shape = shapes[of];
+    if (!shape) throw new Error(`${backward.name}: input ${rule.name} is neither an input, an output nor d<output>`);
+    if (given.includes(of)) inputs[rule.name] = normal(random, shape);
+  }
+  for (const rule of backward.inputs.slice(info.inputs.length)) {
+    const values = inputs[rule.name];
+    if (c.unread && values?.data instanceof Float64Array) {
+      const unread = c.unread;
+      inputs[rule.name] = {
+        shape: values.shape,
+        data: values.data.map((x, i) => (unread(rule.name, i) ? Number.NaN : x)),
+      };
+    }
+  }
+  return inputs;
+}
+
+/** The forward and every form of the backward that a case leads to. */
+export function runsOf(call: Call, info: OperatorInfo, c: Case): Run[] {
+  const runs: Run[] = [{ info, label: c.label, inputs: c.inputs, case: c }];
+  const outputs = differentiable(info);
+  if (!info.backward || outputs.length === 0) return runs;
+  const backward = operator(info.backward);
+  const saves = backward.inputs.some((rule) => info.outputs.some((o) => o.name === rule.name));
+  const sets = outputs.length > 1 ? [outputs, ...outputs.map((name) => [name])] : [outputs];
+  for (const given of sets) {
+    for (const saved of saves ? [true, false] : [false]) {
+      if (saved && given !== sets[0] && c.large) continue;
+      const note = `${c.label}, d of ${given.join(" and ")}${saves ? (saved ? ", saved" : ", computed again") : ""}`;
+      runs.push({ info: backward, label: note, inputs: backwardInputs(call, info, c, saved, given), case: c });
+    }
+  }
+  return runs;
+}
+
+/**
+ * Kernel against reference, within the model; edges, NaN-filled outputs, guard bands; an output alone equals the same
+ * output among all; any number of threads gives the same bits.
+ */
+export function checkRun(call: Call, run: Run, threads: readonly number[] = [1]): string[] {
+  const { info, inputs } = run;
+  const attributes = run.case.attributes;
+  const entry = entryOf(operator(info.name.replace(/\.backward$/, "")));
+  const say = (what: string) => `${info.name} (${run.label}): ${what}`;
+  const found: string[] = [];
+  const shapes = inferred(addon, info, inputs, attributes);
+  const { reference, bounds } = modelled(addon.call, info, inputs, attributes, shapes, {
+    terms: run.case.terms,
+    random: new Random(11, `model/${run.label}`),
+    ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
+    ...(entry.transform ? { transform: entry.transform } : {}),
+  });
+  for (const [name, values] of Object.entries(reference))
+    if (values && hasNaN(values)) found.push(say(`the reference's ${name} holds NaN or infinity`));
+  const first = runKernel(call, info, inputs, attributes, shapes, { threads: threads[0] as number });
+  found.push(...first.damage.map(say));
+  found.push(...differences(first.outputs, reference, bounds, entry.transform).map(say));
+  for (const count of threads.slice(1)) {
+    const again = runKernel(call, info, inputs, attributes, shapes, { threads: count, offset: 3 });
+    for (const [name, values] of Object.entries(first.raw)) {
+      const other = again.raw[name];
+      if (!other || !sameBits(values, other)) found.push(say(`${name} differs between ${threads[0]} and ${count} threads`));
+    }
+  }
+  const names = Object.keys(first.raw);
+  if (names.length > 1) {
+    for (const alone of names) {
+      const one = runKernel(call, info, inputs, attributes, shapes, { want: (name) => name === alone, offset: 2 });
+      found.push(...one.damage.map(say));
+      if (!sameBits(one.raw[alone] ?? new Float32Array(), first.raw[alone] ?? new Float32Array()))
+        found.push(say(`${alone} asked for alone differs from the same output among all`));
+    }
+  }
+  return found;
+}
+
+function hasNaN(values: Values): boolean {
+  return !(values.data instanceof Int32Array) && values.data.some((x) => !Number.isFinite(x));
+}
