@@ -32,7 +32,7 @@ function describe(entries) {
 
 export const nativeSources = () => describe(["CMakeLists.txt", "cmake", "kernels", "native"]);
 export const typescriptSources = () => describe(["lib", "tsconfig.json", "tsconfig.build.json", "scripts/build-ts.mjs"]);
-export const installSources = () => describe(["package-lock.json", "package.json"]);
+export const installSources = () => describe(["package-lock.json"]);
 
 /**
  * True when `product` was made from these sources: it is newer than all of them, or the hash written beside it says so
@@ -60,6 +60,7 @@ function alive(pid) {
 
 /** Runs `action` while holding the lock folder; waits for a living holder and takes over from a dead one. */
 export async function withLock(lock, action) {
+  mkdirSync(path.dirname(lock), { recursive: true });
   for (let told = false; ; ) {
     try {
       mkdirSync(lock);
