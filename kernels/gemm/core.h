@@ -81,24 +81,33 @@ struct IndirectRows {  // (i,k) = rows[i][k]
   AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const { pack_rows_indirect(rows + i, k, m, kc, dst); }
 };
 // ---- column loaders of stream() ----
+// Columns [n0,n1) of a piece of K into panels of kTileStride, panel of column n at dst + (n-n0)*kc. A whole source row at a
+// time: it lies in one piece in memory, the panels lie in the cache.
+template <class RowOf>
+AFFUSE_INLINE void pack_source_rows(const RowOf& row_of, int64_t n0, int64_t n1, int64_t kc, float* dst) {
+  const int64_t whole = n0 + (n1 - n0) / kTileStride * kTileStride;
+  const int cols = int(n1 - whole), width = vecs_of(cols) * kLanes;
+  for (int64_t i = 0; i < kc; ++i) {
+    const float* row = row_of(i);
+    for (int64_t n = n0; n < whole; n += kTileStride)
+      for (int c = 0; c < kTileStride; c += kLanes) store(dst + (n - n0) * kc + i * kTileStride + c, load(row + n + c));
+    for (int c = 0; cols > 0 && c < width; c += kLanes) {
+      const int left = cols - c;
+      store(dst + (whole - n0) * kc + i * width + c, left >= kLanes ? load(row + whole + c) : load(row + whole + c, left));
+    }
+  }
+}
 struct PlainColumns {  // (k,n) = data[k*ld + n]
   const float* data;
   int64_t ld;
-  AFFUSE_INLINE void pack(int64_t n, int cols, int64_t k, int64_t kc, float* dst) const {
-    pack_panel(data + k * ld + n, ld, cols, kc, Layout::kn, dst);
+  AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
+    pack_source_rows([&](int64_t i) { return data + (k + i) * ld; }, n0, n1, kc, dst);
   }
 };
 struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
   const float* const* rows;
-  AFFUSE_INLINE void pack(int64_t n, int cols, int64_t k, int64_t kc, float* dst) const {
-    const int width = vecs_of(cols) * kLanes;
-    for (int64_t i = 0; i < kc; ++i) {
-      const float* p = rows[k + i] + n;
-      for (int c = 0; c < width; c += kLanes) {
-        const int left = cols - c;
-        store(dst + i * width + c, left >= kLanes ? load(p + c) : load(p + c, left));
-      }
-    }
+  AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
+    pack_source_rows([&](int64_t i) { return rows[k + i]; }, n0, n1, kc, dst);
   }
 };
 
@@ -173,11 +182,13 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     do {
       const int64_t kc = min64(p.piece, K - k);
       const bool last = k + kc >= K;
-      if (kc > 0) rows.pack(i, m, k, kc, a);
+      if (kc > 0) {
+        rows.pack(i, m, k, kc, a);
+        columns.pack(n0, n1, k, kc, b);
+      }
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-        float* panel = b + (n - n0) * kc;
-        if (kc > 0) columns.pack(n, cols, k, kc, panel);
+        const float* panel = b + (n - n0) * kc;
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = acc + (n - n0) * m + tiles.start(t) * kTileStride;
           tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, panel, sums, k > 0);

@@ -111,13 +111,13 @@ void pack_rows_indirect(const float* const* a, int64_t k0, int m, int64_t kc, fl
 
 void pack_rows_transposed(const float* a, int64_t ld, int m, int64_t kc, float* dst) {
   const RowTiles tiles(m);
-  for (int t = 0; t < tiles.count; ++t) {
-    const int height = tiles.height(t);
-    const float* s = a + tiles.start(t);
-    float* d = dst + tiles.start(t) * kc;
-    for (int64_t k = 0; k < kc; ++k, s += ld, d += height)
+  for (int64_t k = 0; k < kc; ++k)  // a source row at a time: it lies in one piece in memory, the tiles lie in the cache
+    for (int t = 0; t < tiles.count; ++t) {
+      const int height = tiles.height(t);
+      const float* s = a + k * ld + tiles.start(t);
+      float* d = dst + tiles.start(t) * kc + k * height;
       for_lanes(height, [&](int64_t i, int n) { store(d + i, load(s + i, n), n); });
-  }
+    }
 }
 
 void pack_panel_indirect(const float* const* rows, int cols, int64_t K, float* dst) {

@@ -44,7 +44,7 @@ constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple o
 constexpr int64_t kWholeK = 2048;  // up to here K is not cut
 constexpr int64_t kCutK = 1024;    // and beyond into pieces of this
 constexpr int kStreamRows = 266;   // gemm_stream: most rows of a task, columns of a task, piece of K
-constexpr int kStreamColumns = 256;
+constexpr int kStreamColumns = 512;
 constexpr int64_t kStreamK = 192;
 
 // Internal linkage on purpose: the linker could give every level the AVX-512 copy of a shared inline function.
@@ -113,7 +113,7 @@ static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   const int64_t units = max64(1, ceil_div(N, kColumnUnit));
   const int64_t widest = kStreamColumns / kColumnUnit;
   const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
-  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(8, p.row_blocks), by_work), units));
+  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(4, p.row_blocks), by_work), units));
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
   p.piece = min64(K, kStreamK);
