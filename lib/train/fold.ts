@@ -1,0 +1,360 @@
+/** Training one model on one fold, so that it can stop anywhere and continue to the same bits. */
+import path from "node:path";
+import { assembleBatch, type Standardization, standardization } from "../data/dataset.ts";
+import type { FeatureSource, StreamInfo } from "../data/features.ts";
+import { writeFileAtomic } from "../data/files.ts";
+import type { Fold } from "../data/folds.ts";
+import type { ClipLabel } from "../data/labels.ts";
+import { Random } from "../data/random.ts";
+import { existsSync } from "node:fs";
+import { AffuseError } from "../errors.ts";
+import { argmax } from "../metrics/evaluate.ts";
+import { emotionScores, hasValence, merMetric, valenceScores } from "../metrics/scores.ts";
+import type { ModelConfigInput, Structure } from "../models/config.ts";
+import type { Model, ModelState, NamedTensor, StreamSpec } from "../models/types.ts";
+import { type Checkpoint, type CheckpointInfo, type Progress, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+import { differences, type TrainConfig } from "./config.ts";
+import { type ClipPrediction, predictModel, writePredictions } from "./predict.ts";
+import { epochBatches, learningRate } from "./schedule.ts";
+
+export type ModelFactory = (config: ModelConfigInput, streams: readonly StreamSpec[], classes: readonly string[]) => Model;
+
+/** What happens while training; for progress bars and logs. */
+export type TrainEvent =
+  | { type: "fold"; structure: Structure; fold: number; folds: number; epochs: number; steps: number; resumedAt: number | null }
+  | { type: "step"; structure: Structure; fold: number; epoch: number; batch: number; batches: number; loss: number }
+  | { type: "epoch"; structure: Structure; fold: number; record: EpochRecord; best: boolean }
+  | { type: "done"; structure: Structure; fold: number; bestEpoch: number; metric: string; value: number };
+
+/** One line of history.jsonl. Losses are raw batch means over the epoch, weighted by batch size. */
+export interface EpochRecord {
+  epoch: number;
+  step: number;
+  lr: number;
+  /** The optimised objective; may be negative, chooses nothing. */
+  loss: number;
+  ce: number;
+  mse: number;
+  /** σ = exp(s/2) of the two tasks after the epoch, and the losses' weights e^{−s}. */
+  sigmaEmotion: number;
+  sigmaValence: number;
+  weightEmotion: number;
+  weightValence: number;
+  gradNorm: number;
+  /** On the validation part. */
+  validation: { metric: number | null; wa: number; ua: number; f1Weighted: number; mse: number | null; merMetric: number | null };
+}
+
+export interface FoldJob {
+  createModel: ModelFactory;
+  features: FeatureSource;
+  /** Labels of every clip of the fold. */
+  labels: ReadonlyMap<string, ClipLabel>;
+  classes: readonly string[];
+  fold: Fold;
+  index: number;
+  folds: number;
+  structure: Structure;
+  config: TrainConfig;
+  /** RUN/<structure>/fold<k>. */
+  folder: string;
+  /** Package version. */
+  version: string;
+  /** Continue from last.safetensors if it is there. */
+  resume: boolean;
+  signal?: AbortSignal;
+  onEvent?: (event: TrainEvent) => void;
+}
+
+export interface FoldResult {
+  bestEpoch: number;
+  metric: string;
+  value: number;
+  epochs: number;
+  /** Predictions of the best weights for the validation and the test part. */
+  predictions: (ClipPrediction & { part: "validation" | "test" })[];
+}
+
+/** A float that JSON cannot carry becomes null. */
+const finite = (x: number): number | null => (Number.isFinite(x) ? x : null);
+
+/** Name of the metric that chooses the epoch. */
+function metricName(job: FoldJob): "merMetric" | "f1Weighted" | "wa" | "ua" {
+  const { metric } = job.config.train;
+  if (metric !== "auto") return metric;
+  const any = (names: string[]) => names.some((name) => hasValence(job.labels.get(name)?.valence ?? Number.NaN));
+  return any(job.fold.validation) && any(job.fold.train) ? "merMetric" : "f1Weighted";
+}
+
+/** Model configuration of this structure and fold: its own seed and, when asked for, balanced class weights. */
+function modelConfig(job: FoldJob): ModelConfigInput {
+  const { config, structure, index, classes, fold, labels } = job;
+  const seed = new Random(config.train.seed, `model ${structure} fold ${index}`).integer(2 ** 31);
+  const loss = { ...config.model.loss };
+  if (config.train.classWeights === "balanced") {
+    const counts = new Array<number>(classes.length).fill(0);
+    for (const name of fold.train) {
+      const emotion = labels.get(name)?.emotion ?? -1;
+      if (emotion >= 0) counts[emotion] = (counts[emotion] ?? 0) + 1;
+    }
+    const n = counts.reduce((sum, count) => sum + count, 0);
+    const present = counts.filter((count) => count > 0).length;
+    loss.classWeights = counts.map((count) => (count > 0 ? n / (present * count) : 1));
+  }
+  return { ...config.model, loss, structure, seed };
+}
+
+/** Everything that must not change between the runs of one training. Compared key by key on resuming. */
+function identityOf(job: FoldJob, model: Model, metric: string): Record<string, unknown> {
+  const { features, fold, labels } = job;
+  const clip = (name: string) => {
+    const label = labels.get(name);
+    const valence = label && hasValence(label.valence) ? label.valence : null;
+    return [label?.emotion ?? -1, valence, ...features.streams.map((_, s) => features.length(name, s))];
+  };
+  return {
+    config: { model: model.config, train: job.config.train },
+    metric,
+    classes: [...job.classes],
+    streams: features.streams.map(({ name, modality, dim, manifest }) => ({ name, modality, dim, manifest })),
+    clips: Object.fromEntries((["train", "validation", "test"] as const).map((part) => [part, Object.fromEntries(fold[part].map((name) => [name, clip(name)]))])),
+  };
+}
+
+const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+
+function refuseChanged(file: string, job: FoldJob, saved: Checkpoint, identity: unknown, stats: Standardization[] | null): void {
+  let changed = differences(saved.info.identity, plain(identity));
+  const same = (a: Float32Array, b: Float32Array) => a.length === b.length && a.every((x, i) => Object.is(x, b[i]));
+  if (changed.length === 0 && stats) {
+    changed = job.features.streams.flatMap(({ name }, s) => {
+      const old = saved.standardization?.[s];
+      const now = stats[s] as Standardization;
+      return old && same(old.mean, now.mean) && same(old.scale, now.scale) ? [] : [`features of ${name}`];
+    });
+  }
+  if (changed.length === 0) return;
+  throw new AffuseError(
+    "ERR_AFFUSE_RESUME",
+    `${file} cannot be continued: the configuration or the data changed since (${changed.slice(0, 5).join(", ")}${changed.length > 5 ? ", …" : ""}).`,
+    "Restore them, or train into another folder.",
+  );
+}
+
+/**
+ * Trains, validates after every epoch, saves `last.safetensors` after every epoch (and every `checkpointSteps` steps), and leaves
+ * `best.safetensors`, `history.jsonl` and `predictions.{json,csv}`.
+ * @throws ERR_AFFUSE_INTERRUPTED after saving, when the signal fires; ERR_AFFUSE_NONFINITE_LOSS with the last checkpoint kept;
+ *   ERR_AFFUSE_RESUME when the configuration or data changed; ERR_AFFUSE_WRITE
+ */
+export async function trainFold(job: FoldJob): Promise<FoldResult> {
+  const model = job.createModel(modelConfig(job), job.features.streams, job.classes);
+  try {
+    return await new FoldTrainer(job, model).run();
+  } finally {
+    model.dispose();
+  }
+}
+
+class FoldTrainer {
+  readonly #job: FoldJob;
+  readonly #model: Model;
+  readonly #metric: "merMetric" | "f1Weighted" | "wa" | "ua";
+  readonly #identity: Record<string, unknown>;
+  readonly #last: string;
+  #stats: Standardization[] | null = null;
+  #best: Record<string, NamedTensor> | null = null;
+  #progress: Progress = { epoch: 0, batch: 0, step: 0, finished: false, bestEpoch: -1, bestMetric: null, sums: {}, history: [] };
+
+  constructor(job: FoldJob, model: Model) {
+    this.#job = job;
+    this.#model = model;
+    this.#metric = metricName(job);
+    this.#identity = identityOf(job, model, this.#metric);
+    this.#last = path.join(job.folder, "last.safetensors");
+  }
+
+  async run(): Promise<FoldResult> {
+    const { features, fold, config, structure, index, folds } = this.#job;
+    if (config.train.standardize) this.#stats = await standardization(features, fold.train);
+    const resumed = this.#job.resume && existsSync(this.#last);
+    if (resumed) this.#restore(readCheckpoint(this.#last));
+    const steps = Math.ceil(fold.train.length / config.train.batchSize);
+    this.#job.onEvent?.({ type: "fold", structure, fold: index, folds, epochs: config.train.epochs, steps, resumedAt: resumed ? this.#progress.epoch : null });
+    // A first checkpoint before any work: an unwritable or full folder shows at once, not after an epoch.
+    if (!resumed) this.#save();
+    while (!this.#progress.finished) await this.#epoch();
+    return await this.#finish();
+  }
+
+  #restore(saved: Checkpoint): void {
+    refuseChanged(this.#last, this.#job, saved, this.#identity, this.#stats);
+    if (!saved.info.progress || !saved.state.m) throw new AffuseError("ERR_AFFUSE_FORMAT", `${this.#last} holds no training state.`);
+    this.#progress = saved.info.progress;
+    this.#best = saved.best;
+    this.#model.load(saved.state);
+  }
+
+  async #epoch(): Promise<void> {
+    const { features, fold, config, labels, structure, index, signal } = this.#job;
+    const progress = this.#progress;
+    const { train, run } = config;
+    const lr = learningRate(train, progress.epoch);
+    const batches = epochBatches(features, fold.train, train.batchSize, new Random(train.seed, `fold ${index}`).integer(2 ** 31), progress.epoch);
+    const used = this.#model.streams.map(({ name }) => name);
+    const load = (names: string[]) => {
+      const batch = assembleBatch(features, names, {
+        streams: used,
+        labels: names.map((name) => labels.get(name) as ClipLabel),
+        ...(this.#stats && { standardization: this.#stats }),
+      });
+      batch.catch(() => {}); // reported when it is awaited
+      return batch;
+    };
+    const first = batches[progress.batch];
+    let next = first ? load(first) : null;
+    let last = { sE: 0, sV: 0 };
+    while (progress.batch < batches.length) {
+      this.#checkInterrupted(signal);
+      const names = batches[progress.batch] as string[];
+      const batch = await (next as Promise<Awaited<ReturnType<typeof load>>>);
+      const stepping = this.#model.trainStep(batch, { lr, step: progress.step + 1 });
+      const following = batches[progress.batch + 1];
+      next = following ? load(following) : null; // read while the step runs
+      const result = await stepping;
+      if (![result.loss, result.ce, result.mse, result.gradNorm].every(Number.isFinite)) {
+        throw new AffuseError(
+          "ERR_AFFUSE_NONFINITE_LOSS",
+          `${structure}, fold ${index}: loss ${result.loss}, gradient norm ${result.gradNorm} in step ${progress.step + 1} (epoch ${progress.epoch}) with the clips ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}.`,
+          `Lower train.lr or set model.optimizer.maxNorm; ${this.#last} still holds the state before.`,
+        );
+      }
+      progress.step++;
+      progress.batch++;
+      for (const key of ["loss", "ce", "mse", "gradNorm"] as const) progress.sums[key] = (progress.sums[key] ?? 0) + result[key] * names.length;
+      progress.sums.clips = (progress.sums.clips ?? 0) + names.length;
+      progress.sums.sE = result.sE;
+      progress.sums.sV = result.sV;
+      last = result;
+      this.#job.onEvent?.({ type: "step", structure, fold: index, epoch: progress.epoch, batch: progress.batch, batches: batches.length, loss: result.loss });
+      if (run.checkpointSteps > 0 && progress.step % run.checkpointSteps === 0 && progress.batch < batches.length) this.#save();
+    }
+    this.#checkInterrupted(signal);
+    last = { sE: progress.sums.sE ?? last.sE, sV: progress.sums.sV ?? last.sV };
+    await this.#closeEpoch(lr, last);
+  }
+
+  /** Validates, keeps the weights if they are the best so far, saves. */
+  async #closeEpoch(lr: number, { sE, sV }: { sE: number; sV: number }): Promise<void> {
+    const { structure, index, config, folder } = this.#job;
+    const progress = this.#progress;
+    const scores = this.#score(await this.#predict(this.#job.fold.validation));
+    const value = scores.metric;
+    const mean = (key: string) => (progress.sums[key] ?? 0) / (progress.sums.clips || 1);
+    const record: EpochRecord = {
+      epoch: progress.epoch,
+      step: progress.step,
+      lr,
+      loss: mean("loss"),
+      ce: mean("ce"),
+      mse: mean("mse"),
+      sigmaEmotion: Math.exp(sE / 2),
+      sigmaValence: Math.exp(sV / 2),
+      weightEmotion: Math.exp(-sE),
+      weightValence: Math.exp(-sV),
+      gradNorm: mean("gradNorm"),
+      validation: scores,
+    };
+    const better = this.#best === null || (value !== null && (progress.bestMetric === null || value > progress.bestMetric));
+    if (better) {
+      progress.bestEpoch = progress.epoch;
+      progress.bestMetric = value;
+      this.#best = this.#model.state().parameters;
+    }
+    progress.history.push(record as unknown as Record<string, unknown>);
+    progress.epoch++;
+    progress.batch = 0;
+    progress.sums = {};
+    const waited = progress.epoch - 1 - progress.bestEpoch;
+    const { patience, epochs } = config.train;
+    progress.finished = progress.epoch >= epochs || (patience !== null && waited >= patience);
+    this.#save();
+    writeFileAtomic(path.join(folder, "history.jsonl"), progress.history.map((line) => `${JSON.stringify(line)}\n`).join(""), "the history");
+    if (better) this.#saveBest();
+    this.#job.onEvent?.({ type: "epoch", structure, fold: index, record, best: better });
+  }
+
+  #predict(clips: readonly string[]) {
+    const { features, config } = this.#job;
+    return predictModel(this.#model, features, clips, {
+      batchSize: config.train.batchSize,
+      ...(this.#stats && { standardization: this.#stats }),
+    });
+  }
+
+  #score(predictions: readonly ClipPrediction[]): EpochRecord["validation"] {
+    const truth = predictions.map(({ name }) => this.#job.labels.get(name) as ClipLabel);
+    const emotion = emotionScores({
+      truth: truth.map((label) => label.emotion),
+      predicted: predictions.map(({ posteriors }) => argmax(posteriors)),
+      classes: this.#job.classes.length,
+    });
+    const valence = valenceScores({ truth: truth.map((label) => label.valence), predicted: predictions.map((p) => p.valence) });
+    const mer = merMetric(emotion.f1Weighted, valence.mse);
+    const { wa, ua, f1Weighted } = emotion;
+    const values = { wa, ua, f1Weighted, merMetric: mer };
+    return { metric: finite(values[this.#metric]), wa, ua, f1Weighted, mse: finite(valence.mse), merMetric: finite(mer) };
+  }
+
+  #info(progress: Progress | null): CheckpointInfo {
+    const { version, classes, structure, index, config, features } = this.#job;
+    return {
+      format: "affuse-checkpoint-1",
+      version,
+      classes: [...classes],
+      config: this.#model.config,
+      streams: features.streams.map(({ name, modality, dim, manifest }): StreamInfo => ({ name, modality, dim, manifest })),
+      structure,
+      fold: index,
+      seed: config.train.seed,
+      metric: this.#metric,
+      metricValue: this.#progress.bestMetric,
+      epoch: this.#progress.bestEpoch,
+      identity: progress ? this.#identity : {},
+      progress,
+    };
+  }
+
+  #save(): void {
+    writeCheckpoint(this.#last, { info: this.#info(this.#progress), state: this.#model.state(), best: this.#best, standardization: this.#stats });
+  }
+
+  #saveBest(): void {
+    const state: ModelState = { step: 0, parameters: this.#best ?? {} };
+    writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), { info: this.#info(null), state, best: null, standardization: this.#stats });
+  }
+
+  #checkInterrupted(signal: AbortSignal | undefined): void {
+    if (!signal?.aborted) return;
+    this.#save();
+    throw new AffuseError("ERR_AFFUSE_INTERRUPTED", `interrupted; the state is saved in ${this.#last}.`, "Continue with --resume.");
+  }
+
+  /** With the best weights: the model file and the predictions. Done again on resuming a finished fold, to the same bits. */
+  async #finish(): Promise<FoldResult> {
+    const { fold, folder, classes, structure, index } = this.#job;
+    const { bestEpoch, bestMetric, epoch } = this.#progress;
+    if (this.#best) this.#model.load({ step: this.#progress.step, parameters: this.#best });
+    this.#saveBest();
+    const predictions: FoldResult["predictions"] = [];
+    for (const part of ["validation", "test"] as const) {
+      for (const { name, posteriors, logits, valence } of await this.#predict(fold[part])) {
+        predictions.push({ name, part, posteriors, logits, valence });
+      }
+    }
+    writePredictions(path.join(folder, "predictions"), classes, predictions);
+    const value = bestMetric ?? Number.NaN;
+    this.#job.onEvent?.({ type: "done", structure, fold: index, bestEpoch, metric: this.#metric, value });
+    return { bestEpoch, metric: this.#metric, value, epochs: epoch, predictions };
+  }
+}
