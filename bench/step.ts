@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { packageRoot } from "#root";
 import { Random } from "../lib/data/random.ts";
 import { type Batch, createModelOn, type Model } from "../lib/models/index.ts";
-import { loadAddon } from "../lib/native/load.ts";
+import { loadAddon } from "../lib/native/index.ts";
 
 const { values: options } = parseArgs({
   options: {

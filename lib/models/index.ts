@@ -6,7 +6,7 @@ export {
   parseModelConfig,
   type Structure,
 } from "./config.ts";
-export { buildModelGraph, createModelOn, type ModelGraph, type ModelMode, type ModelShape } from "./model.ts";
+export { buildModelGraph, createModel, type ModelGraph, type ModelMode, type ModelShape } from "./model.ts";
 export type {
   Batch,
   Inference,

@@ -6,7 +6,7 @@ import { appendUpdate } from "../graph/optimizer.ts";
 import { ParameterStore } from "../graph/parameters.ts";
 import type { Program } from "../graph/program.ts";
 import type { Value } from "../graph/value.ts";
-import type { NativeAddon, TypedArray } from "../native/addon.ts";
+import { loadAddon, type NativeAddon, type TypedArray } from "../native/index.ts";
 import { Builder } from "../nn/builder.ts";
 import { jointDecoding, multiTaskLoss } from "../nn/heads.ts";
 import { checkBatch } from "./batch.ts";
@@ -106,16 +106,15 @@ function modelInputs(graph: Graph, streams: readonly StreamSpec[], shape: ModelS
  * Makes a model with freshly initialised parameters (config.seed).
  * @param streams every stream of the data; the single-modality baselines pick theirs
  * @param classes class names in index order, at least 2
- * @throws AffuseError ERR_AFFUSE_CONFIG, ERR_AFFUSE_STREAMS
+ * @throws AffuseError ERR_AFFUSE_CONFIG, ERR_AFFUSE_STREAMS, ERR_AFFUSE_NOT_BUILT
  */
-export function createModelOn(
-  addon: NativeAddon,
+export function createModel(
   config: ModelConfigInput,
   streams: readonly StreamSpec[],
   classes: readonly string[],
   options: ModelOptions = {},
 ): Model {
-  return new GraphModel(addon, parseModelConfig(config), streams, classes, options);
+  return new GraphModel(loadAddon(), parseModelConfig(config), streams, classes, options);
 }
 
 class GraphModel implements Model {

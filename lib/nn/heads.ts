@@ -70,7 +70,11 @@ export function multiTaskLoss(
         Float32Array.from(config.classWeights),
       )
     : null;
-  const { loss: ce, posteriors, count: countE } = b.graph.op(
+  const {
+    loss: ce,
+    posteriors,
+    count: countE,
+  } = b.graph.op(
     "softmax_cross_entropy",
     { logits: heads.logits, labels: truth.labels, classWeights: weights },
     { labelSmoothing: config.labelSmoothing },
@@ -82,7 +86,10 @@ export function multiTaskLoss(
   };
   const sE = b.parameter(`${name}.s_e`, [1], zero, { decay: false });
   const sV = b.parameter(`${name}.s_v`, [1], zero, { decay: false });
-  const loss = b.graph.op("uncertainty_loss", { ce, mse, s_e: sE, s_v: sV, countE, countV }, { form: config.form })
-    .loss as Value;
+  const loss = b.graph.op(
+    "uncertainty_loss",
+    { ce, mse, s_e: sE, s_v: sV, countE, countV },
+    { form: config.form },
+  ).loss as Value;
   return { loss, ce, mse, sE, sV, posteriors };
 }

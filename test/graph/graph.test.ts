@@ -6,9 +6,9 @@ import { Graph, scalar } from "../../lib/graph/graph.ts";
 import { interpret } from "../../lib/graph/interpret.ts";
 import { constantInit, ParameterStore, uniformInit, xavierNormalInit } from "../../lib/graph/parameters.ts";
 import type { Value } from "../../lib/graph/value.ts";
-import { native } from "../models/native.ts";
+import { loadAddon } from "../../lib/native/index.ts";
 
-const addon = native();
+const addon = loadAddon();
 const f32 = (...shape: number[]) => ({ dtype: "f32" as const, shape });
 const i32 = (...shape: number[]) => ({ dtype: "i32" as const, shape });
 

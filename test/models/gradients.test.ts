@@ -3,10 +3,10 @@ import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
 import { gradients } from "../../lib/graph/gradients.ts";
 import type { Value } from "../../lib/graph/value.ts";
-import { native } from "./native.ts";
+import { loadAddon } from "../../lib/native/index.ts";
 import { fixture, makeBatch, reference, structures, tinyConfig } from "./helpers.ts";
 
-const addon = native();
+const addon = loadAddon();
 
 /** Clip 1 lacks the faces, clip 2 one audio stream, clip 3 everything audible, clip 4 everything. */
 const absent = (b: number, { name, modality }: { name: string; modality: string }) =>

@@ -16,9 +16,9 @@ import {
   structures,
   tinyConfig,
 } from "./helpers.ts";
-import { native } from "./native.ts";
+import { loadAddon } from "../../lib/native/index.ts";
 
-const addon = native();
+const addon = loadAddon();
 const scalars = { step: 3, lr: 1e-3 };
 
 const absent = (b: number, { name, modality }: { name: string; modality: string }) =>

@@ -1,13 +1,11 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
-import { createModelOn, type Batch, type Model, type ModelState } from "../../lib/models/index.ts";
+import { createModel, type Batch, type Model, type ModelState } from "../../lib/models/index.ts";
 import { bucket } from "../../lib/models/bucket.ts";
 import { parseModelConfig } from "../../lib/models/config.ts";
 import { classes, distance, makeBatch, streams, structures, tinyConfig } from "./helpers.ts";
-import { native } from "./native.ts";
 
-const addon = native();
 const frames = { voice: 16, prosody: 8, face: 24 };
 
 function code(error: unknown): string {
@@ -52,7 +50,7 @@ function sameState(a: ModelState, b: ModelState): boolean {
 for (const structure of structures) {
   test(`${structure} learns a toy problem`, async () => {
     const random = new Random(51, structure);
-    const model = createModelOn(addon, tinyConfig(structure), streams, classes);
+    const model = createModel(tinyConfig(structure), streams, classes);
     const batches = Array.from({ length: 4 }, () => toyBatch(random, 16));
     const epoch = async (first: number) => {
       let ce = 0;
@@ -111,13 +109,13 @@ test("a resumed training gives the same bits as an uninterrupted one", async () 
         await model.trainStep(batches[step - 1] as Batch, { lr: 1e-2, step });
       }
     };
-    const whole = createModelOn(addon, config, streams, classes);
+    const whole = createModel(config, streams, classes);
     await steps(whole, 1, 6);
-    const first = createModelOn(addon, config, streams, classes);
+    const first = createModel(config, streams, classes);
     await steps(first, 1, 3);
     const saved = structuredClone(first.state());
     first.dispose();
-    const second = createModelOn(addon, { ...config, seed: 5 }, streams, classes);
+    const second = createModel({ ...config, seed: 5 }, streams, classes);
     await steps(second, 1, 1); // whatever it held before is replaced
     second.load(saved);
     assert.is(second.state().step, 3);
@@ -134,7 +132,7 @@ test("a task without labels in the batch adds nothing and leaves its s and its h
     const config = tinyConfig("concat", { loss: { form }, optimizer: { weightDecay: 0 } });
     const { labels, valence, ...bare } = toyBatch(new Random(53, "toy"), 8);
 
-    const classification = createModelOn(addon, config, streams, classes);
+    const classification = createModel(config, streams, classes);
     const before = classification.state();
     const onlyLabels = await classification.trainStep({ ...bare, labels }, { lr: 1e-2, step: 1 });
     assert.is(onlyLabels.mse, 0);
@@ -151,14 +149,14 @@ test("a task without labels in the batch adds nothing and leaves its s and its h
     assert.not.equal(after.parameters["head.e.W"], before.parameters["head.e.W"]);
     classification.dispose();
 
-    const regression = createModelOn(addon, config, streams, classes);
+    const regression = createModel(config, streams, classes);
     const onlyValence = await regression.trainStep({ ...bare, valence }, { lr: 1e-2, step: 1 });
     assert.is(onlyValence.ce, 0);
     assert.is(onlyValence.sE, 0);
     assert.not.equal(onlyValence.sV, 0);
     regression.dispose();
 
-    const neither = createModelOn(addon, config, streams, classes);
+    const neither = createModel(config, streams, classes);
     const start = neither.state();
     const nothing = await neither.trainStep(bare, { lr: 1e-2, step: 1 });
     assert.equal(nothing, { loss: 0, ce: 0, mse: 0, sE: 0, sV: 0, gradNorm: 0 });
@@ -169,7 +167,7 @@ test("a task without labels in the batch adds nothing and leaves its s and its h
 
 test("weight decay spares s_e and s_v", async () => {
   const config = tinyConfig("concat", { optimizer: { type: "adamw", weightDecay: 0.5 } });
-  const model = createModelOn(addon, config, streams, classes);
+  const model = createModel(config, streams, classes);
   const state = model.state();
   (state.parameters["loss.s_e"] as { data: Float32Array }).data[0] = 0.7;
   model.load(state);
@@ -185,7 +183,7 @@ test("weight decay spares s_e and s_v", async () => {
 test("clipping bounds the step's gradient, the reported norm is the one before", async () => {
   const batch = toyBatch(new Random(55, "toy"), 8);
   const norm = async (maxNorm: number | null) => {
-    const model = createModelOn(addon, tinyConfig("concat", { optimizer: { maxNorm } }), streams, classes);
+    const model = createModel(tinyConfig("concat", { optimizer: { maxNorm } }), streams, classes);
     const { gradNorm } = await model.trainStep(batch, { lr: 1e-2, step: 1 });
     const m = Object.values(model.state().m ?? {}).flatMap(({ data }) => [...data]);
     model.dispose();
@@ -201,7 +199,7 @@ test("clipping bounds the step's gradient, the reported norm is the one before",
 
 test("a clip without any stream still gets a finite prediction, and a finite training step", async () => {
   for (const structure of structures) {
-    const model = createModelOn(addon, tinyConfig(structure), streams, classes);
+    const model = createModel(tinyConfig(structure), streams, classes);
     const batch = makeBatch(new Random(56, structure), 3, frames, () => true);
     const prediction = await model.infer(batch);
     for (const name of ["logits", "posteriors", "valence", "embedding"] as const) {
@@ -215,7 +213,7 @@ test("a clip without any stream still gets a finite prediction, and a finite tra
 
 test("presence 0 hides a stream whatever its rows hold", async () => {
   for (const structure of structures) {
-    const model = createModelOn(addon, tinyConfig(structure), streams, classes);
+    const model = createModel(tinyConfig(structure), streams, classes);
     const batch = makeBatch(new Random(57, structure), 4, frames);
     const hidden = batch.streams.face;
     if (!hidden) throw new Error("no stream");
@@ -229,7 +227,7 @@ test("presence 0 hides a stream whatever its rows hold", async () => {
 });
 
 test("wrong batches, states and configurations are refused with a code", async () => {
-  const model = createModelOn(addon, tinyConfig("concat"), streams, classes);
+  const model = createModel(tinyConfig("concat"), streams, classes);
   const batch = toyBatch(new Random(58, "toy"), 4);
   const face = batch.streams.face;
   if (!face) throw new Error("no stream");
@@ -268,23 +266,20 @@ test("wrong batches, states and configurations are refused with a code", async (
 
   const visualOnly = streams.filter((stream) => stream.modality === "visual");
   assert.is(
-    await failure(() => createModelOn(addon, { structure: "audio" }, visualOnly, classes)),
+    await failure(() => createModel({ structure: "audio" }, visualOnly, classes)),
     "ERR_AFFUSE_STREAMS",
   );
   assert.is(
-    await failure(() => createModelOn(addon, { structure: "gfbp" }, visualOnly, classes)),
+    await failure(() => createModel({ structure: "gfbp" }, visualOnly, classes)),
     "ERR_AFFUSE_STREAMS",
   );
-  assert.is(
-    await failure(() => createModelOn(addon, tinyConfig("concat"), streams, ["one"])),
-    "ERR_AFFUSE_CONFIG",
-  );
+  assert.is(await failure(() => createModel(tinyConfig("concat"), streams, ["one"])), "ERR_AFFUSE_CONFIG");
   assert.is(await failure(() => parseModelConfig({ structure: "concat", mpl: {} })), "ERR_AFFUSE_CONFIG");
   assert.is(await failure(() => parseModelConfig({ structure: "sum" })), "ERR_AFFUSE_CONFIG");
 });
 
 test("a batch cut short by an error leaves the model usable and unchanged", async () => {
-  const model = createModelOn(addon, tinyConfig("concat"), streams, classes);
+  const model = createModel(tinyConfig("concat"), streams, classes);
   const batch = toyBatch(new Random(59, "toy"), 4);
   const before = model.state();
   await failure(() =>
@@ -297,7 +292,7 @@ test("a batch cut short by an error leaves the model usable and unchanged", asyn
 });
 
 test("programs beyond the cache's limit are dropped and made again", async () => {
-  const model = createModelOn(addon, tinyConfig("concat"), streams, classes, { programCacheBytes: 1 });
+  const model = createModel(tinyConfig("concat"), streams, classes, { programCacheBytes: 1 });
   const small = toyBatch(new Random(60, "toy"), 2);
   const large = toyBatch(new Random(61, "toy"), 9);
   const first = await model.infer(small);
