@@ -15,7 +15,7 @@ import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { packageRoot } from "#root";
 import { Random } from "../lib/data/random.ts";
-import { type Batch, createModelOn, type Model } from "../lib/models/index.ts";
+import { type Batch, createModel, type Model } from "../lib/models/index.ts";
 import { loadAddon } from "../lib/native/index.ts";
 
 const { values: options } = parseArgs({
@@ -120,7 +120,7 @@ try {
   ] as const) {
     const batch = makeBatch(shortest);
     const make = (dropout: number) =>
-      createModelOn(
+      createModel(
         addon,
         { structure: "concat", attention: { dim: 256 }, mlp: { dropout } },
         streams,
