@@ -120,12 +120,7 @@ try {
   ] as const) {
     const batch = makeBatch(shortest);
     const make = (dropout: number) =>
-      createModel(
-        addon,
-        { structure: "concat", attention: { dim: 256 }, mlp: { dropout } },
-        streams,
-        classes,
-      );
+      createModel({ structure: "concat", attention: { dim: 256 }, mlp: { dropout } }, streams, classes);
     const timed = async (model: Model, step: number) => {
       const start = performance.now();
       const result = await model.trainStep(batch, { lr, step });

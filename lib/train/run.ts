@@ -97,10 +97,10 @@ function packageVersion(): string {
 
 /** The default models: imported only here, so that everything else works without the compiled addon. */
 async function nativeModels(config: TrainConfig): Promise<ModelFactory> {
-  const [{ createModelOn }, { loadAddon }] = await Promise.all([import("../models/index.ts"), import("../native/load.ts")]);
+  const [{ createModel }, { loadAddon }] = await Promise.all([import("../models/index.ts"), import("../native/index.ts")]);
   const addon = loadAddon();
   if (config.run.threads !== null) addon.setThreads(config.run.threads);
-  return (model, streams, classes) => createModelOn(addon, model, streams, classes, { device: config.run.device });
+  return (model, streams, classes) => createModel(model, streams, classes, { device: config.run.device });
 }
 
 /** Configuration and folds of the folder: written when new, compared when resuming. */
