@@ -3,6 +3,7 @@
 affuse_room(common)
 affuse_room(gemm)
 affuse_room(linear kLinear kLinearBackward)
+affuse_room(fbp kFbp kFbpBackward)
 affuse_room(dropout kDropout kDropoutBackward)
 affuse_room(layer_norm kLayerNorm kLayerNormBackward)
 affuse_room(ratio_attention kRatioAttention kRatioAttentionBackward)

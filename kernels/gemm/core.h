@@ -61,6 +61,9 @@ void pack_panel(const float* w, int64_t ld, int cols, int64_t K, Layout layout, 
 // Like pack_panel for nk with scattered source rows: column c is rows[c] (null: zeros).
 void pack_panel_indirect(const float* const* rows, int cols, int64_t K, float* dst);
 
+// out[c] (+)= sum over rows r of g[r*cols + c]: blocks of 64 rows, then the blocks, always in this order. rows may be 0.
+void column_sums(const Workers& workers, const float* g, int64_t rows, int64_t cols, float* out, bool add = false);
+
 AFFUSE_INLINE int vecs_of(int64_t cols) { return cols > kLanes ? 2 : 1; }
 
 // ---- row loaders ----

@@ -150,4 +150,22 @@ void pack_columns(const float* w, int64_t ld, int64_t N, int64_t K, Layout layou
   });
 }
 
+void column_sums(const Workers& workers, const float* g, int64_t rows, int64_t cols, float* out, bool add) {
+  constexpr int64_t kColumns = 128, kRows = 64;
+  parallel(workers, ceil_div(cols, kColumns), [&](int64_t task, int) {
+    const int64_t from = task * kColumns;
+    for_lanes(min64(kColumns, cols - from), [&](int64_t c, int n) {
+      const float* p = g + from + c;
+      Vec total = add ? load(out + from + c, n) : zero();
+      for (int64_t r0 = 0; r0 < rows; r0 += kRows) {
+        const int64_t end = min64(rows, r0 + kRows);
+        Vec part = zero();
+        for (int64_t r = r0; r < end; ++r) part += load(p + r * cols, n);
+        total += part;
+      }
+      store(out + from + c, total, n);
+    });
+  });
+}
+
 }  // namespace affuse::AFFUSE_ISA::gemm

@@ -90,25 +90,6 @@ const float* weight(const OpCall& call, const Sizes& s, gemm::Layout layout, boo
 }
 
 constexpr int64_t kChunk = 16384;  // elements per task of an element-wise pass
-constexpr int64_t kColumns = 128;  // columns per task, rows per partial sum of db
-constexpr int64_t kRows = 64;
-
-void column_sums(const Workers& workers, const float* g, int64_t R, int64_t O, float* db) {
-  parallel(workers, gemm::ceil_div(O, kColumns), [&](int64_t task, int) {
-    const int64_t from = task * kColumns, count = gemm::min64(kColumns, O - from);
-    for_lanes(count, [&](int64_t c, int n) {
-      const float* p = g + from + c;
-      Vec total = zero();
-      for (int64_t r0 = 0; r0 < R; r0 += kRows) {
-        const int64_t end = gemm::min64(R, r0 + kRows);
-        Vec part = zero();
-        for (int64_t r = r0; r < end; ++r) part += get(p + r * O, n);
-        total += part;
-      }
-      put(db + from + c, total, n);
-    });
-  });
-}
 
 }  // namespace
 
@@ -158,7 +139,7 @@ void linear_backward(const OpCall& call) {
   if (dW)
     gemm::stream(workers, s.O, s.D, s.R, gemm::TransposedRows{g, s.O}, gemm::PlainColumns{call.in[0].f32(), s.D},
                  gemm::Store(dW, s.D), room + at.gemm);
-  if (db) column_sums(workers, g, s.R, s.O, db);
+  if (db) gemm::column_sums(workers, g, s.R, s.O, db);
 }
 
 void linear_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {

@@ -1,0 +1,167 @@
+#include "fbp.h"
+
+#include "../common/shape.h"
+#include "plan.h"
+
+namespace affuse {
+namespace {
+
+const TensorRule kInputs[] = {
+    {"a", "[A,m]", DType::f32, false, "first modality, one row per group; A = B / rowsPerGroup"},
+    {"v", "[B,n]", DType::f32, false, "second modality"},
+    {"U", "[P,m]", DType::f32, false, "projection of a; P = o k"},
+    {"V", "[P,n]", DType::f32, false, "projection of v"},
+    {"bu", "[P]", DType::f32, true, "bias of the projection of a; absent: 0"},
+    {"bv", "[P]", DType::f32, true, "bias of the projection of v; absent: 0"},
+};
+const TensorRule kOutputs[] = {
+    {"z", "[B,o]", DType::f32, false, "pooled and normalised"},
+    {"s", "[B,o]", DType::f32, false, "pooled, before the square root: saved for the backward"},
+};
+const TensorRule kBackwardInputs[] = {
+    kInputs[FbpIn::a],
+    kInputs[FbpIn::v],
+    kInputs[FbpIn::U],
+    kInputs[FbpIn::V],
+    kInputs[FbpIn::bu],
+    kInputs[FbpIn::bv],
+    {"z", "[B,o]", DType::f32, true, "saved by the forward; not needed"},
+    {"s", "[B,o]", DType::f32, true, "saved by the forward; absent: computed again"},
+    {"dz", "[B,o]", DType::f32, true, "absent: 0; one of dz and ds must be there"},
+    {"ds", "[B,o]", DType::f32, true, "absent: 0"},
+};
+const TensorRule kBackwardOutputs[] = {
+    {"da", "[A,m]", DType::f32, false, ""},
+    {"dv", "[B,n]", DType::f32, false, ""},
+    {"dU", "[P,m]", DType::f32, false, ""},
+    {"dV", "[P,n]", DType::f32, false, ""},
+    {"dbu", "[P]", DType::f32, false, "made only if bu is given"},
+    {"dbv", "[P]", DType::f32, false, "made only if bv is given"},
+};
+const AttrRule kAttrs[] = {
+    {"k", AttrKind::integer, 4, 1, 4096, nullptr, "factors per output"},
+    {"normalize", AttrKind::choice, FbpNormalize::power_l2, 0, 0, "none|l2|power|power-l2", "what follows the sum over k"},
+    {"activation", AttrKind::choice, FbpActivation::none, 0, 0, "none|relu|tanh", "of both projections"},
+    {"l2Scope", AttrKind::choice, FbpScope::sample, 0, 0, "sample|group", "what the root of l2 sums over: a row, or all rows of a group"},
+    {"rowsPerGroup", AttrKind::integer, 1, 1, 2147483647.0, nullptr, "consecutive rows of v that share a row of a"},
+    {"dropout", AttrKind::real, 0, 0, 0x1.fffffffffffffp-1, nullptr, "probability of dropping a product, in [0,1)"},
+    {"seed", AttrKind::seed, 0, -1e300, 1e300, nullptr, "64-bit Philox key"},
+    {"instance", AttrKind::integer, 0, 0, 4294967295.0, nullptr, "which dropout of the model this is"},
+    {"step", AttrKind::integer, 0, 0, 4294967295.0, nullptr, "training step"},
+    {"eps", AttrKind::real, 1e-8, 1e-20, 1, nullptr, "smooths the signed root at 0"},
+    {"eps2", AttrKind::real, 1e-12, 1e-24, 1, nullptr, "added under the root of l2"},
+};
+static_assert(std::size(kAttrs) == FbpAttr::count && FbpAttr::count <= kMaxAttrs);
+
+double projections(const FbpSizes& z) { return double(z.P) * (double(z.A) * double(z.m) + double(z.B) * double(z.n)); }
+double flops(const OpShape& s) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  return 2 * projections(z) + 2 * double(z.B) * double(z.P);
+}
+double backward_flops(const OpShape& s) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  double n = 2 * projections(z) + 4 * double(z.B) * double(z.P);
+  const double a = 2 * double(z.P) * double(z.A) * double(z.m), v = 2 * double(z.P) * double(z.B) * double(z.n);
+  for (int i = 0; i < 4; ++i)
+    if (!s.out || s.out[i].given()) n += i % 2 ? v : a;
+  return n;
+}
+
+void infer(const OpShape& s, TensorDesc* out, Status& status) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  expect_positive(status, "a", "m", s.in[FbpIn::a], z.m);
+  expect_positive(status, "v", "n", s.in[FbpIn::v], z.n);
+  expect_positive(status, "U", "P", s.in[FbpIn::U], z.P);
+  if (z.B % z.group)
+    status.fail("ERR_AFFUSE_SHAPE", "expected rows of v that are a multiple of rowsPerGroup = %lld, got %s", (long long)z.group,
+                ShapeText(s.in[FbpIn::v]).text);
+  if (z.P % z.k)
+    status.fail("ERR_AFFUSE_SHAPE", "expected rows of U that are a multiple of k = %lld, got %s", (long long)z.k,
+                ShapeText(s.in[FbpIn::U]).text);
+  const TensorDesc bias = tensor_desc(DType::f32, {z.P});
+  expect_shape(status, "a", s.in[FbpIn::a], tensor_desc(DType::f32, {z.B / z.group, z.m}), "one row per rowsPerGroup rows of v");
+  expect_shape(status, "U", s.in[FbpIn::U], tensor_desc(DType::f32, {z.P, z.m}), "[o*k, columns of a]");
+  expect_shape(status, "V", s.in[FbpIn::V], tensor_desc(DType::f32, {z.P, z.n}), "[rows of U, columns of v]");
+  expect_shape(status, "bu", s.in[FbpIn::bu], bias, "the rows of U");
+  expect_shape(status, "bv", s.in[FbpIn::bv], bias, "the rows of V");
+  out[0] = out[1] = tensor_desc(DType::f32, {z.B, z.o});
+}
+
+void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
+  TensorDesc forward[2];
+  infer(s, forward, status);
+  for (int i = FbpIn::z; i <= FbpIn::ds; ++i) expect_shape(status, kBackwardInputs[i].name, s.in[i], forward[0], "the shape of z");
+  if (!s.in[FbpIn::dz].given() && !s.in[FbpIn::ds].given())
+    status.fail("ERR_AFFUSE_MISSING", "expected dz or ds for fbp.backward, got neither");
+  for (int i = 0; i < 6; ++i)
+    if (s.in[i].given()) out[i] = like(s.in[i]);
+}
+
+size_t workspace(const OpShape& s, int workers) {
+  return size_t(fbp_forward_scratch(fbp_sizes(s.in, s.attr), workers).total) * sizeof(float);
+}
+size_t backward_workspace(const OpShape& s, int workers) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  return size_t(fbp_backward_plan(z, fbp_plan(z), workers, s.in[FbpIn::s].given()).total) * sizeof(float);
+}
+
+// A packed form depends on k, so each k has its own key; beyond this many the weight is packed at every call.
+constexpr const char* kPackKeys[] = {nullptr,  "fbp.k1", "fbp.k2",  "fbp.k3",  "fbp.k4",  "fbp.k5",  "fbp.k6",  "fbp.k7",  "fbp.k8",
+                                     "fbp.k9", "fbp.k10", "fbp.k11", "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"};
+
+bool weight(int input) { return input == FbpIn::U || input == FbpIn::V; }
+size_t pack_bytes(const OpShape& s, int input) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  if (!weight(input) || z.k >= int64_t(std::size(kPackKeys))) return 0;
+  return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.m : z.n)) * sizeof(float);
+}
+const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::k].i]; }
+size_t backward_pack_bytes(const OpShape& s, int input) {
+  if (!weight(input)) return 0;
+  return size_t(gemm::packed_floats(s.in[input].dim[1], s.in[input].dim[0])) * sizeof(float);
+}
+const char* backward_pack_key(const OpShape&, int) { return gemm::kKeyKn; }
+
+}  // namespace
+
+const OpDef kFbp = {
+    .name = "fbp",
+    .summary = "z = normalize(sum over k of (a U^T + bu) o (v V^T + bv)) (spec 1.2)",
+    AFFUSE_FIELDS(inputs, input_count, kInputs),
+    AFFUSE_FIELDS(outputs, output_count, kOutputs),
+    AFFUSE_FIELDS(attrs, attr_count, kAttrs),
+    .backward = "fbp.backward",
+    .flops = "2*P*(A*m + B*n) + 2*B*P",
+    .bytes = "4*(A*m + B*n + P*m + P*n + 2*P + 2*B*o)",
+    .flop_count = flops,
+    .infer = infer,
+    .validate = nullptr,
+    .workspace = workspace,
+    .reference = fbp_reference,
+    .cpu = AFFUSE_KERNEL_TABLE(fbp_forward),
+    .pack_bytes = pack_bytes,
+    .pack_key = pack_key,
+    .pack = AFFUSE_KERNEL_TABLE(fbp_pack),
+};
+
+const OpDef kFbpBackward = {
+    .name = "fbp.backward",
+    .summary = "da, dv, dU, dV, dbu, dbv from dz and ds, finite also at s = 0 (spec 1.2)",
+    AFFUSE_FIELDS(inputs, input_count, kBackwardInputs),
+    AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
+    AFFUSE_FIELDS(attrs, attr_count, kAttrs),
+    .backward = nullptr,
+    .flops = "6*P*(A*m + B*n) + 4*B*P",
+    .bytes = "4*(2*(A*m + B*n + P*m + P*n + 2*P) + 2*B*o)",
+    .flop_count = backward_flops,
+    .infer = infer_backward,
+    .validate = nullptr,
+    .workspace = backward_workspace,
+    .reference = fbp_backward_reference,
+    .cpu = AFFUSE_KERNEL_TABLE(fbp_backward),
+    .pack_bytes = backward_pack_bytes,
+    .pack_key = backward_pack_key,
+    .pack = AFFUSE_KERNEL_TABLE(fbp_backward_pack),
+};
+
+}  // namespace affuse

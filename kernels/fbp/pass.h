@@ -1,0 +1,238 @@
+// The fused pass over both projections, shared by forward and backward: per strip of rows and pair of vectors of outputs, both
+// accumulations end in L1, then an epilogue meets them. Included by the two cpu.cc files only.
+#pragma once
+#include "../common/math.h"
+#include "../common/philox.h"
+#include "../common/reduce.h"
+#include "plan.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+template <int F>
+AFFUSE_INLINE Vec fbp_activate(Vec x) {
+  if constexpr (F == FbpActivation::relu) return max(zero(), x);
+  else if constexpr (F == FbpActivation::tanh) return tanh(x);
+  else return x;
+}
+
+// What an epilogue gets: vector `block`, factor j of a strip. hu and hv have row stride gemm::kTileStride; bias and activation
+// are already in hu, not yet in hv.
+struct FbpPiece {
+  FbpStrip strip;
+  int64_t strip_index, block;  // outputs [block*kLanes, block*kLanes + lanes)
+  int64_t j;
+  int lanes;
+  const float *hu, *hv;
+  Vec bias_v;
+  float* s;           // [strip rows][kLanes]: the worker's own, kept from j to j+1 of a block
+  const float* mask;  // null, or dropout factors of factor j: row r at mask + r*k*kLanes
+};
+
+struct FbpPass {
+  const Workers* workers;
+  FbpSizes z;
+  FbpPlan plan;
+  FbpScratch at;
+  const float *a, *v, *bu, *bv;  // bu and bv may be null
+  const float *U, *V;            // packed
+  float* scratch;
+  DropoutMask mask;
+};
+
+// U or V in vectors of outputs, factor after factor (fbp_packed_floats).
+void fbp_pack_factors(const float* W, const FbpSizes& z, int64_t K, float* dst, const Workers& workers) {
+  const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
+  parallel(workers, gemm::ceil_div(vectors, gemm::kTileVecs), [&](int64_t panel, int) {
+    const float* rows[gemm::kTileStride];
+    const int64_t first = panel * gemm::kTileVecs;
+    const int vecs = int(gemm::min64(gemm::kTileVecs, vectors - first));
+    for (int c = 0; c < vecs * kLanes; ++c) {
+      const int64_t q = first + c / kLanes, output = q / z.k * kLanes + c % kLanes;
+      rows[c] = output < z.o ? W + (output * z.k + q % z.k) * K : nullptr;
+    }
+    gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst + first * kLanes * K);
+  });
+}
+
+void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
+  const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
+  for (int64_t c = 0; c < vectors * kLanes; ++c) {
+    const int64_t q = c / kLanes, output = q / z.k * kLanes + c % kLanes;
+    dst[c] = b && output < z.o ? b[output * z.k + q % z.k] : 0.0f;
+  }
+}
+
+// A strip's rows in the order of the register tiles, piece of K after piece.
+AFFUSE_INLINE void fbp_pack_rows(const float* x, int64_t rows, int64_t K, int64_t piece, float* dst) {
+  for (int64_t k = 0; k < K; k += piece)
+    gemm::pack_rows(x + k, K, int(rows), gemm::min64(piece, K - k), dst + rows * k);
+}
+
+AFFUSE_INLINE void fbp_project(const float* packed_rows, int64_t rows, int64_t K, int64_t piece, const float* panel, int vecs,
+                               float* h) {
+  const gemm::RowTiles tiles{int(rows)};
+  for (int64_t k = 0; k < K; k += piece) {
+    const int64_t kc = gemm::min64(piece, K - k);
+    for (int t = 0; t < tiles.count; ++t)
+      gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + rows * k + tiles.start(t) * kc, panel + k * vecs * kLanes,
+                          h + tiles.start(t) * gemm::kTileStride, k > 0);
+  }
+}
+
+// Dropout factors of one block for all rows of a strip: out[(r*k + j)*kLanes + lane]; row is scratch of kLanes*k floats.
+void fbp_mask(const DropoutMask& mask, const FbpSizes& z, const FbpStrip& strip, int64_t block, int lanes, float* out, float* row) {
+  for (int64_t r = 0; r < strip.rows; ++r) {
+    dropout_factors(mask, uint64_t((strip.row + r) * z.P + block * kLanes * z.k), lanes * z.k, row);
+    for (int64_t j = 0; j < z.k; ++j) {
+      float* d = out + (r * z.k + j) * kLanes;
+      for (int l = 0; l < kLanes; ++l) d[l] = l < lanes ? row[l * z.k + j] : 0.0f;
+    }
+  }
+}
+
+// Strips [first, first + count). F: activation. E: struct with void operator()(const FbpPiece&) const.
+template <int F, class E>
+void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue) {
+  const FbpSizes& z = p.z;
+  const FbpPlan& plan = p.plan;
+  const FbpScratch& at = p.at;
+  float* const bias_u = p.scratch;
+  float* const bias_v = bias_u + gemm::round_up(z.o, 16) * z.k;
+  fbp_pack_bias(p.bu, z, bias_u);
+  fbp_pack_bias(p.bv, z, bias_v);
+  const int64_t a_size = gemm::round_up(plan.a_rows * z.m, 16), v_size = gemm::round_up(plan.strip_rows * z.n, 16);
+  auto pack = [&](const FbpStrip& s, float* a, float* v) {
+    fbp_pack_rows(p.a + s.a_row * z.m, s.a_rows, z.m, plan.piece_m, a);
+    fbp_pack_rows(p.v + s.row * z.n, s.rows, z.n, plan.piece_n, v);
+  };
+  if (plan.ahead)
+    parallel(*p.workers, count, [&](int64_t i, int) {
+      pack(fbp_strip(z, plan, first + i), p.scratch + at.a + i * a_size, p.scratch + at.v + i * v_size);
+    });
+  parallel(*p.workers, count * plan.col_blocks, [&](int64_t task, int worker) {
+    const int64_t i = task / plan.col_blocks, o0 = task % plan.col_blocks * plan.block_outputs;
+    const int64_t o1 = gemm::min64(z.o, o0 + plan.block_outputs);
+    float* const own = p.scratch + at.worker + worker * at.own;
+    float *const hu = own + at.own_hu, *const hv = own + at.own_hv, *const mask = own + at.own_mask;
+    FbpPiece piece;
+    piece.strip = fbp_strip(z, plan, first + i);
+    piece.strip_index = first + i;
+    piece.s = own + at.own_s;
+    const FbpStrip& strip = piece.strip;
+    const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
+    if (!plan.ahead) {
+      pack(strip, own + at.own_a, own + at.own_v);
+      a = own + at.own_a;
+      v = own + at.own_v;
+    }
+    const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
+    for (int64_t q = o0 / kLanes * z.k; q < q1; q += gemm::kTileVecs) {
+      const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
+      fbp_project(a, strip.a_rows, z.m, plan.piece_m, p.U + q * kLanes * z.m, vecs, hu);
+      for (int x = 0; x < vecs; ++x) {
+        const Vec b = load(bias_u + (q + x) * kLanes);
+        for (int64_t r = 0; r < strip.a_rows; ++r) {
+          float* h = hu + r * gemm::kTileStride + x * kLanes;
+          store(h, fbp_activate<F>(load(h) + b));
+        }
+      }
+      fbp_project(v, strip.rows, z.n, plan.piece_n, p.V + q * kLanes * z.n, vecs, hv);
+      for (int x = 0; x < vecs; ++x) {
+        piece.block = (q + x) / z.k;
+        piece.j = (q + x) % z.k;
+        piece.lanes = int(gemm::min64(kLanes, z.o - piece.block * kLanes));
+        piece.hu = hu + x * kLanes;
+        piece.hv = hv + x * kLanes;
+        piece.bias_v = load(bias_v + (q + x) * kLanes);
+        if (z.dropout && piece.j == 0) fbp_mask(p.mask, z, strip, piece.block, piece.lanes, mask, mask + strip.rows * z.k * kLanes);
+        piece.mask = z.dropout ? mask + piece.j * kLanes : nullptr;
+        epilogue(piece);
+      }
+    }
+  });
+}
+
+AFFUSE_INLINE FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, const float* U, const float* V, float* scratch) {
+  FbpPass p;
+  p.workers = call.workers;
+  p.z = z;
+  p.plan = fbp_plan(z);
+  p.at = fbp_scratch(z, p.plan, call.workers->count);
+  p.a = call.in[FbpIn::a].f32();
+  p.v = call.in[FbpIn::v].f32();
+  p.bu = call.in[FbpIn::bu].f32();
+  p.bv = call.in[FbpIn::bv].f32();
+  p.U = U;
+  p.V = V;
+  p.scratch = scratch;
+  p.mask = dropout_mask(call.attr[FbpAttr::dropout].f, call.attr[FbpAttr::seed].u, call.attr[FbpAttr::step].i,
+                        call.attr[FbpAttr::instance].i);
+  return p;
+}
+
+// The forward's epilogue: s over the factors of a block; at the last one s and r are stored where wanted.
+template <int F, bool power>
+struct FbpForward {
+  int64_t k, group, o;
+  Vec eps;
+  float *r, *s;
+  AFFUSE_INLINE void operator()(const FbpPiece& p) const {
+    const int64_t per_a = p.strip.a_rows > 1 ? group : p.strip.rows;
+    const bool last = p.j + 1 == k;
+    int64_t row = 0;
+    for (int64_t ar = 0; ar < p.strip.a_rows; ++ar) {
+      const Vec hu = load(p.hu + ar * gemm::kTileStride);
+      for (const int64_t end = gemm::min64(row + per_a, p.strip.rows); row < end; ++row) {
+        Vec q = hu * fbp_activate<F>(load(p.hv + row * gemm::kTileStride) + p.bias_v);
+        if (p.mask) {
+          const Vec f = load(p.mask + row * k * kLanes);
+          q = select(eq(f, zero()), zero(), q * f);
+        }
+        float* sums = p.s + row * kLanes;
+        if (p.j > 0) q = load(sums) + q;
+        if (!last) {
+          store(sums, q);
+          continue;
+        }
+        const int64_t at = (p.strip.row + row) * o + p.block * kLanes;
+        if (s) put(s + at, q, p.lanes);
+        if (r) put(r + at, power ? q / sqrt(abs(q) + eps) : q, p.lanes);
+      }
+    }
+  }
+};
+
+template <int F>
+struct FbpTag {
+  static constexpr int value = F;
+};
+template <class Body>
+AFFUSE_INLINE void fbp_with_activation(int64_t kind, Body&& body) {
+  if (kind == FbpActivation::relu) body(FbpTag<FbpActivation::relu>{});
+  else if (kind == FbpActivation::tanh) body(FbpTag<FbpActivation::tanh>{});
+  else body(FbpTag<FbpActivation::none>{});
+}
+
+// s and r (each may be null) of the whole call.
+AFFUSE_INLINE void fbp_run_forward(const OpCall& call, const FbpPass& p, bool power, float* r, float* s) {
+  const Vec eps = set1(float(call.attr[FbpAttr::eps].f));
+  fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
+    constexpr int F = decltype(tag)::value;
+    if (power) fbp_pass<F>(p, 0, p.plan.strips, FbpForward<F, true>{p.z.k, p.z.group, p.z.o, eps, r, s});
+    else fbp_pass<F>(p, 0, p.plan.strips, FbpForward<F, false>{p.z.k, p.z.group, p.z.o, eps, r, s});
+  });
+}
+
+// Rows (or groups of rows) that share one root, spread over tasks: body(first element, elements).
+template <class Body>
+AFFUSE_INLINE void fbp_each_scope(const OpCall& call, const FbpSizes& z, Body&& body) {
+  const int64_t rows = call.attr[FbpAttr::l2_scope].i == FbpScope::group ? z.group : 1;
+  const int64_t size = rows * z.o, scopes = z.B / rows, step = gemm::max64(1, 8192 / size);
+  parallel(*call.workers, gemm::ceil_div(scopes, step), [&](int64_t task, int) {
+    for (int64_t i = task * step; i < gemm::min64(scopes, (task + 1) * step); ++i) body(i * size, size);
+  });
+}
+
+}  // namespace
+}  // namespace affuse::AFFUSE_ISA

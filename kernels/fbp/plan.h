@@ -1,0 +1,149 @@
+// How an FBP call is cut into tasks and where its scratch memory lies. Everything follows from shapes; internal linkage, as
+// cpu.cc files are compiled once per ISA level.
+#pragma once
+#include "fbp.h"
+
+namespace affuse {
+
+// Packed projections for the fused pass: vectors of outputs, factor after factor, so that the sum over k is between registers.
+// Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last output.
+static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) { return gemm::round_up(z.o, 16) * z.k * width; }
+
+// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; outputs in column blocks.
+struct FbpPlan {
+  int64_t strips, strip_rows;        // the last strip (of a group, if groups are longer than a strip) may be shorter
+  int64_t strips_per_group;          // > 1: groups longer than a strip
+  int64_t a_rows;                    // rows of a that a strip needs, at most
+  int64_t col_blocks, block_outputs; // multiple of 32 outputs
+  int64_t piece_m, piece_n;          // K per pass
+  bool ahead;                        // strips are packed in a pass of their own because several tasks read each
+};
+
+static constexpr int64_t kFbpColumnUnit = 32;
+
+static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
+  FbpPlan p{};
+  if (z.group <= gemm::kBlockRows) {
+    const int64_t most = gemm::kBlockRows / z.group;  // groups per strip
+    p.strips = gemm::max64(1, gemm::ceil_div(z.A, most));
+    p.a_rows = gemm::max64(1, gemm::ceil_div(z.A, p.strips));
+    p.strip_rows = p.a_rows * z.group;
+    p.strips = gemm::max64(1, gemm::ceil_div(z.A, p.a_rows));
+    p.strips_per_group = 1;
+  } else {
+    p.strips_per_group = gemm::ceil_div(z.group, gemm::kBlockRows);
+    p.strip_rows = gemm::ceil_div(z.group, p.strips_per_group);
+    p.strips_per_group = gemm::ceil_div(z.group, p.strip_rows);
+    p.a_rows = 1;
+    p.strips = z.A * p.strips_per_group;
+  }
+  const int64_t units = gemm::max64(1, gemm::ceil_div(z.o, kFbpColumnUnit));
+  int64_t want = 1;
+  if (p.strips < 16) {
+    const double work = (double(z.A) * double(z.m) + double(z.B) * double(z.n)) * double(z.P);
+    want = gemm::min64(gemm::min64(gemm::ceil_div(16, gemm::max64(1, p.strips)), 1 + int64_t(work / 524288.0)), units);
+  }
+  p.block_outputs = gemm::ceil_div(units, want) * kFbpColumnUnit;
+  p.col_blocks = gemm::max64(1, gemm::ceil_div(z.o, p.block_outputs));
+  p.piece_m = z.m <= gemm::kWholeK ? z.m : gemm::kCutK;
+  p.piece_n = z.n <= gemm::kWholeK ? z.n : gemm::kCutK;
+  p.ahead = p.col_blocks > 1;
+  return p;
+}
+
+struct FbpStrip {
+  int64_t row, rows, a_row, a_rows;
+};
+static constexpr FbpStrip fbp_strip(const FbpSizes& z, const FbpPlan& p, int64_t index) {
+  if (p.strips_per_group > 1) {
+    const int64_t g = index / p.strips_per_group, first = (index % p.strips_per_group) * p.strip_rows;
+    return {g * z.group + first, gemm::min64(p.strip_rows, z.group - first), g, 1};
+  }
+  const int64_t a = index * p.a_rows, n = gemm::min64(p.a_rows, z.A - a);
+  return {a * z.group, n * z.group, a, n};
+}
+
+// Scratch of the fused pass over both projections, in floats from its start.
+struct FbpScratch {
+  int64_t biases = 0;            // bu then bv in packed order
+  int64_t a = 0, v = 0;          // strips packed ahead
+  int64_t worker = 0, own = 0;   // first worker's part, size of one
+  int64_t own_a = 0, own_v = 0, own_hu = 0, own_hv = 0, own_s = 0, own_mask = 0;  // within a worker's part
+  int64_t total = 0;
+};
+static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int workers) {
+  FbpScratch s{};
+  const int64_t a = gemm::round_up(p.a_rows * z.m, 16), v = gemm::round_up(p.strip_rows * z.n, 16);
+  s.a = 2 * gemm::round_up(z.o, 16) * z.k;
+  s.v = s.a + (p.ahead ? p.strips * a : 0);
+  s.worker = s.v + (p.ahead ? p.strips * v : 0);
+  s.own_a = 0;
+  s.own_v = p.ahead ? 0 : a;
+  s.own_hu = s.own_v + (p.ahead ? 0 : v);
+  s.own_hv = s.own_hu + p.a_rows * gemm::kColumnUnit;
+  s.own_s = s.own_hv + p.strip_rows * gemm::kColumnUnit;
+  s.own_mask = s.own_s + p.strip_rows * 16;
+  s.own = s.own_mask + (z.dropout ? (p.strip_rows + 1) * 16 * z.k : 0);  // and room for one row in element order
+  s.total = s.worker + workers * s.own;
+  return s;
+}
+
+// Forward: packed U, packed V, then the fused pass.
+struct FbpForwardScratch {
+  int64_t U = 0, V = 0, pass = 0, total = 0;
+};
+static constexpr FbpForwardScratch fbp_forward_scratch(const FbpSizes& z, int workers) {
+  FbpForwardScratch s{};
+  s.V = fbp_packed_floats(z, z.m);
+  s.pass = s.V + fbp_packed_floats(z, z.n);
+  s.total = s.pass + fbp_scratch(z, fbp_plan(z), workers).total;
+  return s;
+}
+
+// Backward: how many strips' gradients at the projections are held at a time, and where everything lies. This one function
+// decides between holding them all and going in chunks.
+constexpr int64_t kFbpBudget = int64_t(64) << 20;  // bytes for gU and gV together
+
+struct FbpBackwardScratch {
+  int64_t chunk_strips = 0, chunk_rows = 0, chunk_a = 0;
+  int64_t U = 0, V = 0;   // packed for the fused pass; later, in the same place, for da = gU U and dv = gV V
+  int64_t s = 0;          // [B,o] s when it was not saved
+  int64_t ds = 0;         // [B,o] gradient at s
+  int64_t gu = 0, gv = 0; // [chunk_a,P], [chunk_rows,P]
+  int64_t partial = 0;    // [chunk_strips,P] sums over strips of gU when groups are longer than a strip
+  int64_t pass = 0;       // the fused pass, then the products
+  int64_t total = 0;
+};
+static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const FbpPlan& p, int workers, bool saved_s) {
+  FbpBackwardScratch s{};
+  const int64_t per_strip = (p.strip_rows + p.a_rows) * z.P * int64_t(sizeof(float));
+  // Chunks hold whole groups: a row of gU is never split between two of them.
+  int64_t strips = gemm::max64(1, kFbpBudget / gemm::max64(1, per_strip));
+  strips = gemm::max64(p.strips_per_group, strips / p.strips_per_group * p.strips_per_group);
+  s.chunk_strips = gemm::min64(gemm::max64(p.strips, 1), strips);
+  s.chunk_rows = gemm::min64(z.B, s.chunk_strips * p.strip_rows);
+  s.chunk_a = p.strips_per_group > 1 ? s.chunk_strips / p.strips_per_group : gemm::min64(z.A, s.chunk_strips * p.a_rows);
+  const int64_t rows16 = gemm::round_up(z.B * z.o, 16);
+  s.V = gemm::max64(fbp_packed_floats(z, z.m), gemm::packed_floats(z.m, z.P));
+  s.s = s.V + gemm::max64(fbp_packed_floats(z, z.n), gemm::packed_floats(z.n, z.P));
+  s.ds = s.s + (saved_s ? 0 : rows16);
+  s.gu = s.ds + rows16;
+  s.gv = s.gu + gemm::round_up(s.chunk_a * z.P, 16);
+  s.partial = s.gv + gemm::round_up(s.chunk_rows * z.P, 16);
+  s.pass = s.partial + (p.strips_per_group > 1 ? gemm::round_up(s.chunk_strips * z.P, 16) : 0);
+  int64_t last = fbp_scratch(z, p, workers).total;
+  last = gemm::max64(last, gemm::workspace_floats(s.chunk_a, z.m, z.P, workers, gemm::Split::any));
+  last = gemm::max64(last, gemm::workspace_floats(s.chunk_rows, z.n, z.P, workers, gemm::Split::any));
+  // The last chunk may be shorter, and a shorter one may be cut into more tasks: both lengths count.
+  const int64_t tail_a = s.chunk_a ? z.A % s.chunk_a : 0, tail_rows = s.chunk_rows ? z.B % s.chunk_rows : 0;
+  last = gemm::max64(last, gemm::workspace_floats(tail_a, z.m, z.P, workers, gemm::Split::any));
+  last = gemm::max64(last, gemm::workspace_floats(tail_rows, z.n, z.P, workers, gemm::Split::any));
+  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.m, s.chunk_a, workers));
+  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.n, s.chunk_rows, workers));
+  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.m, tail_a, workers));
+  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.n, tail_rows, workers));
+  s.total = s.pass + last;
+  return s;
+}
+
+}  // namespace affuse
