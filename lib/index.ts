@@ -5,3 +5,6 @@ export * as synth from "./synth/index.ts";
 export * as graph from "./graph/index.ts";
 export * as models from "./models/index.ts";
 export * as nn from "./nn/index.ts";
+export * as ensemble from "./ensemble/index.ts";
+export * as train from "./train/index.ts";
+export * as kernels from "./kernels/index.ts";

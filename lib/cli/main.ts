@@ -9,7 +9,11 @@ export type Register = (program: Command) => void;
 
 /** Subcommands in the order of `--help`. Each is loaded only to be registered; heavy modules are imported in its action. */
 async function subcommands(): Promise<Register[]> {
-  return [(await import("./synth.ts")).register];
+  return [
+    (await import("./synth.ts")).register,
+    (await import("./op.ts")).register,
+    (await import("./doctor.ts")).register,
+  ];
 }
 
 /**

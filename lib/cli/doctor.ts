@@ -1,0 +1,152 @@
+/** `affuse doctor`: what this machine has, what works, and what to do about what does not. */
+import { accessSync, constants, readFileSync } from "node:fs";
+import path from "node:path";
+import { requireFromRoot } from "#root";
+import { AffuseError, isAffuseError } from "../errors.ts";
+import type { Backend, NativeAddon } from "../native/addon.ts";
+import { type LoadAttempt, loadAddon, tryLoadAddon } from "../native/load.ts";
+import { print, printJson } from "./io.ts";
+import type { Register } from "./main.ts";
+
+interface OptionalPart {
+  name: string;
+  /** Null: not there. */
+  version: string | null;
+  /** What does not work without it. */
+  purpose: string;
+  advice: string;
+}
+
+interface Report {
+  ok: boolean;
+  version: string;
+  node: { version: string; napi: string | undefined; supported: boolean };
+  platform: string;
+  addon: { loaded: boolean; attempts: LoadAttempt[]; problem: string | null };
+  cpu: ReturnType<NativeAddon["cpu"]> | null;
+  operators: number;
+  backends: Backend[];
+  optional: OptionalPart[];
+  advice: string[];
+}
+
+/** A package's version without running any of its code; null when it is not installed. */
+function packageVersion(name: string): string | null {
+  for (const folder of requireFromRoot.resolve.paths(name) ?? []) {
+    try {
+      const file = path.join(folder, name, "package.json");
+      return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+    } catch {
+      // Not in this folder; the next one up may have it.
+    }
+  }
+  return null;
+}
+
+function onPath(tool: string): string | null {
+  for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
+    const file = path.join(folder, tool);
+    try {
+      accessSync(file, constants.X_OK);
+      return file;
+    } catch {
+      // Look further.
+    }
+  }
+  return null;
+}
+
+function optionalParts(): OptionalPart[] {
+  return [
+    {
+      name: "onnxruntime-node",
+      version: packageVersion("onnxruntime-node"),
+      purpose: "extract and predict: running ONNX encoders",
+      advice: "npm install onnxruntime-node",
+    },
+    {
+      name: "node-av",
+      version: packageVersion("node-av"),
+      purpose: "reading MP4, MKV, AVI, MP3 … and writing MP4",
+      advice: "npm install node-av",
+    },
+    {
+      name: "ffmpeg",
+      version: onPath("ffmpeg"),
+      purpose: "not needed; node-av decodes",
+      advice: "",
+    },
+  ];
+}
+
+function examine(version: string): Report {
+  const advice: string[] = [];
+  const supported = Number(process.versions.node.split(".")[0]) >= 20;
+  if (!supported) advice.push(`Node ${process.version} is too old: install Node 20 or newer.`);
+  let problem: string | null = null;
+  let addon: NativeAddon | null = null;
+  try {
+    addon = loadAddon();
+    // AFFUSE_CPU and AFFUSE_THREADS are obeyed, or refused, by the first operator call.
+    const cpu = addon.backends().find((backend) => backend.name === "cpu");
+    if (cpu && !cpu.available) throw new AffuseError(cpu.code ?? "ERR_AFFUSE_CPU", cpu.reason ?? "");
+  } catch (error) {
+    if (!isAffuseError(error)) throw error;
+    problem = `${error.code}: ${error.message.split("\n")[0]}`;
+    advice.push(error.hint || error.message);
+  }
+  const { attempts } = tryLoadAddon();
+  const optional = optionalParts();
+  for (const part of optional) {
+    if (part.version === null && part.advice) advice.push(`For ${part.purpose}: ${part.advice}`);
+  }
+  return {
+    ok: supported && problem === null,
+    version,
+    node: { version: process.version, napi: process.versions.napi, supported },
+    platform: `${process.platform}-${process.arch}`,
+    addon: { loaded: addon !== null, attempts, problem },
+    cpu: addon?.cpu() ?? null,
+    operators: addon?.operators().length ?? 0,
+    backends: addon?.backends() ?? [],
+    optional,
+    advice,
+  };
+}
+
+function printReport(report: Report): void {
+  const mark = (good: boolean) => (good ? "ok " : "-- ");
+  print(`affuse ${report.version} on ${report.platform}`);
+  print(`${mark(report.node.supported)} node ${report.node.version} (Node-API ${report.node.napi})`);
+  print(`${mark(report.addon.problem === null)} addon${report.addon.problem ? `: ${report.addon.problem}` : ""}`);
+  for (const { origin, file, reason } of report.addon.attempts) print(`     ${origin}: ${file}: ${reason ?? "loaded"}`);
+  if (report.cpu) {
+    const { isa, levels, threads, caches } = report.cpu;
+    const size = (bytes: number) => (bytes > 0 ? `${Math.round(bytes / 1024)} KiB` : "unknown");
+    print(`ok  ${report.operators} operators on ${isa} (possible: ${levels.join(", ")}), ${threads} threads`);
+    print(`     caches: L1 ${size(caches.l1)}, L2 ${size(caches.l2)}, L3 ${size(caches.l3)}`);
+  }
+  for (const { name, available, code, reason } of report.backends) {
+    print(`${mark(available)} backend ${name}${available ? "" : `: ${reason} (${code})`}`);
+  }
+  for (const { name, version, purpose } of report.optional) {
+    print(`${mark(version !== null)} ${name} ${version ?? "is not there"} (${purpose})`);
+  }
+  if (report.advice.length > 0) print("\nWhat to do:");
+  for (const line of report.advice) print(`  ${line}`);
+}
+
+export const register: Register = (program) => {
+  program
+    .command("doctor")
+    .summary("say what works on this machine and what to do about the rest")
+    .description("Examines Node, the compiled addon, the CPU, the backends and the optional packages. Exit code 1 when nothing can run.")
+    .option("--json", "print one JSON document")
+    .addHelpText("after", "\nExamples:\n  affuse doctor\n  affuse doctor --json\n  AFFUSE_CPU=avx2 affuse doctor")
+    .action((flags: { json?: boolean }) => {
+      const report = examine(program.version() ?? "");
+      if (flags.json) printJson(report);
+      else printReport(report);
+      if (!report.ok) process.exitCode = 1;
+    });
+};
