@@ -72,12 +72,10 @@ export function readManifest(folder: string): Record<string, unknown> | null {
 }
 
 /**
- * Finds the streams of a folder (or of its `features` subfolder): every subfolder called `<extractor>-FRA` or `-UTT`. Where an
- * extractor has both, the sequence (-FRA) is taken.
- * @param modalities stream name → modality, wins over manifest and name
- * @throws ERR_AFFUSE_NOT_FOUND no stream; ERR_AFFUSE_CONFIG a modality that cannot be told
+ * Stream name → its folder, for every subfolder of `folder` (or of its `features` subfolder) called `<extractor>-FRA` or `-UTT`.
+ * Where an extractor has both, the sequence (-FRA) is taken. @throws ERR_AFFUSE_NOT_FOUND no stream at all
  */
-export function findStreams(folder: string, modalities: Readonly<Record<string, string>> = {}): StreamFolder[] {
+export function streamFolders(folder: string): Map<string, string> {
   const found = new Map<string, { folder: string; kind: string }>();
   for (const root of [folder, path.join(folder, "features")]) {
     if (root !== folder && !existsSync(root)) continue;
@@ -90,9 +88,28 @@ export function findStreams(folder: string, modalities: Readonly<Record<string, 
     }
   }
   if (found.size === 0) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${folder}: expected feature folders called <extractor>-FRA or <extractor>-UTT, found none.`, "Run `affuse extract` first, or name the streams in the configuration.");
+    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${folder}: expected feature folders called <extractor>-FRA or <extractor>-UTT, found none.`, "Run `affuse extract` first.");
   }
-  return [...found].map(([name, { folder: at }]) => ({ name, folder: at, modality: streamModality(name, at, modalities) }));
+  return new Map([...found].map(([name, { folder: at }]) => [name, at]));
+}
+
+/**
+ * The streams of a folder.
+ * @param modalities stream name → modality, wins over manifest and name
+ * @param only these streams, in this order; null: all
+ * @throws ERR_AFFUSE_NOT_FOUND no stream, or not a wanted one; ERR_AFFUSE_CONFIG a modality that cannot be told
+ */
+export function findStreams(
+  folder: string,
+  modalities: Readonly<Record<string, string>> = {},
+  only: readonly string[] | null = null,
+): StreamFolder[] {
+  const found = streamFolders(folder);
+  return (only ?? [...found.keys()]).map((name) => {
+    const at = found.get(name);
+    if (at === undefined) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${folder}: no stream ${name}; there are ${[...found.keys()].join(", ")}.`);
+    return { name, folder: at, modality: streamModality(name, at, modalities) };
+  });
 }
 
 /** Modality from the user's word, the manifest, or the name, in this order. @throws ERR_AFFUSE_CONFIG */

@@ -21,6 +21,7 @@ import { AffuseError } from "../errors.ts";
 import { argmax, type Evaluation, evaluate } from "../metrics/evaluate.ts";
 import { differences, formatTrainConfig, type TrainConfig, trainConfigSchema } from "./config.ts";
 import { type FoldResult, type ModelFactory, type TrainEvent, trainFold } from "./fold.ts";
+import { nativeModels } from "./native-models.ts";
 import type { ClipPrediction } from "./predict.ts";
 
 /** A data set ready for training or evaluation. */
@@ -42,14 +43,7 @@ export function loadData(config: TrainConfig, split: string): LoadedData {
     const splits = [...new Set(labels.clips.map((clip) => clip.split))];
     throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${config.labels ?? config.data}: no clip of the split ${JSON.stringify(split)}; there are ${splits.join(", ") || "no labels at all"}.`, "Choose one of them.");
   }
-  let folders = findStreams(config.features ?? config.data, config.modalities);
-  if (config.streams) {
-    const unknown = config.streams.filter((name) => !folders.some((stream) => stream.name === name));
-    if (unknown.length > 0) {
-      throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `streams ${unknown.join(", ")} not found; there are ${folders.map((stream) => stream.name).join(", ")}.`);
-    }
-    folders = config.streams.flatMap((name) => folders.filter((stream) => stream.name === name));
-  }
+  const folders = findStreams(config.features ?? config.data, config.modalities, config.streams);
   const features = new FeatureFolders(folders, { cacheBytes: config.run.cacheMiB * 2 ** 20 });
   const match = matchClips(ofSplit, features);
   // Features of other splits' clips are no surprise; only clips that no label file knows are reported.
@@ -95,14 +89,6 @@ function packageVersion(): string {
   return (JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
 }
 
-/** The default models: imported only here, so that everything else works without the compiled addon. */
-async function nativeModels(config: TrainConfig): Promise<ModelFactory> {
-  const [{ createModel }, { loadAddon }] = await Promise.all([import("../models/index.ts"), import("../native/index.ts")]);
-  const addon = loadAddon();
-  if (config.run.threads !== null) addon.setThreads(config.run.threads);
-  return (model, streams, classes) => createModel(model, streams, classes, { device: config.run.device });
-}
-
 /** Configuration and folds of the folder: written when new, compared when resuming. */
 function prepareFolder(out: string, config: TrainConfig, clips: readonly ClipLabel[], resume: boolean): Folds {
   const configFile = path.join(out, "config.yaml");
@@ -146,7 +132,7 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
   const data = options.data ?? loadData(config, config.split);
   for (const note of data.notes ?? []) options.onNote?.(note);
   const folds = prepareFolder(out, config, data.clips, resume);
-  const createModel = options.createModel ?? (await nativeModels(config));
+  const createModel = options.createModel ?? (await nativeModels(config.run));
   const labels = new Map(data.clips.map((clip) => [clip.name, clip]));
   const { classes } = data.labels;
   const results = new Map<string, FoldResult[]>();

@@ -1,0 +1,18 @@
+/** The native models as a factory; imported only when models are made, so that everything else works without the addon. */
+import type { ModelFactory } from "./fold.ts";
+
+export interface NativeModelOptions {
+  device?: string;
+  /** null: as many as the runtime chooses. */
+  threads?: number | null;
+  programCacheBytes?: number;
+}
+
+/** @throws ERR_AFFUSE_NOT_BUILT when there is no compiled addon */
+export async function nativeModels(options: NativeModelOptions = {}): Promise<ModelFactory> {
+  const [{ createModel }, { loadAddon }] = await Promise.all([import("../models/index.ts"), import("../native/load.ts")]);
+  const { device = "cpu", threads, programCacheBytes } = options;
+  if (threads) loadAddon().setThreads(threads);
+  const modelOptions = { device, ...(programCacheBytes !== undefined && { programCacheBytes }) };
+  return (config, streams, classes) => createModel(config, streams, classes, modelOptions);
+}
