@@ -8,3 +8,4 @@ export * as nn from "./nn/index.ts";
 export * as ensemble from "./ensemble/index.ts";
 export * as train from "./train/index.ts";
 export * as kernels from "./kernels/index.ts";
+export * as report from "./report/index.ts";

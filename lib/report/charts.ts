@@ -30,12 +30,13 @@ ${ceiling !== undefined && Number.isFinite(ceiling) && html`<path class="ceiling
 </svg>`;
 }
 
-/** About `count` round tick values that span low … high. */
+/** Round values, 1, 2 or 5 times a power of ten apart, that lie within low … high: about `count` of them. */
 export function ticks(low: number, high: number, count: number): number[] {
   const span = high - low;
   if (!(span > 0) || !Number.isFinite(span)) return [low];
-  let step = 10 ** Math.floor(Math.log10(span / count));
-  for (const factor of [5, 2, 2]) if (span / (step * factor) >= count * 0.7) { step *= factor; break; }
+  const power = 10 ** Math.floor(Math.log10(span / count));
+  const misfit = (step: number): number => Math.abs(span / step - count);
+  const step = [1, 2, 5, 10].map((factor) => factor * power).reduce((a, b) => (misfit(b) < misfit(a) ? b : a));
   const out: number[] = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * span; i++) out.push(Math.round(i * step * 1e9) / 1e9);
   return out;

@@ -10,11 +10,11 @@ type Maybe = number | null | undefined;
 type Score = "wa" | "ua" | "f1Weighted" | "mse" | "merMetric";
 
 const SCORES: readonly { key: Score; label: string; about: string; share: boolean; lower?: true }[] = [
-  { key: "wa", label: "WA", about: "Accuracy", share: true },
-  { key: "ua", label: "UA", about: "Mean recall over classes", share: true },
+  { key: "wa", label: "WA", about: "accuracy", share: true },
+  { key: "ua", label: "UA", about: "mean recall over classes", share: true },
   { key: "f1Weighted", label: "F1", about: "F1 weighted by class size", share: true },
-  { key: "mse", label: "MSE", about: "Mean squared error of valence; lower is better", share: false, lower: true },
-  { key: "merMetric", label: "MER", about: "Weighted F1 − 0.25·MSE", share: false },
+  { key: "mse", label: "MSE", about: "mean squared error of valence (lower is better)", share: false, lower: true },
+  { key: "merMetric", label: "MER", about: "weighted F1 − 0.25·MSE", share: false },
 ];
 
 function scoreOf(evaluation: Evaluation, key: Score): Maybe {
@@ -59,7 +59,7 @@ export function keyFigures(data: ReportData): Markup {
   }
   if (alone) {
     const ceiling = data.ceilings?.[alone.kind as "audio" | "visual"]?.accuracy;
-    const limit = ceiling === undefined ? "" : `at most ${percent(ceiling)} is possible`;
+    const limit = ceiling === undefined ? "" : `ceiling ${percent(ceiling)}`;
     tiles.push(tile(percent(alone.evaluation.emotion.wa), `best single modality, ${labelOf(alone)}`, limit));
   }
   if (top && alone && top !== alone) {
@@ -71,6 +71,11 @@ export function keyFigures(data: ReportData): Markup {
     tiles.push(tile(`${fixed(ratio, 1)} ×`, `attention on expressive frames, ${stream}`, "against resting frames"));
   }
   return html`<div class="tiles">${tiles}</div>`;
+}
+
+function possible(ceilings: NonNullable<ReportData["ceilings"]>): string {
+  const views = [["audio", "from the voice alone"], ["visual", "from the face alone"], ["fused", "from both"]] as const;
+  return views.filter(([view]) => ceilings[view]).map(([view, words]) => `${percent(ceilings[view]?.accuracy)} ${words}`).join(", ");
 }
 
 /** Accuracy of every system with interval and ceiling, then all scores in figures. */
@@ -105,8 +110,8 @@ ${used.map(({ label, about }) => html`<th scope="col"><abbr title="${about}">${l
     const mark = value === bestOf.get(key) ? "best" : "";
     return html`<td class="${mark}">${share ? percent(value) : fixed(value)}<small>${intervalText(system.evaluation, key, share)}</small></td>`;
   })}</tr>`)}
-${ceilings && html`<tr><th scope="row">Ceiling, audio / visual / both</th><td colspan="${used.length}">${(["audio", "visual", "fused"] as const).map((view, i) => `${i ? " / " : ""}${percent(ceilings[view]?.accuracy)}`)}</td></tr>`}</tbody></table>
-<p class="hint">${used.map(({ label, about }, i) => `${i ? "; " : ""}${label}: ${about[0]?.toLowerCase()}${about.slice(1)}`)}.</p></div></section>`;
+</tbody></table></div>
+<p class="hint under">${used.map(({ label, about }, i) => `${i ? "; " : ""}${label}: ${about}`)}. ${ceilings && `Highest accuracy that is possible: ${possible(ceilings)}.`}</p></section>`;
 }
 
 /** Shortest beginnings of the names, at least three letters, that differ from one another. */
@@ -130,9 +135,10 @@ ${classes.map((name, i) => html`<th scope="col"><abbr title="${name}">${short[i]
     return html`<tr><th scope="row" title="${name}">${name}</th>${classes.map((other, j) => {
       const count = row[j] ?? 0;
       const share = total > 0 ? count / total : 0;
-      const style = `background:rgba(var(--heat),${(0.06 + 0.9 * share).toFixed(3)})`;
+      // At most three quarters opaque: the figures then stand out from every shade, on light and dark pages.
+      const style = `background:rgba(0,114,178,${(0.05 + 0.7 * share).toFixed(3)})`;
       const title = `${count} of ${total} clips of ${name} were taken for ${other}`;
-      return html`<td class="${i === j && "right"}${share > 0.55 && " dark"}" style="${style}" title="${title}">${count}</td>`;
+      return html`<td class="${i === j && "right"}" style="${style}" title="${title}">${count}</td>`;
     })}</tr>`;
   })}</tbody></table></figure>`;
 }
@@ -140,7 +146,7 @@ ${classes.map((name, i) => html`<th scope="col"><abbr title="${name}">${short[i]
 export function confusions(data: ReportData): Markup {
   return html`<section id="confusion" aria-labelledby="confusion-title"><h2 id="confusion-title">Confusion</h2>
 <p class="hint">Numbers of clips; the shade is the share of the true class.</p>
-<div class="grid">${data.systems.map((system) => confusion(system, data.classes))}</div></section>`;
+<div class="grid small">${data.systems.map((system) => confusion(system, data.classes))}</div></section>`;
 }
 
 /** Per-class F1 of every system with intervals; the last system's as bars. */
@@ -160,8 +166,8 @@ export function classScores(data: ReportData): Markup {
 <div class="card scroll gap" role="region" aria-label="F1 by class and system" tabindex="0"><table class="scores"><thead><tr><th scope="col">Class</th><th scope="col">Clips</th><th scope="col">Precision</th><th scope="col">Recall</th>
 ${data.systems.map((system) => html`<th scope="col">F1<br>${labelOf(system)}</th>`)}</tr></thead>
 <tbody>${data.classes.map((name, c) => html`<tr><th scope="row">${name}</th><td>${perClass[c]?.support ?? 0}</td><td>${share(perClass[c]?.precision)}</td><td>${share(perClass[c]?.recall)}</td>
-${data.systems.map((system) => html`<td>${share(system.evaluation.emotion.perClass[c]?.f1)}<small>${intervalText(system.evaluation, `f1:${name}`, true)}</small></td>`)}</tr>`)}</tbody></table>
-<p class="hint">Clips, precision and recall are those of ${labelOf(last)}.</p></div></section>`;
+${data.systems.map((system) => html`<td>${share(system.evaluation.emotion.perClass[c]?.f1)}<small>${intervalText(system.evaluation, `f1:${name}`, true)}</small></td>`)}</tr>`)}</tbody></table></div>
+<p class="hint under">Clips, precision and recall are those of ${labelOf(last)}.</p></section>`;
 }
 
 function curvePlot(curves: readonly LearningCurve[], value: "loss" | "metric", tone: string, what: string): Markup | null {
@@ -192,7 +198,7 @@ export function learningCurves(data: ReportData): Markup {
     const metric = own.find((curve) => curve.metricName)?.metricName ?? "metric";
     return html`<div class="card"><h3>${system ? labelOf(system) : name}</h3>
 ${curvePlot(own, "metric", tone, `Validation ${metric}`)}${curvePlot(own, "loss", tone, "Training loss")}
-<ul class="legend">${own.map((curve, i) => html`<li class="i-${tone}"><svg width="26" height="8" viewBox="0 0 26 8" style="display:inline;width:26px" aria-hidden="true"><path class="line ${tone} dash${i % 5}" d="M0 4H26"/></svg> ${curve.run}</li>`)}</ul></div>`;
+<ul class="legend">${own.map((curve, i) => html`<li><svg viewBox="0 0 26 8" style="display:inline;width:26px;height:8px" aria-hidden="true"><path class="line ${tone} dash${i % 5}" d="M0 4H26"/></svg> ${curve.run}</li>`)}</ul></div>`;
   })}</div></section>`;
 }
 

@@ -1,9 +1,9 @@
 /** The report's style sheet. Colours are Okabe and Ito's, which readers with any colour vision tell apart. */
 export const STYLE = `
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5b6675;--line:#dde2e9;--track:#edf0f4;
---audio:#d55e00;--visual:#0072b2;--fusion:#009e73;--ensemble:#7b4fa3;--heat:0,114,178;--span:#f0c94066;--good:#00785a;--bad:#b23c00}
+--audio:#d55e00;--visual:#0072b2;--fusion:#009e73;--ensemble:#7b4fa3;--span:#f0c94066;--good:#00785a;--bad:#b23c00}
 @media(prefers-color-scheme:dark){:root{--page:#12161c;--card:#1b2129;--ink:#e8ecf2;--soft:#9aa6b5;--line:#323b47;--track:#29313b;
---audio:#f08a3c;--visual:#56b4e9;--fusion:#2cc59a;--ensemble:#c29be6;--heat:86,180,233;--span:#f0c94044;--good:#4fd3ab;--bad:#ff9a66}}
+--audio:#f08a3c;--visual:#56b4e9;--fusion:#2cc59a;--ensemble:#c29be6;--span:#f0c94044;--good:#4fd3ab;--bad:#ff9a66}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;overflow-wrap:anywhere}
 main,header,footer{max-width:1240px;margin:0 auto;padding:0 20px}
@@ -14,14 +14,14 @@ nav{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:14px;margin-top:10px}a{co
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:12px;margin:20px 0 0}
 .tile b{display:block;font-size:26px;line-height:1.2;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px;display:block}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}
-.clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,540px),1fr));gap:14px}
+.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,282px),1fr))}.under{margin:8px 2px 0}.clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,540px),1fr));gap:14px}
 .scroll{overflow-x:auto;max-width:100%}.gap{margin-top:14px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:6px}
 .scores th,.scores td{padding:7px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 .scores tr:last-child>*{border-bottom:0}
 .scores th:first-child{text-align:left}.scores thead th{font-size:13px;color:var(--soft);font-weight:600;vertical-align:bottom}
-.scores small{display:block;color:var(--soft);font-size:11.5px;line-height:1.2}.best{font-weight:700}
+.scores small{display:block;font-weight:400;color:var(--soft);font-size:11.5px;line-height:1.2}.best{font-weight:700}
 .bars{display:grid;grid-template-columns:minmax(84px,auto) 1fr auto;gap:2px 12px;align-items:center}
 .bars>.name{font-weight:600;font-size:14px}.bars>.value{font-size:14px;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .value small{color:var(--soft);font-size:12px}
@@ -34,9 +34,9 @@ rect.audio{fill:var(--audio)}rect.visual{fill:var(--visual)}rect.fusion{fill:var
 .legend i.box{height:11px;border:0;border-radius:2px}.legend i.dashed{border-top-style:dashed}
 .i-audio{color:var(--audio)}.i-visual{color:var(--visual)}.i-fusion{color:var(--fusion)}.i-ensemble{color:var(--ensemble)}.i-ink{color:var(--ink)}
 .b-audio{background:var(--audio)}.b-visual{background:var(--visual)}.b-fusion{background:var(--fusion)}.b-ensemble{background:var(--ensemble)}.b-span{background:var(--span)}
-.confusion{table-layout:fixed;font-size:12.5px}.confusion th{font-weight:600;color:var(--soft);padding:3px 4px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.confusion th[scope=row]{text-align:right;width:76px}.confusion td{text-align:center;padding:0;height:34px;border:2px solid var(--card);border-radius:4px}
-.confusion td.dark{color:#fff}.confusion td.right{font-weight:700}abbr{text-decoration:none}
+.confusion{table-layout:fixed;font-size:12.5px}.confusion th{font-weight:600;color:var(--soft);padding:3px 2px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.confusion th[scope=row]{text-align:right;padding-right:8px}.confusion td{text-align:center;padding:0;height:34px;border:2px solid var(--card);border-radius:4px}
+.confusion thead th{font-size:11px;padding:3px 0;text-overflow:clip;text-align:center}.confusion thead td{width:74px;height:auto;border:0}.confusion td.right{font-weight:700}abbr{text-decoration:none}
 .gridline{stroke:var(--line);fill:none}.plot text.tick{fill:var(--soft);font-size:11px}
 .line{stroke-width:2;stroke-linejoin:round}.line.audio{stroke:var(--audio)}.line.visual{stroke:var(--visual)}.line.fusion{stroke:var(--fusion)}.line.ensemble{stroke:var(--ensemble)}.line.plain{stroke:var(--soft)}
 .mark{stroke:var(--card);stroke-width:1.5}.mark.audio{fill:var(--audio)}.mark.visual{fill:var(--visual)}.mark.fusion{fill:var(--fusion)}.mark.ensemble{fill:var(--ensemble)}.mark.plain{fill:var(--soft)}
@@ -56,6 +56,6 @@ svg.valence{height:20px}.axis{stroke:var(--line);stroke-width:1.5}.true{stroke:v
 dl{display:grid;grid-template-columns:minmax(120px,max-content) 1fr;gap:4px 18px;margin:0;font-size:14px}dt{color:var(--soft)}dd{margin:0}
 footer{padding:28px 20px 48px;color:var(--soft);font-size:13px}
 @media(max-width:640px){main,header,footer{padding-left:14px;padding-right:14px}h1{font-size:23px}.card{padding:12px}.pair{grid-template-columns:1fr}
-.bars{gap:2px 8px;grid-template-columns:minmax(70px,auto) 1fr auto}.value small{display:block;line-height:1.1}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:8px}}
+.bars{gap:2px 8px;grid-template-columns:minmax(70px,auto) 1fr auto}.value small{display:block;line-height:1.1}.scores{font-size:13px}.scores th,.scores td{padding:5px 7px}.scores small{font-size:10.5px}.scores th:first-child{position:sticky;left:0;background:var(--card);padding-left:0}.tile b{font-size:22px}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:8px}}
 @media print{body{background:#fff}.card{break-inside:avoid}}
 `;
