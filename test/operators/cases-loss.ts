@@ -12,6 +12,8 @@ const crossEntropy: Entry = {
     for (const [B, C] of [[4, 6], [1, 1], [0, 6], [3, 2], [5, 17], [2, 65], [33, 6], [900, 6], [3, 5000]] as const) {
       for (const labelSmoothing of [0, 0.1, 1]) {
         for (const weights of ["none", "some", "zero"] as const) {
+          // Every combination on small shapes, one weighting per smoothing on large ones.
+          if (B * C > 100 && weights !== (labelSmoothing === 0 ? "none" : labelSmoothing === 1 ? "zero" : "some")) continue;
           const inputs: Inputs = {
             logits: normal(random, [B, C], 2),
             labels: integers([B], () => (random.bernoulli(0.3) ? -1 : random.integer(C))),

@@ -24,8 +24,8 @@ export interface Case {
 
 export interface Entry {
   cases(random: Random): Case[];
-  /** Magnitude at which the formula rounds a cancelling intermediate result of this output, given the backward's inputs. */
-  floor?(output: string, inputs: Inputs, c: Case): number;
+  /** Magnitude at which the formula rounds a cancelling intermediate result of this output (or of each element). */
+  floor?(output: string, inputs: Inputs, c: Case): number | Float64Array;
   /** How outputs are compared. */
   transform?: Transform;
   /** Input and dimension that must agree with another input's: making it one longer is ERR_AFFUSE_SHAPE. */

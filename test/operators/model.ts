@@ -59,7 +59,7 @@ export function modelled(
   inputs: Inputs,
   attributes: Attributes,
   shapes: Record<string, number[] | null>,
-  options: { terms: number; random: Random; floor?: (name: string) => number; transform?: Transform },
+  options: { terms: number; random: Random; floor?: (name: string) => number | Float64Array; transform?: Transform },
 ): { reference: Outputs; bounds: Bounds } {
   const shape = (name: string, v: Values | null): Values | null =>
     v && !(v.data instanceof Int32Array) && options.transform
@@ -88,7 +88,10 @@ export function modelled(
     const floor = rowMaxima(base);
     const extra = options.floor?.(name) ?? 0;
     bounds[name] = sum.map(
-      (s, i) => SAFETY * UNIT * (Math.sqrt(options.terms) * Math.sqrt(s) + (floor[i] as number) + extra),
+      (s, i) =>
+        SAFETY *
+        UNIT *
+        (Math.sqrt(options.terms * s) + (floor[i] as number) + (typeof extra === "number" ? extra : (extra[i] as number))),
     );
   }
   return { reference, bounds };

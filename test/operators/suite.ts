@@ -2,14 +2,13 @@
  * The checks themselves, as functions of a way to call operators, so that the positive controls can hand in a broken one.
  * Each returns what it found wrong, in words; an empty list means all is well.
  */
-import { requireFromRoot } from "#root";
 import { Random } from "../../lib/data/random.ts";
-import type { NativeAddon, OperatorInfo } from "../../lib/native/addon.ts";
+import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
 import { type Case, entryOf } from "./cases.ts";
 import { differences, modelled } from "./model.ts";
 import { type Call, type Inputs, inferred, normal, runKernel, runReference, sameBits, type Values } from "./run.ts";
 
-export const addon = requireFromRoot("./build/Release/affuse.node") as NativeAddon;
+export const addon = loadAddon();
 export const operators = addon.operators();
 export const forwards = operators.filter((info) => !info.name.endsWith(".backward"));
 
