@@ -22,7 +22,7 @@ function real(text: string): number {
 interface Flags {
   clips: number;
   testClips: number;
-  seed: bigint;
+  seed?: bigint;
   noise: number;
   mp4?: number | true;
   threads?: number;
@@ -34,15 +34,15 @@ export const register: Register = (program) => {
     .command("synth")
     .summary("make the synthetic audio-visual corpus")
     .description(
-      "Makes audio-visual clips with known truth in the MER 2023 layout: drawn faces, a synthetic voice, six emotions and\n" +
-        "valence. A clip is expressive for 20-30 % of its length only; some classes share their face, some their voice, and\n" +
-        "one pair differs only in the combination. The same seed gives the same files on every machine. Continues a corpus\n" +
+      "Makes audio-visual clips with known truth in the MER 2023 layout: drawn faces, a synthetic voice, six emotions and " +
+        "valence. A clip is expressive for 20-30 % of its length only; some classes share their face, some their voice, and " +
+        "one pair differs only in the combination. The same seed gives the same files on every machine. Continues a corpus " +
         "that was interrupted, and leaves a complete one alone.",
     )
     .argument("<dir>", "new or empty folder, or one that holds the same corpus")
     .option("--clips <n>", "training clips", whole, 600)
     .option("--test-clips <n>", "test clips", whole, 300)
-    .option("--seed <s>", "seed, a whole number of up to 64 bits", seed, 1n)
+    .option("--seed <s>", "seed, a whole number of up to 64 bits (default: 1)", seed)
     .option("--noise <x>", "sound and picture noise: 0 clean, 1 moderate", real, 1)
     .option("--mp4 [n]", "also write MP4 files, of n clips (test clips first) or of all; needs the package node-av", whole)
     .option("--threads <n>", "rendering threads (default: all processors)", whole)
@@ -60,7 +60,7 @@ Examples:
       const { synthesise } = await import("../synth/index.ts");
       const { clips, testClips, noise, mp4, threads } = flags;
       let shown = -1;
-      const info = await synthesise(dir, { clips, testClips, noise, seed: flags.seed, mp4, threads }, (progress) => {
+      const info = await synthesise(dir, { clips, testClips, noise, seed: flags.seed ?? 1n, mp4, threads }, (progress) => {
         const tenth = Math.floor((10 * progress.done) / progress.total);
         if (tenth !== shown) note(`${progress.done} of ${progress.total} ${progress.unit}`);
         shown = tenth;
@@ -69,6 +69,7 @@ Examples:
         printJson(info);
         return;
       }
+      if (testClips === 0) return;
       const percent = (value: number): string => `${(100 * value).toFixed(1).padStart(5)} %`;
       print(`${dir}: ${clips} training and ${testClips} test clips, seed ${info.seed}, noise ${noise}`);
       print("Ceilings on the test set     accuracy   valence MSE");
