@@ -134,6 +134,20 @@ for (const structure of structures) {
   });
 }
 
+test("positive control: results off by 0.01 % are beyond the tolerance", () => {
+  for (const structure of structures) {
+    const batch = makeBatch(new Random(31, structure), 6, { voice: 9, prosody: 12, face: 17 }, absent);
+    const model = fixture(addon, tinyConfig(structure), batch, "infer");
+    for (const name of ["logits", "valence", "embedding"]) {
+      const value = model.fetches[name] as Value;
+      const exact = reference(addon, model, [value])[0] as Float64Array;
+      const spoiled = exact.map((x) => x * 1.0001);
+      assert.ok(distance(spoiled, exact) > tolerance(model, value, exact), `${structure} ${name}`);
+    }
+    model.store.dispose();
+  }
+});
+
 test("no two live values of a training program overlap in the arena", () => {
   for (const structure of structures) {
     const batch = makeBatch(new Random(34, structure), 4, { voice: 9, prosody: 12, face: 17 });
