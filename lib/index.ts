@@ -9,3 +9,6 @@ export * as ensemble from "./ensemble/index.ts";
 export * as train from "./train/index.ts";
 export * as kernels from "./kernels/index.ts";
 export * as report from "./report/index.ts";
+export * as encoders from "./encoders/index.ts";
+export * as media from "./media/index.ts";
+export * as extract from "./extract/index.ts";

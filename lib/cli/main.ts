@@ -11,6 +11,7 @@ export type Register = (program: Command) => void;
 async function subcommands(): Promise<Register[]> {
   return [
     (await import("./synth.ts")).register,
+    (await import("./extract.ts")).register,
     (await import("./train.ts")).register,
     (await import("./eval.ts")).register,
     (await import("./ensemble.ts")).register,
