@@ -130,28 +130,9 @@ void OutputValues::take(const TensorDesc* made, const Tensor* in, Tensor* out) {
             op_.outputs[i].name, op_.name);
     out[i].data = view.data;
   }
-  refuse_overlap(in, out);
-}
-
-void OutputValues::refuse_overlap(const Tensor* in, const Tensor* out) const {
-  const auto overlap = [](const Tensor& a, const Tensor& b) {
-    if (!a.data || !b.data) return false;
-    const char *p = a.as<char>(), *q = b.as<char>();
-    return p < q + b.bytes() && q < p + a.bytes();
-  };
-  for (int i = 0; i < op_.output_count; ++i) {
-    if (!out[i].data) continue;
-    for (int j = 0; j < op_.input_count; ++j) {
-      if (!overlap(out[i], in[j])) continue;
-      if (alias_of(op_, i) == j && out[i].data == in[j].data && out[i].bytes() == in[j].bytes()) continue;
-      raise(env_, "ERR_AFFUSE_OVERLAP", "expected output %s of %s in memory of its own, got memory that overlaps input %s",
-            op_.outputs[i].name, op_.name, op_.inputs[j].name);
-    }
-    for (int j = 0; j < i; ++j)
-      if (overlap(out[i], out[j]))
-        raise(env_, "ERR_AFFUSE_OVERLAP", "expected outputs %s and %s of %s in separate memory, got overlapping memory",
-              op_.outputs[j].name, op_.outputs[i].name, op_.name);
-  }
+  Status status;
+  check_overlap(op_, in, out, status);
+  check(env_, status);
 }
 
 napi_value OutputValues::result(const TensorDesc* made) const {

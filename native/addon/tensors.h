@@ -38,7 +38,6 @@ class OutputValues {
 
  private:
   void require_made(int output, const TensorDesc& made) const;
-  void refuse_overlap(const Tensor* in, const Tensor* out) const;
 
   napi_env env_;
   const OpDef& op_;

@@ -1,6 +1,8 @@
 #include "check.h"
 
+#include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -163,6 +165,40 @@ bool set_attribute(const OpDef& op, std::string_view name, const AttrValue& valu
   return true;
 }
 
+bool parse_attribute(const OpDef& op, std::string_view name, const char* text, Attr* attr, Status& status) {
+  const int index = find_attribute(op, name);
+  AttrValue value;
+  value.kind = AttrValue::text;
+  value.string = text;
+  char* end = nullptr;
+  if (index >= 0 && *text) {
+    switch (op.attrs[index].kind) {
+      case AttrKind::real:
+        value.real = strtod(text, &end);
+        if (!*end) value.kind = AttrValue::number;
+        break;
+      case AttrKind::integer:
+      case AttrKind::seed: {
+        const bool negative = *text == '-';
+        const char* digits = text + (negative || *text == '+');
+        errno = 0;
+        value.magnitude = strtoull(digits, &end, 10);
+        if (*digits >= '0' && *digits <= '9' && !*end && errno == 0) {
+          value.kind = AttrValue::integer;
+          value.negative = negative;
+        }
+        break;
+      }
+      case AttrKind::boolean:
+        value.truth = !strcmp(text, "true") || !strcmp(text, "1");
+        if (value.truth || !strcmp(text, "false") || !strcmp(text, "0")) value.kind = AttrValue::boolean;
+        break;
+      case AttrKind::choice: break;
+    }
+  }
+  return set_attribute(op, name, value, attr, status);
+}
+
 // --- tensors ---------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -228,6 +264,28 @@ bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Devi
     out[i].dtype = op.outputs[i].dtype == DType::f32 && device == Device::reference ? DType::f64 : op.outputs[i].dtype;
   }
   return true;
+}
+
+bool check_overlap(const OpDef& op, const Tensor* in, const Tensor* out, Status& status) {
+  const auto overlap = [](const Tensor& a, const Tensor& b) {
+    if (!a.data || !b.data) return false;
+    const char *p = a.as<char>(), *q = b.as<char>();
+    return p < q + b.bytes() && q < p + a.bytes();
+  };
+  for (int i = 0; i < op.output_count && status.ok(); ++i) {
+    if (!out[i].data) continue;
+    for (int j = 0; j < op.input_count; ++j) {
+      if (!overlap(out[i], in[j])) continue;
+      if (alias_of(op, i) == j && out[i].data == in[j].data && out[i].bytes() == in[j].bytes()) continue;
+      status.fail("ERR_AFFUSE_OVERLAP", "expected output %s of %s in memory of its own, got memory that overlaps input %s",
+                  op.outputs[i].name, op.name, op.inputs[j].name);
+    }
+    for (int j = 0; j < i; ++j)
+      if (overlap(out[i], out[j]))
+        status.fail("ERR_AFFUSE_OVERLAP", "expected outputs %s and %s of %s in separate memory, got overlapping memory",
+                    op.outputs[j].name, op.outputs[i].name, op.name);
+  }
+  return status.ok();
 }
 
 }  // namespace affuse

@@ -27,6 +27,8 @@ void default_attributes(const OpDef& op, Attr* attr);
 int find_attribute(const OpDef& op, std::string_view name);
 // ERR_AFFUSE_ATTRIBUTE for an unknown name, a wrong type or a value out of range.
 bool set_attribute(const OpDef& op, std::string_view name, const AttrValue& value, Attr* attr, Status& status);
+// The same for a value as text: "4", "0.1", "true", "power-l2".
+bool parse_attribute(const OpDef& op, std::string_view name, const char* text, Attr* attr, Status& status);
 // The index of a choice's word, or -1.
 int find_choice(const char* choices, std::string_view word);
 
@@ -37,6 +39,9 @@ bool check_inputs(const OpDef& op, const TensorDesc* in, Device device, Status& 
 // Output descriptions of a checked call; those that cannot be made stay absent. Float outputs of the reference are float64.
 bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Device device, TensorDesc* out,
                    Status& status);
+
+// ERR_AFFUSE_OVERLAP when an output shares memory with another or with an input other than the one it may update in place.
+bool check_overlap(const OpDef& op, const Tensor* in, const Tensor* out, Status& status);
 
 const char* dtype_name(DType dtype);  // "float32"
 bool is_backward(const OpDef& op);
