@@ -15,6 +15,7 @@ async function subcommands(): Promise<Register[]> {
     (await import("./train.ts")).register,
     (await import("./eval.ts")).register,
     (await import("./ensemble.ts")).register,
+    (await import("./predict.ts")).register,
     (await import("./op.ts")).register,
     (await import("./doctor.ts")).register,
   ];

@@ -10,3 +10,13 @@ export {
 } from "./extract.ts";
 export { clipFeatures } from "./features.ts";
 export { type FeatureManifest, featureManifestSchema, FeatureStore, fingerprint } from "./store.ts";
+export {
+  attentionRanges,
+  type ClipError,
+  type ClipResult,
+  encodersOf,
+  predictClips,
+  type PredictClipsOptions,
+  type StreamAttention,
+  type TimeRange,
+} from "./predict.ts";
