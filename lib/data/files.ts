@@ -1,6 +1,6 @@
 /** Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded errors. */
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import path from "node:path";
 import { AffuseError } from "../errors.ts";
 
@@ -81,6 +81,24 @@ export function writeFileAtomic(
     if (file >= 0) closeSync(file);
     rmSync(temporary, { force: true });
     throw writeError(error, what, target);
+  }
+}
+
+/** Removes what killed processes left behind of writeFileAtomic() in a folder; files of processes that still run are kept. */
+export function removeTemporaries(folder: string): void {
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    const pid = /^\..+\.(\d+)\.[0-9a-f]{8}\.tmp$/.exec(name)?.[1];
+    if (pid === undefined || isRunning(Number(pid))) continue;
+    rmSync(path.join(folder, name), { force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM"; // somebody else's: it runs
   }
 }
 

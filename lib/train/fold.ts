@@ -2,7 +2,7 @@
 import path from "node:path";
 import { assembleBatch, type Standardization, standardization } from "../data/dataset.ts";
 import type { FeatureSource, StreamInfo } from "../data/features.ts";
-import { writeFileAtomic } from "../data/files.ts";
+import { removeTemporaries, writeFileAtomic } from "../data/files.ts";
 import type { Fold } from "../data/folds.ts";
 import type { ClipLabel } from "../data/labels.ts";
 import { Random } from "../data/random.ts";
@@ -178,6 +178,7 @@ class FoldTrainer {
     const { features, fold, config, structure, index, folds } = this.#job;
     if (config.train.standardize) this.#stats = await standardization(features, fold.train);
     const resumed = this.#job.resume && existsSync(this.#last);
+    if (resumed) removeTemporaries(this.#job.folder);
     if (resumed) this.#restore(readCheckpoint(this.#last));
     const steps = Math.ceil(fold.train.length / config.train.batchSize);
     this.#job.onEvent?.({ type: "fold", structure, fold: index, folds, epochs: config.train.epochs, steps, resumedAt: resumed ? this.#progress.epoch : null });
@@ -246,7 +247,7 @@ class FoldTrainer {
 
   /** Validates, keeps the weights if they are the best so far, saves. */
   async #closeEpoch(lr: number, { sE, sV }: { sE: number; sV: number }): Promise<void> {
-    const { structure, index, config, folder } = this.#job;
+    const { structure, index, config } = this.#job;
     const progress = this.#progress;
     const scores = this.#score(await this.#predict(this.#job.fold.validation));
     const value = scores.metric;
@@ -279,7 +280,7 @@ class FoldTrainer {
     const { patience, epochs } = config.train;
     progress.finished = progress.epoch >= epochs || (patience !== null && waited >= patience);
     this.#save();
-    writeFileAtomic(path.join(folder, "history.jsonl"), progress.history.map((line) => `${JSON.stringify(line)}\n`).join(""), "the history");
+    this.#saveHistory();
     if (better) this.#saveBest();
     this.#job.onEvent?.({ type: "epoch", structure, fold: index, record, best: better });
   }
@@ -334,6 +335,11 @@ class FoldTrainer {
     writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), { info: this.#info(null), state, best: null, standardization: this.#stats });
   }
 
+  #saveHistory(): void {
+    const text = this.#progress.history.map((line) => `${JSON.stringify(line)}\n`).join("");
+    writeFileAtomic(path.join(this.#job.folder, "history.jsonl"), text, "the history");
+  }
+
   #checkInterrupted(signal: AbortSignal | undefined): void {
     if (!signal?.aborted) return;
     this.#save();
@@ -345,7 +351,9 @@ class FoldTrainer {
     const { fold, folder, classes, structure, index } = this.#job;
     const { bestEpoch, bestMetric, epoch } = this.#progress;
     if (this.#best) this.#model.load({ step: this.#progress.step, parameters: this.#best });
+    // Written again: a kill between the checkpoint and these files must leave no trace.
     this.#saveBest();
+    this.#saveHistory();
     const predictions: FoldResult["predictions"] = [];
     for (const part of ["validation", "test"] as const) {
       for (const { name, posteriors, logits, valence } of await this.#predict(fold[part])) {

@@ -12,7 +12,7 @@ import path from "node:path";
 import { packageRoot } from "#root";
 import { describeMatch, type Match, matchClips } from "../data/dataset.ts";
 import { FeatureFolders, type FeatureSource, findStreams } from "../data/features.ts";
-import { writeFileAtomic, writeJson } from "../data/files.ts";
+import { removeTemporaries, writeFileAtomic, writeJson } from "../data/files.ts";
 import { type Folds, makeFolds, readFolds } from "../data/folds.ts";
 import { type ClipLabel, type LabelSet, readLabels } from "../data/labels.ts";
 import { readYaml } from "../data/yaml.ts";
@@ -131,6 +131,7 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
   const { out, resume = false, signal, onEvent } = options;
   const data = options.data ?? loadData(config, config.split);
   for (const note of data.notes ?? []) options.onNote?.(note);
+  if (resume) removeTemporaries(out);
   const folds = prepareFolder(out, config, data.clips, resume);
   const createModel = options.createModel ?? (await nativeModels(config.run));
   const labels = new Map(data.clips.map((clip) => [clip.name, clip]));
