@@ -99,7 +99,7 @@ ${bar({ value: emotion.wa, interval: intervals.wa, ceiling: ceilingOf(system), t
   );
   const kinds = [...new Set(systems.map((system) => system.kind))];
   return html`<section id="results" aria-labelledby="results-title"><h2 id="results-title">Results</h2>
-<p class="hint">${data.testSet ? html`Test set ${data.testSet.name}, ${data.testSet.clips} clips that no training saw. ` : ""}Accuracy with 95 % bootstrap intervals.</p>
+<p class="hint">${data.testSet ? html`${data.testSet.name}: ${data.testSet.clips} clips. ` : ""}Accuracy with 95 % bootstrap intervals.</p>
 <div class="card"><div class="bars">${rows}</div>
 <ul class="legend">${kinds.map((kind) => html`<li><i class="box b-${kind}"></i>${kind === "fusion" ? "audio and visual" : kind}</li>`)}<li><i class="i-ink"></i>95 % interval</li>
 ${ceilings && html`<li><i class="i-ink dashed"></i>highest accuracy that is possible</li>`}</ul></div>

@@ -6,11 +6,13 @@
  */
 import { exp, ln, sin } from "../data/portable.ts";
 import { Noise } from "./noise.ts";
-import { type ClipPlan, clipRandom, expressiveness, SAMPLE_RATE, SAMPLES_PER_FRAME } from "./plan.ts";
+import { type ClipPlan, clipRandom, expressiveness, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME } from "./plan.ts";
 import { type Syllable, syllableLevel } from "./speech.ts";
 
 const CONTROL = 80; // samples per control block: 5 ms, 16 blocks a face frame
 const TWO_PI = 6.283185307179586;
+/** Amplitude of the room's noise at noise level 1; full scale is 1. */
+const ROOM = 0.0018;
 
 /** First three formants in Hz of six vowels (Peterson and Barney, 1952, men's means; the last is the neutral tube). */
 const VOWEL_FORMANTS = [
@@ -91,109 +93,155 @@ function cosTurns(turns: number): number {
   return sin(TWO_PI * (turns + 0.25));
 }
 
+/** The vocal tract: four resonators in cascade, which glide towards the formants they are told. */
+class Tract {
+  readonly #hertz = new Float64Array(4).fill(500);
+  readonly #b = new Float64Array(4);
+  readonly #c = new Float64Array(4);
+  // The last two samples that each resonator gave.
+  readonly #y1 = new Float64Array(4);
+  readonly #y2 = new Float64Array(4);
+
+  /** Moves resonator i a quarter of the way to a frequency in Hz. */
+  glide(i: number, goal: number): void {
+    const now = (this.#hertz[i] as number) + 0.25 * (goal - (this.#hertz[i] as number));
+    this.#hertz[i] = now;
+    const bandwidth = 60 + 0.035 * now; // Hz
+    const radius = exp((-Math.PI * bandwidth) / SAMPLE_RATE);
+    this.#b[i] = 2 * radius * cosTurns(now / SAMPLE_RATE);
+    this.#c[i] = -radius * radius;
+  }
+
+  /** Filters samples in place; gain 1 at 0 Hz. */
+  filter(samples: Float64Array): void {
+    for (let i = 0; i < 4; i++) {
+      const b = this.#b[i] as number;
+      const c = this.#c[i] as number;
+      const a = 1 - b - c;
+      let y1 = this.#y1[i] as number;
+      let y2 = this.#y2[i] as number;
+      for (let n = 0; n < samples.length; n++) {
+        const y = a * (samples[n] as number) + b * y1 + c * y2;
+        y2 = y1;
+        y1 = y;
+        samples[n] = y;
+      }
+      this.#y1[i] = y1;
+      this.#y2[i] = y2;
+    }
+  }
+}
+
+/** Rosenberg's glottal pulse, differentiated: opening for 42 % of a period, closing within 16 %. @param phase 0 … 1 */
+function glottalPulse(phase: number): number {
+  if (phase < 0.42) {
+    const x = phase / 0.42;
+    return (6 * (x - x * x)) / 0.42;
+  }
+  return phase < 0.58 ? (-2 * (phase - 0.42)) / (0.16 * 0.16) : 0;
+}
+
+/** What the larynx is to do for one control block. */
+interface Control {
+  /** Turns per sample. */
+  pitch: number;
+  /** Amplitudes of the pulse, of the breath and of a consonant's noise. */
+  voiced: number;
+  breath: number;
+  consonant: number;
+  /** Coefficient of the tilt's one-pole filter, 0 dull … 1 bright. */
+  tilt: number;
+}
+
+/** Control values of a moment. @param jitter a normal deviate: the pitch's unsteadiness */
+function controlAt(
+  plan: ClipPlan,
+  { speaker, tune }: ReturnType<typeof drawSpeaker>,
+  syllable: Syllable | undefined,
+  seconds: number,
+  jitter: number,
+): Control {
+  const kind = VOICE_KINDS[plan.voice] as VoiceKind;
+  const show = expressiveness(plan.audio, seconds, 0.08) * plan.intensity;
+  const share = Math.min(1, show);
+  const swing = kind.swing * share * sin(TWO_PI * 5.5 * seconds);
+  const [rate1, phase1, depth1, rate2, phase2, depth2, fall] = tune as [number, number, number, number, number, number, number];
+  const melody =
+    depth1 * sin(TWO_PI * (rate1 * seconds + phase1)) +
+    depth2 * sin(TWO_PI * (rate2 * seconds + phase2)) -
+    fall * ((seconds * FPS) / plan.frames);
+  const hertz = speaker.pitch * exp(melody * (1 - 0.5 * share) + kind.pitch * show + swing + 0.008 * jitter);
+  const loud = speaker.gain * exp(kind.loudness * show) * syllableLevel(syllable, seconds);
+  const inConsonant = syllable && seconds >= syllable.start && seconds < syllable.start + 0.045;
+  const consonant = inConsonant ? syllable.consonant * speaker.gain : 0;
+  return {
+    pitch: hertz / SAMPLE_RATE,
+    voiced: loud * (1 + share * (kind.pulse - 1)) * (consonant > 0 ? 0.4 : 1),
+    breath: loud * (speaker.breath + kind.breath * show),
+    consonant,
+    tilt: Math.min(0.97, Math.max(0.06, speaker.tilt + kind.tilt * show)),
+  };
+}
+
 /**
  * The clip's sound: 16-bit samples at 16 kHz, `plan.frames · 1280` of them.
- * @param noise 0 clean, 1 moderate (about 25 dB below resting speech), more is louder in proportion
+ * @param noise 0 clean, 1 moderate (about 35 dB below resting speech), more is louder in proportion
  */
 export function renderVoice(seed: number | bigint, plan: ClipPlan, rhythm: readonly Syllable[], noise: number): Int16Array {
-  const { speaker, tune } = drawSpeaker(seed, plan);
+  const drawn = drawSpeaker(seed, plan);
+  const { speaker } = drawn;
   const bulk = new Noise(clipRandom(seed, plan.split, plan.index, "samples"));
   const kind = VOICE_KINDS[plan.voice] as VoiceKind;
-  const count = plan.frames * SAMPLES_PER_FRAME;
-  const out = new Int16Array(count);
-
-  const b = new Float64Array(4);
-  const c = new Float64Array(4);
-  const gainIn = new Float64Array(4);
-  const y1 = new Float64Array(4);
-  const y2 = new Float64Array(4);
-  const formant = new Float64Array(4).fill(500);
+  const out = new Int16Array(plan.frames * SAMPLES_PER_FRAME);
+  const tract = new Tract();
+  const sound = new Float64Array(CONTROL);
+  const white = new Float64Array(CONTROL);
   let phase = 0;
+  let voiced = 0;
+  let breath = 0;
   let tilted = 0;
   let hiss = 0;
   let rumble = 0;
   let coloured = 0;
-  let period = 1;
-  let voiced = 0;
-  let airy = 0;
   let at = 0;
 
-  for (let block = 0; block < count; block += CONTROL) {
+  for (let block = 0; block < out.length; block += CONTROL) {
     const seconds = (block + CONTROL / 2) / SAMPLE_RATE;
     while (at < rhythm.length && seconds >= (rhythm[at] as Syllable).end) at++;
     const syllable = rhythm[at];
-    const level = syllableLevel(syllable, seconds);
-    const show = expressiveness(plan.audio, seconds, 0.08) * plan.intensity;
-    const share = Math.min(1, show);
+    const control = controlAt(plan, drawn, syllable, seconds, bulk.normal());
 
     // Formants glide towards the syllable's vowel, pulled by the kind.
     const vowel = VOWEL_FORMANTS[syllable?.vowel ?? 5] as readonly number[];
-    const pull = kind.pull * share;
+    const pull = kind.pull * Math.min(1, expressiveness(plan.audio, seconds, 0.08) * plan.intensity);
     for (let i = 0; i < 4; i++) {
       const own = (i < 3 ? (vowel[i] as number) : 3500) * speaker.formantScale;
-      const goal = own + pull * ((kind.formants[i] as number) * (0.5 + 0.5 * speaker.formantScale) - own);
-      const now = (formant[i] as number) + 0.25 * (goal - (formant[i] as number));
-      formant[i] = now;
-      const width = 60 + 0.035 * now; // bandwidth in Hz
-      const radius = exp((-Math.PI * width) / SAMPLE_RATE);
-      const bi = 2 * radius * cosTurns(now / SAMPLE_RATE);
-      const ci = -radius * radius;
-      b[i] = bi;
-      c[i] = ci;
-      gainIn[i] = 1 - bi - ci;
+      tract.glide(i, own + pull * ((kind.formants[i] as number) * (0.5 + 0.5 * speaker.formantScale) - own));
     }
 
-    const swing = kind.swing * share * sin(TWO_PI * 5.5 * seconds);
-    const melody =
-      (tune[2] as number) * sin(TWO_PI * ((tune[0] as number) * seconds + (tune[1] as number))) +
-      (tune[5] as number) * sin(TWO_PI * ((tune[3] as number) * seconds + (tune[4] as number))) -
-      (tune[6] as number) * (seconds / (count / SAMPLE_RATE));
-    const hertz = speaker.pitch * exp(melody * (1 - 0.5 * share) + kind.pitch * show + swing + 0.008 * bulk.normal());
-    const step = hertz / SAMPLE_RATE;
-    period = Math.max(step, 1e-4);
-
-    const loud = speaker.gain * exp(kind.loudness * show) * level;
-    const tilt = Math.min(0.97, Math.max(0.06, speaker.tilt + kind.tilt * show));
-    const breath = speaker.breath + kind.breath * show;
-    const burst = syllable && seconds >= syllable.start && seconds < syllable.start + 0.045 ? syllable.consonant * 0.034 * speaker.gain : 0;
-    const voicedGoal = loud * (1 + share * (kind.pulse - 1)) * (burst > 0 ? 0.4 : 1);
-    const airyGoal = loud * breath;
-    const background = noise * 0.00045;
-
-    for (let n = block; n < block + CONTROL; n++) {
-      voiced += 0.02 * (voicedGoal - voiced);
-      airy += 0.02 * (airyGoal - airy);
-      phase += period;
+    // Source: pulses, tilted, and breath that is stronger while the glottis is open.
+    for (let n = 0; n < CONTROL; n++) {
+      voiced += 0.02 * (control.voiced - voiced);
+      breath += 0.02 * (control.breath - breath);
+      phase += control.pitch;
       if (phase >= 1) phase -= 1;
-      // Rosenberg's pulse, differentiated: opening for 42 % of a period, closing within 16 %.
-      let pulse = 0;
-      if (phase < 0.42) {
-        const x = phase / 0.42;
-        pulse = (6 * (x - x * x)) / 0.42;
-      } else if (phase < 0.58) {
-        pulse = (-2 * (phase - 0.42)) / (0.16 * 0.16);
-      }
-      tilted += tilt * (pulse - tilted);
-      const white = bulk.normal();
-      const aspiration = airy * (phase < 0.58 ? 1 : 0.5) * white;
-      let x = 0.028 * voiced * tilted + 0.18 * aspiration;
-      for (let i = 0; i < 4; i++) {
-        const y = (gainIn[i] as number) * x + (b[i] as number) * (y1[i] as number) + (c[i] as number) * (y2[i] as number);
-        y2[i] = y1[i] as number;
-        y1[i] = y;
-        x = y;
-      }
-      // Consonants: high-passed noise past the tract.
-      hiss += 0.5 * (white - hiss);
-      x += burst * 0.5 * (white - hiss);
-      coloured = x + speaker.colour * coloured;
-      // Background: white and low-passed noise, half each.
+      tilted += control.tilt * (glottalPulse(phase) - tilted);
+      const noisy = bulk.normal();
+      white[n] = noisy;
+      sound[n] = 0.028 * voiced * tilted + 0.18 * breath * (phase < 0.58 ? 1 : 0.5) * noisy;
+    }
+    tract.filter(sound);
+
+    // Consonants (high-passed noise, past the tract), the microphone's colour, the room's noise, a soft limit.
+    for (let n = 0; n < CONTROL; n++) {
+      const noisy = white[n] as number;
+      hiss += 0.5 * (noisy - hiss);
+      coloured = (sound[n] as number) + 0.017 * control.consonant * (noisy - hiss) + speaker.colour * coloured;
       const room = bulk.normal();
       rumble += 0.06 * (room - rumble);
-      const sample = (1 - Math.abs(speaker.colour)) * coloured + background * (room + 4 * rumble);
-      // A soft limit at full scale; √ is exact on every machine.
-      const limited = sample / Math.sqrt(1 + sample * sample);
-      out[n] = Math.floor(limited * 32000 + 0.5);
+      const sample = (1 - Math.abs(speaker.colour)) * coloured + ROOM * noise * (room + 4 * rumble);
+      const limited = sample / Math.sqrt(1 + sample * sample); // √ is exact on every machine
+      out[block + n] = Math.floor(limited * 32000 + 0.5);
     }
   }
   return out;
