@@ -101,6 +101,19 @@ double flops_backward(const OpShape& s) {
   return double(n.B * n.T) * per_frame;
 }
 
+// W as the columns of W x (forward) and of Wᵀ p̄ (backward, for dx).
+size_t pack_bytes(const OpShape& s, int input) {
+  const AfgSize n = afg_size(s.in);
+  return input == kAfgW ? size_t(gemm::packed_floats(n.A, n.D)) * sizeof(float) : 0;
+}
+size_t backward_pack_bytes(const OpShape& s, int input) {
+  const AfgSize n = afg_size(s.in);
+  const bool dx = !s.out || s.out[kAfgDx].given();
+  return input == kAfgW && dx ? size_t(gemm::packed_floats(n.D, n.A)) * sizeof(float) : 0;
+}
+const char* pack_key(const OpShape&, int) { return gemm::kKeyNk; }
+const char* backward_pack_key(const OpShape&, int) { return gemm::kKeyKn; }
+
 }  // namespace
 
 size_t afg_workspace(const OpShape& s, int workers) {
@@ -130,9 +143,9 @@ const OpDef kAfg = {
     .workspace = afg_workspace,
     .reference = afg_reference,
     .cpu = AFFUSE_KERNEL_TABLE(afg_forward),
-    .pack_bytes = nullptr,
-    .pack_key = nullptr,
-    .pack = {},
+    .pack_bytes = pack_bytes,
+    .pack_key = pack_key,
+    .pack = AFFUSE_KERNEL_TABLE(afg_pack),
 };
 
 const OpDef kAfgBackward = {
@@ -150,9 +163,9 @@ const OpDef kAfgBackward = {
     .workspace = afg_backward_workspace,
     .reference = afg_backward_reference,
     .cpu = AFFUSE_KERNEL_TABLE(afg_backward),
-    .pack_bytes = nullptr,
-    .pack_key = nullptr,
-    .pack = {},
+    .pack_bytes = backward_pack_bytes,
+    .pack_key = backward_pack_key,
+    .pack = AFFUSE_KERNEL_TABLE(afg_backward_pack),
 };
 
 }  // namespace affuse

@@ -62,5 +62,7 @@ void afg_backward_reference(const OpCall&);
 
 AFFUSE_DECLARE_KERNEL(afg_forward)
 AFFUSE_DECLARE_KERNEL(afg_backward)
+AFFUSE_DECLARE_PACK(afg_pack)
+AFFUSE_DECLARE_PACK(afg_backward_pack)
 
 }  // namespace affuse

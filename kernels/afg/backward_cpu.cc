@@ -157,6 +157,11 @@ void add_samples(const float* part, int64_t B, int64_t A, float* out) {
 
 }  // namespace
 
+void afg_backward_pack(const OpShape& shape, int, const void* W, void* packed, const Workers& workers) {
+  const AfgSize n = afg_size(shape.in);
+  gemm::pack_columns(static_cast<const float*>(W), n.D, n.D, n.A, gemm::Layout::kn, static_cast<float*>(packed), workers);
+}
+
 void afg_backward(const OpCall& call) {
   const Workers& workers = *call.workers;
   const Tensor *in = call.in, *out = call.out;

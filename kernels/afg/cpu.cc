@@ -130,6 +130,11 @@ struct Forward : gemm::Epilogue {
 
 }  // namespace
 
+void afg_pack(const OpShape& shape, int, const void* W, void* packed, const Workers& workers) {
+  const AfgSize n = afg_size(shape.in);
+  gemm::pack_columns(static_cast<const float*>(W), n.D, n.A, n.D, gemm::Layout::nk, static_cast<float*>(packed), workers);
+}
+
 void afg_forward(const OpCall& call) {
   const Workers& workers = *call.workers;
   const void* packed = call.packed ? call.packed[kAfgW] : nullptr;

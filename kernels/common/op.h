@@ -170,6 +170,11 @@ struct OpDef {
   namespace baseline { void fn(const OpCall&); } \
   namespace avx2 { void fn(const OpCall&); }     \
   namespace avx512 { void fn(const OpCall&); }
+// AFFUSE_DECLARE_PACK(linear_pack) does the same for a function of OpDef::pack.
+#define AFFUSE_DECLARE_PACK(fn)                                                         \
+  namespace baseline { void fn(const OpShape&, int, const void*, void*, const Workers&); } \
+  namespace avx2 { void fn(const OpShape&, int, const void*, void*, const Workers&); }     \
+  namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }
 #if defined(__x86_64__)
 #define AFFUSE_KERNEL_TABLE(fn) {&baseline::fn, &avx2::fn, &avx512::fn}
 #else

@@ -39,13 +39,8 @@ void fbp_reference(const OpCall&);
 void fbp_backward_reference(const OpCall&);
 AFFUSE_DECLARE_KERNEL(fbp_forward)
 AFFUSE_DECLARE_KERNEL(fbp_backward)
-#define AFFUSE_DECLARE_PACK(fn)                                                         \
-  namespace baseline { void fn(const OpShape&, int, const void*, void*, const Workers&); } \
-  namespace avx2 { void fn(const OpShape&, int, const void*, void*, const Workers&); }     \
-  namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }
 AFFUSE_DECLARE_PACK(fbp_pack)
 AFFUSE_DECLARE_PACK(fbp_backward_pack)
-#undef AFFUSE_DECLARE_PACK
 
 struct FbpNormalize {  // values of the attributes
   enum : int { none, l2, power, power_l2 };

@@ -31,10 +31,6 @@ void linear_backward_reference(const OpCall&);
 AFFUSE_DECLARE_KERNEL(linear_forward)
 AFFUSE_DECLARE_KERNEL(linear_backward)
 // Packs W for the forward (x W^T) and for dx = g W.
-#define AFFUSE_DECLARE_PACK(fn)                                                         \
-  namespace baseline { void fn(const OpShape&, int, const void*, void*, const Workers&); } \
-  namespace avx2 { void fn(const OpShape&, int, const void*, void*, const Workers&); }     \
-  namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }
 AFFUSE_DECLARE_PACK(linear_pack)
 AFFUSE_DECLARE_PACK(linear_backward_pack)
 
