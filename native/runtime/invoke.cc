@@ -75,6 +75,7 @@ void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* 
   Tensor outputs[kMaxOutputs];
   TensorDesc in_desc[kMaxInputs], out_desc[kMaxOutputs];
   size_t spare = 0;
+  bool anything = false;
   for (int i = 0; i < op.input_count; ++i) in_desc[i] = in[i];
   for (int i = 0; i < op.output_count; ++i) {
     outputs[i] = out[i];
@@ -83,6 +84,7 @@ void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* 
       spare += round_up(made[i].bytes());
     }
     out_desc[i] = outputs[i];
+    anything |= outputs[i].given();
   }
 
   const Crew crew(threads);
@@ -96,6 +98,7 @@ void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* 
     op.validate(call, status);
     if (!status.ok()) return;
   }
+  if (!anything) return;  // a backward of which nobody wants a gradient: kernels may rely on having one output
 
   const OpShape shape{in_desc, out_desc, attr};
   const size_t workspace = !reference && op.workspace ? round_up(op.workspace(shape, threads)) : 0;
