@@ -40,12 +40,19 @@ export const register: Register = (program) => {
     .option("--on <split>", "split to predict, e.g. test1")
     .option("--data <dir>", "where the data lies (default: as in the first run)")
     .addOption(
-      new Option("--method <m>", "mean of the posteriors; weights fitted on validation; weights by each clip's entropy; mean of the logits")
+      new Option(
+        "--method <m>",
+        "mean of the posteriors; weights fitted on validation; weights by each clip's entropy; mean of the logits",
+      )
         .choices(["mean", "fitted", "entropy", "logits"])
         .default("mean"),
     )
     .option("--temperature <x>", "of the entropy weighting", positive, 1)
-    .option("--structure <name>", "only these structures; several with commas", (text: string, before: string[] = []) => [...before, ...text.split(",")])
+    .option(
+      "--structure <name>",
+      "only these structures; several with commas",
+      (text: string, before: string[] = []) => [...before, ...text.split(",")],
+    )
     .option("--out <base>", "write the predictions as BASE.json and BASE.csv")
     .option("--submission <file>", "write a submission CSV: name,discrete,valence")
     .option("--threads <n>", "threads of the kernels", whole)
@@ -78,20 +85,44 @@ Examples:
       const name = result.systems.ensemble ? "ensemble" : (Object.keys(result.systems)[0] as string);
       const predictions = result.systems[name]?.predictions ?? [];
       if (flags.out !== undefined) {
-        writePredictions(flags.out, result.classes, predictions.map((p) => ({ ...p, part: result.on })));
+        writePredictions(
+          flags.out,
+          result.classes,
+          predictions.map((p) => ({ ...p, part: result.on })),
+        );
         note(`Predictions: ${flags.out}.json and .csv`);
       }
       if (flags.submission !== undefined) {
-        writeSubmission(flags.submission, predictions.map((p) => ({ name: p.name, emotion: result.classes[argmax(p.posteriors)] as string, valence: p.valence })));
+        writeSubmission(
+          flags.submission,
+          predictions.map((p) => ({
+            name: p.name,
+            emotion: result.classes[argmax(p.posteriors)] as string,
+            valence: p.valence,
+          })),
+        );
         note(`Submission: ${flags.submission}`);
       }
-      const systems = Object.fromEntries(Object.entries(result.systems).map(([system, { evaluation }]) => [system, evaluation]));
-      if (flags.json) printJson({ on: result.on, clips: result.clips, method: flags.method, classes: result.classes, weights: result.weights, systems });
+      const systems = Object.fromEntries(
+        Object.entries(result.systems).map(([system, { evaluation }]) => [system, evaluation]),
+      );
+      if (flags.json)
+        printJson({
+          on: result.on,
+          clips: result.clips,
+          method: flags.method,
+          classes: result.classes,
+          weights: result.weights,
+          systems,
+        });
       else {
         print(`${result.clips} clips of ${result.on}, method ${flags.method}`);
-        print(systemTable(Object.entries(systems).map(([system, evaluation]) => ({ name: system, evaluation }))));
+        print(
+          systemTable(Object.entries(systems).map(([system, evaluation]) => ({ name: system, evaluation }))),
+        );
         if (flags.method === "fitted" && result.weights) {
-          for (const { structure, fold, weight } of result.weights) print(`weight of ${structure} fold ${fold}: ${weight.toFixed(4)}`);
+          for (const { structure, fold, weight } of result.weights)
+            print(`weight of ${structure} fold ${fold}: ${weight.toFixed(4)}`);
         }
       }
     });

@@ -35,10 +35,16 @@ export const register: Register = (program) => {
     .argument("<run>", "run folder")
     .option("--on <split>", "split to predict and score, e.g. test1")
     .option("--data <dir>", "where the data lies (default: as in the run)")
-    .option("--structure <name>", "only these structures; several with commas", (text: string, before: string[] = []) => [...before, ...text.split(",")])
+    .option(
+      "--structure <name>",
+      "only these structures; several with commas",
+      (text: string, before: string[] = []) => [...before, ...text.split(",")],
+    )
     .option("--against <run>", "paired test against another run on the same clips")
     .addOption(
-      new Option("--metric <m>", "score of the paired test").choices(["wa", "ua", "f1Weighted", "f1Macro", "mse", "ccc", "merMetric"]).default("f1Weighted"),
+      new Option("--metric <m>", "score of the paired test")
+        .choices(["wa", "ua", "f1Weighted", "f1Macro", "mse", "ccc", "merMetric"])
+        .default("f1Weighted"),
     )
     .option("--resamples <n>", "bootstrap resamples", whole, 1000)
     .option("--seed <n>", "seed of the bootstrap", whole, 0)
@@ -74,21 +80,43 @@ Examples:
       for (const text of result.notes) note(text);
       const best = result.systems.ensemble ? "ensemble" : (Object.keys(result.systems)[0] as string);
       const main = result.systems[best];
-      const systems = Object.fromEntries(Object.entries(result.systems).map(([name, { evaluation }]) => [name, evaluation]));
-      const value: Record<string, unknown> = { run, on: result.on, clips: result.clips, classes: result.classes, systems };
+      const systems = Object.fromEntries(
+        Object.entries(result.systems).map(([name, { evaluation }]) => [name, evaluation]),
+      );
+      const value: Record<string, unknown> = {
+        run,
+        on: result.on,
+        clips: result.clips,
+        classes: result.classes,
+        systems,
+      };
       if (flags.against !== undefined) {
         const other = await evaluateRuns([flags.against], options);
         const theirs = other.systems.ensemble ?? other.systems[Object.keys(other.systems)[0] as string];
         if (other.classes.join("\n") !== result.classes.join("\n")) {
           const { AffuseError } = await import("../errors.ts");
-          throw new AffuseError("ERR_AFFUSE_CLASSES", `${flags.against} has the classes ${other.classes.join(", ")}, expected ${result.classes.join(", ")} in this order.`);
+          throw new AffuseError(
+            "ERR_AFFUSE_CLASSES",
+            `${flags.against} has the classes ${other.classes.join(", ")}, expected ${result.classes.join(", ")} in this order.`,
+          );
         }
-        const test = compareSystems(main?.predictions ?? [], theirs?.predictions ?? [], result.truth, result.classes, flags.metric, { seed: flags.seed, resamples: flags.resamples });
+        const test = compareSystems(
+          main?.predictions ?? [],
+          theirs?.predictions ?? [],
+          result.truth,
+          result.classes,
+          flags.metric,
+          { seed: flags.seed, resamples: flags.resamples },
+        );
         value.pairedTest = { against: flags.against, system: best, metric: flags.metric, ...test };
       }
       const stem = flags.on ?? "heldout";
       writeJson(path.join(run, `eval-${stem}.json`), value, "the scores");
-      writePredictions(path.join(run, `predictions-${stem}`), result.classes, (main?.predictions ?? []).map((p) => ({ ...p, part: result.on })));
+      writePredictions(
+        path.join(run, `predictions-${stem}`),
+        result.classes,
+        (main?.predictions ?? []).map((p) => ({ ...p, part: result.on })),
+      );
       let report: string | null = null;
       if (flags.report !== false && main?.evaluation) {
         report = flags.report ?? path.join(run, `report-${stem}.html`);
@@ -102,9 +130,13 @@ Examples:
       print(systemTable(Object.entries(systems).map(([name, evaluation]) => ({ name, evaluation }))));
       if (main?.evaluation) print(`\n${best}, by class\n${classTable(main.evaluation)}`);
       else note("None of these clips has an emotion label: nothing was scored.");
-      const test = value.pairedTest as { difference: number; p: number; interval: { low: number; high: number } } | undefined;
+      const test = value.pairedTest as
+        | { difference: number; p: number; interval: { low: number; high: number } }
+        | undefined;
       if (test) {
-        print(`\n${flags.metric} against ${flags.against}: ${test.difference >= 0 ? "+" : ""}${test.difference.toFixed(4)} [${test.interval.low.toFixed(4)}, ${test.interval.high.toFixed(4)}], p = ${test.p.toFixed(4)}`);
+        print(
+          `\n${flags.metric} against ${flags.against}: ${test.difference >= 0 ? "+" : ""}${test.difference.toFixed(4)} [${test.interval.low.toFixed(4)}, ${test.interval.high.toFixed(4)}], p = ${test.p.toFixed(4)}`,
+        );
       }
       if (report) print(`\nReport: ${report}`);
     });

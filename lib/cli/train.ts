@@ -35,7 +35,10 @@ function real(text: string): number {
   return value;
 }
 
-const list = (text: string, before: string[] = []) => [...before, ...text.split(",").filter((item) => item !== "")];
+const list = (text: string, before: string[] = []) => [
+  ...before,
+  ...text.split(",").filter((item) => item !== ""),
+];
 
 function pair(text: string): [string, string] {
   const at = text.indexOf("=");
@@ -52,8 +55,15 @@ export const register: Register = (program) => {
         "choose the epoch; its test clips are only reported. Saves a checkpoint after every epoch; Ctrl-C saves and stops, and\n" +
         "--resume continues (also after kill -9) to the same bits.",
     )
-    .argument("<config>", "configuration (.yaml), a folder with features and labels, or a run folder with --resume")
-    .option("--structure <name>", "concat, weighted, hierarchical, gfbp, audio or visual; several with commas", list)
+    .argument(
+      "<config>",
+      "configuration (.yaml), a folder with features and labels, or a run folder with --resume",
+    )
+    .option(
+      "--structure <name>",
+      "concat, weighted, hierarchical, gfbp, audio or visual; several with commas",
+      list,
+    )
     .option("--epochs <n>", "most epochs (100)", whole)
     .option("--folds <n>", "folds (5); 1 trains one model and holds nothing out", whole)
     .option("--by <column>", "label column that folds must not tear apart: session, speaker, …")
@@ -62,11 +72,19 @@ export const register: Register = (program) => {
     .option("--seed <n>", "seed of folds, weights, order and dropout (0)", whole)
     .option("--split <name>", "split to train on (train)")
     .option("--stream <name>", "use only these streams; several with commas", list)
-    .option("--modality <stream=kind>", "a stream's modality where its manifest does not tell", (text, before: Record<string, string> = {}) => {
-      const [name, kind] = pair(text);
-      return { ...before, [name]: kind };
-    })
-    .option("--set <key=value>", "any key of the configuration, e.g. model.modalityDropout=0.2", (text, before: [string, string][] = []) => [...before, pair(text)])
+    .option(
+      "--modality <stream=kind>",
+      "a stream's modality where its manifest does not tell",
+      (text, before: Record<string, string> = {}) => {
+        const [name, kind] = pair(text);
+        return { ...before, [name]: kind };
+      },
+    )
+    .option(
+      "--set <key=value>",
+      "any key of the configuration, e.g. model.modalityDropout=0.2",
+      (text, before: [string, string][] = []) => [...before, pair(text)],
+    )
     .option("--out <run>", "run folder (runs/<name of the data>)")
     .option("--resume", "continue the run in --out")
     .option("--threads <n>", "threads of the kernels", whole)
@@ -84,10 +102,13 @@ Examples:
     .action(async (source: string, flags: Flags) => {
       const { loadTrainConfig } = await import("../train/cli-config.ts");
       const { trainRun } = await import("../train/run.ts");
-      const isRun = existsSync(path.join(source, "config.yaml")) && existsSync(path.join(source, "folds.json"));
+      const isRun =
+        existsSync(path.join(source, "config.yaml")) && existsSync(path.join(source, "folds.json"));
       const file = isRun ? path.join(source, "config.yaml") : source;
       const config = loadTrainConfig(file, isFolder(file), flags);
-      const out = flags.out ?? (isRun ? source : path.join("runs", path.basename(path.resolve(source)).replace(/\.ya?ml$/i, "")));
+      const out =
+        flags.out ??
+        (isRun ? source : path.join("runs", path.basename(path.resolve(source)).replace(/\.ya?ml$/i, "")));
       const controller = new AbortController();
       const interrupt = () => {
         if (controller.signal.aborted) process.exit(130); // the second Ctrl-C does not wait; the last checkpoint stands
@@ -112,7 +133,10 @@ Examples:
           return;
         }
         const { systemTable } = await import("../ensemble/table.ts");
-        const evaluations = Object.entries(results.systems).map(([name, system]) => ({ name, evaluation: system.heldOut ?? system.validation }));
+        const evaluations = Object.entries(results.systems).map(([name, system]) => ({
+          name,
+          evaluation: system.heldOut ?? system.validation,
+        }));
         print(systemTable(evaluations));
         print(
           config.train.folds > 1 || config.train.foldsBy !== "clip"

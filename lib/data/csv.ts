@@ -28,13 +28,20 @@ export function parseCsv(text: string, name: string, required: readonly string[]
     }) as unknown as typeof records;
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} is not valid CSV: ${error.message}.`, "", { cause: error });
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} is not valid CSV: ${error.message}.`, "", {
+      cause: error,
+    });
   }
   const head = records.shift();
-  if (!head) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} is empty, expected a header row ${required.join(",")}.`);
+  if (!head)
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${name} is empty, expected a header row ${required.join(",")}.`,
+    );
   const columns = head.record.map((column) => column.toLowerCase());
   const twice = columns.find((column, i) => columns.indexOf(column) !== i);
-  if (twice !== undefined) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: the column ${JSON.stringify(twice)} occurs twice.`);
+  if (twice !== undefined)
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: the column ${JSON.stringify(twice)} occurs twice.`);
   const missing = required.filter((column) => !columns.includes(column));
   if (missing.length > 0) {
     throw new AffuseError(
@@ -45,7 +52,10 @@ export function parseCsv(text: string, name: string, required: readonly string[]
   }
   const rows = records.map(({ record, info }) => {
     if (record.length !== columns.length) {
-      throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}, line ${info.lines}: expected ${columns.length} fields, got ${record.length}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_FORMAT",
+        `${name}, line ${info.lines}: expected ${columns.length} fields, got ${record.length}.`,
+      );
     }
     const values: Record<string, string> = Object.create(null);
     columns.forEach((column, i) => {
@@ -73,6 +83,11 @@ export function formatCsv(columns: readonly string[], rows: Iterable<readonly (s
 }
 
 /** Writes a CSV file atomically. */
-export function writeCsv(file: string, columns: readonly string[], rows: Iterable<readonly (string | number)[]>, what = "the table"): void {
+export function writeCsv(
+  file: string,
+  columns: readonly string[],
+  rows: Iterable<readonly (string | number)[]>,
+  what = "the table",
+): void {
   writeFileAtomic(file, formatCsv(columns, rows), what);
 }

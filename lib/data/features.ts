@@ -41,9 +41,15 @@ export interface FeatureSource {
 
 /** Modality by the usual extractors' names; first match wins. */
 const MODALITY_BY_NAME: readonly (readonly [RegExp, string])[] = [
-  [/hubert|wav2vec|wavlm|w2v|whisper|opensmile|egemaps|is09|is10|compare|vggish|log-?mel|mfcc|spectro|audio|speech|acoustic|voice/, "audio"],
+  [
+    /hubert|wav2vec|wavlm|w2v|whisper|opensmile|egemaps|is09|is10|compare|vggish|log-?mel|mfcc|spectro|audio|speech|acoustic|voice/,
+    "audio",
+  ],
   [/bert|llama|baichuan|gpt|glm|t5|text|lexical|word|sentence/, "text"],
-  [/clip|vit|resnet|manet|senet|ir-?50|arcface|emonet|dino|mae|affectnet|openface|face|visual|video|image|i3d|c3d|gabor|pixel/, "visual"],
+  [
+    /clip|vit|resnet|manet|senet|ir-?50|arcface|emonet|dino|mae|affectnet|openface|face|visual|video|image|i3d|c3d|gabor|pixel/,
+    "visual",
+  ],
 ];
 
 /** Guesses a stream's modality from its name, or null. */
@@ -56,7 +62,12 @@ function listFolder(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1));
   } catch (error) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `Could not list ${folder}: ${(error as Error).message}.`, "Check the path of the features.", { cause: error });
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `Could not list ${folder}: ${(error as Error).message}.`,
+      "Check the path of the features.",
+      { cause: error },
+    );
   }
 }
 
@@ -65,7 +76,8 @@ export function readManifest(folder: string): Record<string, unknown> | null {
   for (const file of [path.join(folder, "manifest.json"), `${folder}.json`]) {
     if (!existsSync(file)) continue;
     const value = readJson(file);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+    if (typeof value === "object" && value !== null && !Array.isArray(value))
+      return value as Record<string, unknown>;
     throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected a JSON object.`);
   }
   return null;
@@ -88,7 +100,11 @@ export function streamFolders(folder: string): Map<string, string> {
     }
   }
   if (found.size === 0) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${folder}: expected feature folders called <extractor>-FRA or <extractor>-UTT, found none.`, "Run `affuse extract` first.");
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${folder}: expected feature folders called <extractor>-FRA or <extractor>-UTT, found none.`,
+      "Run `affuse extract` first.",
+    );
   }
   return new Map([...found].map(([name, { folder: at }]) => [name, at]));
 }
@@ -107,17 +123,29 @@ export function findStreams(
   const found = streamFolders(folder);
   return (only ?? [...found.keys()]).map((name) => {
     const at = found.get(name);
-    if (at === undefined) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${folder}: no stream ${name}; there are ${[...found.keys()].join(", ")}.`);
+    if (at === undefined)
+      throw new AffuseError(
+        "ERR_AFFUSE_NOT_FOUND",
+        `${folder}: no stream ${name}; there are ${[...found.keys()].join(", ")}.`,
+      );
     return { name, folder: at, modality: streamModality(name, at, modalities) };
   });
 }
 
 /** Modality from the user's word, the manifest, or the name, in this order. @throws ERR_AFFUSE_CONFIG */
-export function streamModality(name: string, folder: string, modalities: Readonly<Record<string, string>> = {}): string {
+export function streamModality(
+  name: string,
+  folder: string,
+  modalities: Readonly<Record<string, string>> = {},
+): string {
   const stated = modalities[name] ?? readManifest(folder)?.modality;
   const modality = typeof stated === "string" ? stated : modalityOf(name);
   if (modality === null) {
-    throw new AffuseError("ERR_AFFUSE_CONFIG", `expected to know the modality of the stream ${name}, but neither its manifest nor its name tells.`, `Say it: --modality ${name}=audio (or visual, text).`);
+    throw new AffuseError(
+      "ERR_AFFUSE_CONFIG",
+      `expected to know the modality of the stream ${name}, but neither its manifest nor its name tells.`,
+      `Say it: --modality ${name}=audio (or visual, text).`,
+    );
   }
   return modality;
 }
@@ -138,10 +166,16 @@ interface ClipFile {
 /** Shape rules: (D) is one frame, (T,D) a sequence, anything with a zero is no frame at all. */
 function frames(shape: readonly number[], file: string): { length: number; dim: number } {
   if (shape.length !== 1 && shape.length !== 2) {
-    throw new AffuseError("ERR_AFFUSE_RANK", `${file}: expected shape (D) or (T,D), got (${shape.join(", ")}).`, "Flatten each frame to one vector.");
+    throw new AffuseError(
+      "ERR_AFFUSE_RANK",
+      `${file}: expected shape (D) or (T,D), got (${shape.join(", ")}).`,
+      "Flatten each frame to one vector.",
+    );
   }
   if (shape.includes(0)) return { length: 0, dim: shape.at(-1) ?? 0 };
-  return shape.length === 1 ? { length: 1, dim: shape[0] as number } : { length: shape[0] as number, dim: shape[1] as number };
+  return shape.length === 1
+    ? { length: 1, dim: shape[0] as number }
+    : { length: shape[0] as number, dim: shape[1] as number };
 }
 
 export interface FolderOptions {
@@ -170,7 +204,8 @@ export class FeatureFolders implements FeatureSource {
     const clips = new Set<string>();
     this.#index = folders.map(({ folder }) => indexFolder(folder, wanted));
     this.streams = folders.map(({ name, modality, folder }, i) => {
-      if (folders.findIndex((other) => other.name === name) !== i) throw new AffuseError("ERR_AFFUSE_CONFIG", `the stream ${name} is named twice.`);
+      if (folders.findIndex((other) => other.name === name) !== i)
+        throw new AffuseError("ERR_AFFUSE_CONFIG", `the stream ${name} is named twice.`);
       const index = this.#index[i] as Map<string, ClipFile>;
       const dim = scan(index, name, folder);
       for (const [clip, { length }] of index) if (length > 0) clips.add(clip);
@@ -211,16 +246,28 @@ function indexFolder(folder: string, wanted: Set<string> | null): Map<string, Cl
   const index = new Map<string, ClipFile>();
   const add = (clip: string, file: ClipFile, what: string) => {
     if (wanted && !wanted.has(clip)) return;
-    if (index.has(clip)) throw new AffuseError("ERR_AFFUSE_FORMAT", `${what}: the clip ${clip} has both a file and a folder of frames.`, "Remove one of them.");
+    if (index.has(clip))
+      throw new AffuseError(
+        "ERR_AFFUSE_FORMAT",
+        `${what}: the clip ${clip} has both a file and a folder of frames.`,
+        "Remove one of them.",
+      );
     index.set(clip, file);
   };
   for (const entry of listFolder(folder)) {
     const full = path.join(folder, entry.name);
     if (entry.name.startsWith(".")) continue;
-    if (entry.name.endsWith(".npy")) add(entry.name.slice(0, -4), { files: [full], perFrame: false, length: 0 }, full);
+    if (entry.name.endsWith(".npy"))
+      add(entry.name.slice(0, -4), { files: [full], perFrame: false, length: 0 }, full);
     else if (entry.isDirectory() && (!wanted || wanted.has(entry.name))) {
-      const names = listFolder(full).map((frame) => frame.name).filter((name) => name.endsWith(".npy") && !name.startsWith("."));
-      add(entry.name, { files: names.sort(byFrame).map((name) => path.join(full, name)), perFrame: true, length: 0 }, full);
+      const names = listFolder(full)
+        .map((frame) => frame.name)
+        .filter((name) => name.endsWith(".npy") && !name.startsWith("."));
+      add(
+        entry.name,
+        { files: names.sort(byFrame).map((name) => path.join(full, name)), perFrame: true, length: 0 },
+        full,
+      );
     }
   }
   return index;
@@ -233,18 +280,28 @@ function scan(index: Map<string, ClipFile>, name: string, folder: string): numbe
   for (const entry of index.values()) {
     for (const file of entry.files) {
       const got = frames(readNpyHeader(file).shape, file);
-      if (entry.perFrame && got.length > 1) throw new AffuseError("ERR_AFFUSE_SHAPE", `${file}: expected one frame per file, got ${got.length}.`);
+      if (entry.perFrame && got.length > 1)
+        throw new AffuseError("ERR_AFFUSE_SHAPE", `${file}: expected one frame per file, got ${got.length}.`);
       entry.length += got.length;
       if (got.length === 0) continue;
       if (dim === 0) {
         dim = got.dim;
         first = file;
       } else if (got.dim !== dim) {
-        throw new AffuseError("ERR_AFFUSE_DIMENSION", `stream ${name}: ${file} has dimension ${got.dim}, expected ${dim} as in ${first}.`, "Extract them with one extractor.");
+        throw new AffuseError(
+          "ERR_AFFUSE_DIMENSION",
+          `stream ${name}: ${file} has dimension ${got.dim}, expected ${dim} as in ${first}.`,
+          "Extract them with one extractor.",
+        );
       }
     }
   }
-  if (dim === 0) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `stream ${name}: ${folder} holds no features of the wanted clips.`, "Check that file stems equal the clip names.");
+  if (dim === 0)
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `stream ${name}: ${folder} holds no features of the wanted clips.`,
+      "Check that file stems equal the clip names.",
+    );
   return dim;
 }
 
@@ -256,10 +313,13 @@ async function readClip(entry: ClipFile, dim: number): Promise<Float32Array> {
     try {
       bytes = await readFile(file);
     } catch (error) {
-      throw new AffuseError("ERR_AFFUSE_READ", `Could not read ${file}: ${(error as Error).message}.`, "", { cause: error });
+      throw new AffuseError("ERR_AFFUSE_READ", `Could not read ${file}: ${(error as Error).message}.`, "", {
+        cause: error,
+      });
     }
     const { data } = toFloat32(parseNpy(bytes, file));
-    if (at + data.length > out.length) throw new AffuseError("ERR_AFFUSE_SHAPE", `${file} has changed since it was opened.`);
+    if (at + data.length > out.length)
+      throw new AffuseError("ERR_AFFUSE_SHAPE", `${file} has changed since it was opened.`);
     checkFinite(data, dim, file);
     out.set(data, at);
     at += data.length;
@@ -271,7 +331,11 @@ async function readClip(entry: ClipFile, dim: number): Promise<Float32Array> {
 function checkFinite(data: Float32Array, dim: number, file: string): void {
   for (let i = 0; i < data.length; i++) {
     if (!Number.isFinite(data[i])) {
-      throw new AffuseError("ERR_AFFUSE_NONFINITE", `${file}: expected finite features, got ${data[i]} in frame ${Math.floor(i / dim)}, dimension ${i % dim}.`, "Extract the clip again, or remove its file so that the stream counts as missing.");
+      throw new AffuseError(
+        "ERR_AFFUSE_NONFINITE",
+        `${file}: expected finite features, got ${data[i]} in frame ${Math.floor(i / dim)}, dimension ${i % dim}.`,
+        "Extract the clip again, or remove its file so that the stream counts as missing.",
+      );
     }
   }
 }
@@ -283,7 +347,10 @@ export class FeatureMemory implements FeatureSource {
   readonly #data: ReadonlyMap<string, Readonly<Record<string, Float32Array | null>>>;
 
   /** @param data clip → stream name → [T,D] row-major, or null / left out when missing. @throws ERR_AFFUSE_DIMENSION, ERR_AFFUSE_NONFINITE */
-  constructor(streams: readonly StreamInfo[], data: Iterable<readonly [string, Readonly<Record<string, Float32Array | null>>]>) {
+  constructor(
+    streams: readonly StreamInfo[],
+    data: Iterable<readonly [string, Readonly<Record<string, Float32Array | null>>]>,
+  ) {
     this.streams = streams;
     this.#data = new Map(data);
     this.clips = [...this.#data.keys()];
@@ -291,7 +358,11 @@ export class FeatureMemory implements FeatureSource {
       for (const { name, dim } of streams) {
         const value = values[name];
         if (!value) continue;
-        if (value.length % dim) throw new AffuseError("ERR_AFFUSE_DIMENSION", `clip ${clip}, stream ${name}: ${value.length} values do not fill frames of width ${dim}.`);
+        if (value.length % dim)
+          throw new AffuseError(
+            "ERR_AFFUSE_DIMENSION",
+            `clip ${clip}, stream ${name}: ${value.length} values do not fill frames of width ${dim}.`,
+          );
         checkFinite(value, dim, `clip ${clip}, stream ${name}`);
       }
     }

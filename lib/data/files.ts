@@ -1,6 +1,18 @@
 /** Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded errors. */
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import path from "node:path";
 import { AffuseError } from "../errors.ts";
 
@@ -21,9 +33,14 @@ const WHY: Record<string, [string, string]> = {
 function writeError(error: unknown, what: string, target: string): AffuseError {
   const code = (error as NodeJS.ErrnoException).code ?? "";
   const [why, hint] = WHY[code] ?? [(error as Error).message, ""];
-  return new AffuseError("ERR_AFFUSE_WRITE", `Could not write ${what} to ${target}: ${why}${code ? ` (${code})` : ""}.`, hint, {
-    cause: error,
-  });
+  return new AffuseError(
+    "ERR_AFFUSE_WRITE",
+    `Could not write ${what} to ${target}: ${why}${code ? ` (${code})` : ""}.`,
+    hint,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** Makes a folder and its parents. @throws ERR_AFFUSE_WRITE */
@@ -70,7 +87,8 @@ export function writeFileAtomic(
   try {
     file = openSync(temporary, "wx");
     for (const piece of pieces) {
-      for (let done = 0; done < piece.length; ) done += writeSync(file, piece, done, Math.min(piece.length - done, 1 << 28));
+      for (let done = 0; done < piece.length; )
+        done += writeSync(file, piece, done, Math.min(piece.length - done, 1 << 28));
     }
     if (durable) fsyncSync(file);
     closeSync(file);
@@ -127,9 +145,13 @@ export const MAX_FILE_BYTES = 2 ** 31 - 1;
 function readError(error: unknown, target: string): AffuseError {
   const code = (error as NodeJS.ErrnoException).code ?? "";
   if (code === "ENOENT" || code === "ENOTDIR") {
-    return new AffuseError("ERR_AFFUSE_NOT_FOUND", `${target} does not exist.`, "Check the path.", { cause: error });
+    return new AffuseError("ERR_AFFUSE_NOT_FOUND", `${target} does not exist.`, "Check the path.", {
+      cause: error,
+    });
   }
-  return new AffuseError("ERR_AFFUSE_READ", `Could not read ${target}: ${(error as Error).message}.`, "", { cause: error });
+  return new AffuseError("ERR_AFFUSE_READ", `Could not read ${target}: ${(error as Error).message}.`, "", {
+    cause: error,
+  });
 }
 
 /**
@@ -140,7 +162,10 @@ export function readBytes(target: string, maxBytes = MAX_FILE_BYTES): Uint8Array
   try {
     const size = statSync(target).size;
     if (size > maxBytes) {
-      throw new AffuseError("ERR_AFFUSE_TOO_LARGE", `${target} has ${size} bytes, expected at most ${maxBytes}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_TOO_LARGE",
+        `${target} has ${size} bytes, expected at most ${maxBytes}.`,
+      );
     }
     return readFileSync(target);
   } catch (error) {
@@ -155,7 +180,9 @@ export function readText(target: string, maxBytes = 256 * 1024 * 1024): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes); // also drops a byte order mark
   } catch (error) {
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${target} is not UTF-8 text.`, "Save it as UTF-8.", { cause: error });
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${target} is not UTF-8 text.`, "Save it as UTF-8.", {
+      cause: error,
+    });
   }
 }
 
@@ -165,6 +192,11 @@ export function readJson(target: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${target} is not valid JSON: ${(error as Error).message}.`, "", { cause: error });
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${target} is not valid JSON: ${(error as Error).message}.`,
+      "",
+      { cause: error },
+    );
   }
 }

@@ -44,7 +44,11 @@ export function makeFolds(clips: readonly ClipLabel[], options: FoldOptions): Fo
   const folds = by === "clip" ? byClip(sorted, count, seed, validation) : byGroup(sorted, by, seed);
   for (const [i, fold] of folds.entries()) {
     if (fold.train.length === 0 || fold.validation.length === 0) {
-      throw new AffuseError("ERR_AFFUSE_FOLDS", `fold ${i} has ${fold.train.length} training and ${fold.validation.length} validation clips.`, "Use fewer folds or more clips.");
+      throw new AffuseError(
+        "ERR_AFFUSE_FOLDS",
+        `fold ${i} has ${fold.train.length} training and ${fold.validation.length} validation clips.`,
+        "Use fewer folds or more clips.",
+      );
     }
   }
   return { by, seed, validation, folds };
@@ -84,19 +88,35 @@ function names(clips: Iterable<ClipLabel>): string[] {
 
 function byGroup(clips: readonly ClipLabel[], by: string, seed: number): Fold[] {
   const lost = clips.find((clip) => !clip.groups[by]);
-  if (lost) throw new AffuseError("ERR_AFFUSE_FOLDS", `expected a value in the column ${JSON.stringify(by)} for every clip, ${lost.name} has none.`, "Add the column to the label file.");
+  if (lost)
+    throw new AffuseError(
+      "ERR_AFFUSE_FOLDS",
+      `expected a value in the column ${JSON.stringify(by)} for every clip, ${lost.name} has none.`,
+      "Add the column to the label file.",
+    );
   const values = [...new Set(clips.map((clip) => clip.groups[by] as string))].sort();
-  const speakers = (value: string) => [...new Set(clips.filter((clip) => clip.groups[by] === value).map((clip) => clip.groups.speaker ?? ""))].sort();
+  const speakers = (value: string) =>
+    [
+      ...new Set(clips.filter((clip) => clip.groups[by] === value).map((clip) => clip.groups.speaker ?? "")),
+    ].sort();
   if (by === "session" && values.length > 1 && values.every((value) => speakers(value).length > 1)) {
     return values.flatMap((session) =>
       speakers(session).map((validating) => ({
         train: names(clips.filter((clip) => clip.groups.session !== session)),
-        validation: names(clips.filter((clip) => clip.groups.session === session && clip.groups.speaker === validating)),
-        test: names(clips.filter((clip) => clip.groups.session === session && clip.groups.speaker !== validating)),
+        validation: names(
+          clips.filter((clip) => clip.groups.session === session && clip.groups.speaker === validating),
+        ),
+        test: names(
+          clips.filter((clip) => clip.groups.session === session && clip.groups.speaker !== validating),
+        ),
       })),
     );
   }
-  if (values.length < 3) throw new AffuseError("ERR_AFFUSE_FOLDS", `expected at least 3 values of ${by} (one tests, one validates, the rest train), got ${values.length}.`);
+  if (values.length < 3)
+    throw new AffuseError(
+      "ERR_AFFUSE_FOLDS",
+      `expected at least 3 values of ${by} (one tests, one validates, the rest train), got ${values.length}.`,
+    );
   const order = new Random(seed, "folds").shuffle(values);
   return order.map((test, k) => {
     const validating = order[(k + 1) % order.length];
@@ -112,16 +132,29 @@ const foldsSchema = z.strictObject({
   by: z.string(),
   seed: z.int(),
   validation: z.number(),
-  folds: z.array(z.strictObject({ train: z.array(z.string()), validation: z.array(z.string()), test: z.array(z.string()) })).min(1),
+  folds: z
+    .array(
+      z.strictObject({
+        train: z.array(z.string()),
+        validation: z.array(z.string()),
+        test: z.array(z.string()),
+      }),
+    )
+    .min(1),
 });
 
 /** Reads folds.json and checks that no clip is in two parts of a fold. @throws ERR_AFFUSE_FORMAT */
 export function readFolds(file: string): Folds {
   const parsed = foldsSchema.safeParse(readJson(file));
-  if (!parsed.success) throw new AffuseError("ERR_AFFUSE_FORMAT", `${file} is not a folds file: ${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}.`);
+  if (!parsed.success)
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${file} is not a folds file: ${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}.`,
+    );
   for (const [k, fold] of parsed.data.folds.entries()) {
     const all = [...fold.train, ...fold.validation, ...fold.test];
-    if (new Set(all).size !== all.length) throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: fold ${k} holds a clip twice.`);
+    if (new Set(all).size !== all.length)
+      throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: fold ${k} holds a clip twice.`);
   }
   return parsed.data;
 }

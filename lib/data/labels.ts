@@ -50,7 +50,11 @@ function parseValence(text: string, where: string): number {
   if (text === "" || text.toLowerCase() === "nan") return Number.NaN;
   const value = Number(text);
   if (!Number.isFinite(value)) {
-    throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: expected a number as valence, got ${JSON.stringify(text)}.`, "Leave it empty or write -10 when it is unknown.");
+    throw new AffuseError(
+      "ERR_AFFUSE_LABEL",
+      `${where}: expected a number as valence, got ${JSON.stringify(text)}.`,
+      "Leave it empty or write -10 when it is unknown.",
+    );
   }
   return value === MISSING_VALENCE ? Number.NaN : value;
 }
@@ -60,12 +64,16 @@ const OWN_COLUMNS = new Set(["name", "discrete", "valence", "split"]);
 function readLabelCsv(file: string, split: string): RawLabel[] {
   const table = readCsv(file, ["name"]);
   if (!table.columns.includes("discrete") && !table.columns.includes("valence")) {
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected a column discrete or valence, got ${table.columns.join(",")}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${file}: expected a column discrete or valence, got ${table.columns.join(",")}.`,
+    );
   }
   return table.rows.map(({ line, values }) => {
     const where = `${file}, line ${line}`;
     const name = values.name ?? "";
-    if (name === "") throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: expected a clip name, got an empty field.`);
+    if (name === "")
+      throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: expected a clip name, got an empty field.`);
     const groups = Object.fromEntries(Object.entries(values).filter(([column]) => !OWN_COLUMNS.has(column)));
     return {
       name,
@@ -84,20 +92,38 @@ function readLabelNpz(file: string): RawLabel[] {
   for (const [member, corpus] of readPickledNpz(file)) {
     const split = member.replace(/_corpus$/, "");
     const where = `${file}:${member}`;
-    if (!(corpus instanceof Map)) throw new AffuseError("ERR_AFFUSE_FORMAT", `${where}: expected a dictionary of clips.`);
+    if (!(corpus instanceof Map))
+      throw new AffuseError("ERR_AFFUSE_FORMAT", `${where}: expected a dictionary of clips.`);
     for (const [name, entry] of corpus as Map<Pickled, Pickled>) {
       if (typeof name !== "string" || !(entry instanceof Map)) {
-        throw new AffuseError("ERR_AFFUSE_FORMAT", `${where}: expected clip names with dictionaries of labels.`);
+        throw new AffuseError(
+          "ERR_AFFUSE_FORMAT",
+          `${where}: expected clip names with dictionaries of labels.`,
+        );
       }
       const discrete = entry.get("emo") ?? "";
       const value = entry.get("val") ?? "";
       if (typeof discrete !== "string" || (typeof value !== "number" && value !== "")) {
-        throw new AffuseError("ERR_AFFUSE_LABEL", `${where}: clip ${name}: expected emo to be a name and val a number.`);
+        throw new AffuseError(
+          "ERR_AFFUSE_LABEL",
+          `${where}: clip ${name}: expected emo to be a name and val a number.`,
+        );
       }
-      out.push({ name, discrete, valence: parseValence(String(value), `${where}: clip ${name}`), split, groups: {}, where: `${where}: clip ${name}` });
+      out.push({
+        name,
+        discrete,
+        valence: parseValence(String(value), `${where}: clip ${name}`),
+        split,
+        groups: {},
+        where: `${where}: clip ${name}`,
+      });
     }
   }
-  if (out.length === 0) throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected members named <split>_corpus with labels, found none.`);
+  if (out.length === 0)
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${file}: expected members named <split>_corpus with labels, found none.`,
+    );
   return out;
 }
 
@@ -123,27 +149,46 @@ export function findLabelFiles(folder: string): { file: string; split: string }[
  */
 export function readLabels(source: string, options: LabelOptions = {}): LabelSet {
   const { split = "train" } = options;
-  if (!existsSync(source)) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${source} does not exist.`, "Check the path of the labels.");
+  if (!existsSync(source))
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${source} does not exist.`,
+      "Check the path of the labels.",
+    );
   const isFolder = statSync(source).isDirectory();
   const files = isFolder
     ? findLabelFiles(source)
     : [{ file: source, split: /^(.+?)[-_]labels?\.csv$/i.exec(path.basename(source))?.[1] ?? split }];
   if (files.length === 0) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${source}: expected <split>-label.csv or label-6way.npz, found neither.`, "Columns: name,discrete,valence.");
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${source}: expected <split>-label.csv or label-6way.npz, found neither.`,
+      "Columns: name,discrete,valence.",
+    );
   }
-  const raw = files.flatMap(({ file, split }) => (file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split)));
+  const raw = files.flatMap(({ file, split }) =>
+    file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split),
+  );
   return resolve(raw, options.classes ?? MER_CLASSES);
 }
 
 function resolve(raw: RawLabel[], wanted: readonly string[] | "auto"): LabelSet {
-  const classes = wanted === "auto" ? [...new Set(raw.map((label) => label.discrete).filter((name) => name !== ""))].sort() : [...wanted];
+  const classes =
+    wanted === "auto"
+      ? [...new Set(raw.map((label) => label.discrete).filter((name) => name !== ""))].sort()
+      : [...wanted];
   const index = new Map(classes.map((name, i) => [name.toLowerCase(), i]));
-  if (index.size !== classes.length) throw new AffuseError("ERR_AFFUSE_LABEL", `the class list ${classes.join(", ")} names a class twice.`);
+  if (index.size !== classes.length)
+    throw new AffuseError("ERR_AFFUSE_LABEL", `the class list ${classes.join(", ")} names a class twice.`);
   const seen = new Map<string, string>();
   const clips = raw.map((label): ClipLabel => {
     const first = seen.get(label.name);
     if (first !== undefined) {
-      throw new AffuseError("ERR_AFFUSE_LABEL", `${label.where}: the clip ${label.name} is labelled twice (first at ${first}).`, "Every clip name may occur once over all splits.");
+      throw new AffuseError(
+        "ERR_AFFUSE_LABEL",
+        `${label.where}: the clip ${label.name} is labelled twice (first at ${first}).`,
+        "Every clip name may occur once over all splits.",
+      );
     }
     seen.set(label.name, label.where);
     const emotion = label.discrete === "" ? -1 : (index.get(label.discrete.toLowerCase()) ?? -2);
@@ -164,6 +209,10 @@ export function writeSubmission(
   file: string,
   predictions: Iterable<{ name: string; emotion: string; valence: number }>,
 ): void {
-  const rows = [...predictions].map(({ name, emotion, valence }) => [name, emotion, Number.isFinite(valence) ? valence.toFixed(6) : ""]);
+  const rows = [...predictions].map(({ name, emotion, valence }) => [
+    name,
+    emotion,
+    Number.isFinite(valence) ? valence.toFixed(6) : "",
+  ]);
   writeCsv(file, ["name", "discrete", "valence"], rows, "the submission");
 }

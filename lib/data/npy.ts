@@ -10,7 +10,15 @@ import { AffuseError } from "../errors.ts";
 import { readBytes, writeFileAtomic } from "./files.ts";
 
 /** Typed arrays that `.npy` data is returned in; 64-bit integers come as Float64Array (exact up to 2^53). */
-export type NpyData = Float32Array | Float64Array | Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array;
+export type NpyData =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array;
 
 export interface NpyArray<Data extends NpyData = NpyData> {
   /** Row-major after reading, whatever the file's order was. */
@@ -31,11 +39,18 @@ const MAX_HEADER_BYTES = 64 * 1024;
 const MAX_RANK = 32;
 
 function bad(name: string, what: string): AffuseError {
-  return new AffuseError("ERR_AFFUSE_FORMAT", `${name}: ${what}.`, "The file is damaged or is not a .npy file.");
+  return new AffuseError(
+    "ERR_AFFUSE_FORMAT",
+    `${name}: ${what}.`,
+    "The file is damaged or is not a .npy file.",
+  );
 }
 
 /** Reads the header's Python dictionary literal; only the three keys that the format allows. */
-function parseDictionary(text: string, name: string): { descr: string; fortranOrder: boolean; shape: number[] } {
+function parseDictionary(
+  text: string,
+  name: string,
+): { descr: string; fortranOrder: boolean; shape: number[] } {
   let rest = text.trim();
   if (!rest.startsWith("{") || !rest.endsWith("}")) throw bad(name, "the header is not a dictionary");
   rest = rest.slice(1, -1);
@@ -53,7 +68,11 @@ function parseDictionary(text: string, name: string): { descr: string; fortranOr
       const value = take(/^(['"])([^'"\\]{0,64})\1/);
       if (!value) {
         if (/^[[(]/.test(rest)) {
-          throw new AffuseError("ERR_AFFUSE_DTYPE", `${name}: expected numbers, got a structured array.`, "Save one plain array.");
+          throw new AffuseError(
+            "ERR_AFFUSE_DTYPE",
+            `${name}: expected numbers, got a structured array.`,
+            "Save one plain array.",
+          );
         }
         throw bad(name, "the header's descr is not a string");
       }
@@ -93,13 +112,20 @@ export function parseNpyHeader(bytes: Uint8Array, name: string): NpyHeader {
   const start = major === 1 ? 10 : 12;
   if (bytes.length < start) throw bad(name, "the header is cut off");
   const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
-  if (length > MAX_HEADER_BYTES) throw bad(name, `a header of ${length} bytes is longer than ${MAX_HEADER_BYTES}`);
+  if (length > MAX_HEADER_BYTES)
+    throw bad(name, `a header of ${length} bytes is longer than ${MAX_HEADER_BYTES}`);
   if (start + length > bytes.length) throw bad(name, "the header is cut off");
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, length).toString(major === 3 ? "utf8" : "latin1");
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, length).toString(
+    major === 3 ? "utf8" : "latin1",
+  );
   return { ...parseDictionary(text, name), offset: start + length };
 }
 
-type Reader = { bytes: number; make: (n: number) => NpyData; get: (view: DataView, at: number, little: boolean) => number };
+type Reader = {
+  bytes: number;
+  make: (n: number) => NpyData;
+  get: (view: DataView, at: number, little: boolean) => number;
+};
 
 const READERS: Record<string, Reader> = {
   f2: { bytes: 2, make: (n) => new Float32Array(n), get: (v, at, le) => halfToNumber(v.getUint16(at, le)) },
@@ -137,7 +163,11 @@ function readerOf(header: NpyHeader, name: string): { reader: Reader; little: bo
   }
   const reader = READERS[`${match?.[2]}${match?.[3]}`];
   if (!reader) {
-    throw new AffuseError("ERR_AFFUSE_DTYPE", `${name}: expected a real or integer type, got ${JSON.stringify(header.descr)}.`, "Save it as float32.");
+    throw new AffuseError(
+      "ERR_AFFUSE_DTYPE",
+      `${name}: expected a real or integer type, got ${JSON.stringify(header.descr)}.`,
+      "Save it as float32.",
+    );
   }
   return { reader, little: match?.[1] !== ">" };
 }
@@ -148,11 +178,17 @@ function checkedCount(header: NpyHeader, itemBytes: number, available: number, n
   for (const size of header.shape) {
     count *= size;
     if (count * itemBytes > available) {
-      throw bad(name, `shape (${header.shape.join(", ")}) needs more than the ${available} bytes that follow the header`);
+      throw bad(
+        name,
+        `shape (${header.shape.join(", ")}) needs more than the ${available} bytes that follow the header`,
+      );
     }
   }
   if (count * itemBytes !== available) {
-    throw bad(name, `shape (${header.shape.join(", ")}) needs ${count * itemBytes} bytes, ${available} follow the header`);
+    throw bad(
+      name,
+      `shape (${header.shape.join(", ")}) needs ${count * itemBytes} bytes, ${available} follow the header`,
+    );
   }
   return count;
 }
@@ -167,7 +203,12 @@ export function parseNpy(bytes: Uint8Array, name: string): NpyArray {
   const { reader, little } = readerOf(header, name);
   const count = checkedCount(header, reader.bytes, bytes.length - header.offset, name);
   const data = reader.make(count);
-  if (little && data.BYTES_PER_ELEMENT === reader.bytes && !header.descr.endsWith("b1") && !header.descr.endsWith("8")) {
+  if (
+    little &&
+    data.BYTES_PER_ELEMENT === reader.bytes &&
+    !header.descr.endsWith("b1") &&
+    !header.descr.endsWith("8")
+  ) {
     // Same layout as the typed array on little-endian machines, the only ones that Node runs on here.
     new Uint8Array(data.buffer).set(bytes.subarray(header.offset));
   } else {
@@ -175,7 +216,10 @@ export function parseNpy(bytes: Uint8Array, name: string): NpyArray {
     for (let i = 0; i < count; i++) data[i] = reader.get(view, i * reader.bytes, little);
   }
   const { shape } = header;
-  return { shape, data: header.fortranOrder && shape.length > 1 ? fromFortran(data, shape, reader.make(count)) : data };
+  return {
+    shape,
+    data: header.fortranOrder && shape.length > 1 ? fromFortran(data, shape, reader.make(count)) : data,
+  };
 }
 
 /** Column-major → row-major. */
@@ -204,7 +248,10 @@ function fromFortran(data: NpyData, shape: number[], out: NpyData): NpyData {
 
 /** Any real array as float32 (float64 and wide integers are rounded to nearest). */
 export function toFloat32(array: NpyArray): NpyArray<Float32Array> {
-  return { shape: array.shape, data: array.data instanceof Float32Array ? array.data : Float32Array.from(array.data) };
+  return {
+    shape: array.shape,
+    data: array.data instanceof Float32Array ? array.data : Float32Array.from(array.data),
+  };
 }
 
 /** Reads a `.npy` file in its own type. Errors as parseNpy and readBytes. */
@@ -223,13 +270,19 @@ export function readNpyHeader(file: string): NpyHeader {
   try {
     handle = openSync(file, "r");
   } catch (error) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `Could not open ${file}: ${(error as Error).message}.`, "", { cause: error });
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `Could not open ${file}: ${(error as Error).message}.`,
+      "",
+      { cause: error },
+    );
   }
   try {
     const { size } = fstatSync(handle);
     const head = new Uint8Array(Math.min(size, MAX_HEADER_BYTES + 12));
     let got = 0;
-    for (let n = 1; n > 0 && got < Math.min(head.length, 512); got += n) n = readSync(handle, head, got, head.length - got, got);
+    for (let n = 1; n > 0 && got < Math.min(head.length, 512); got += n)
+      n = readSync(handle, head, got, head.length - got, got);
     const header = parseNpyHeader(head.subarray(0, got), file);
     checkedCount(header, readerOf(header, file).reader.bytes, size - header.offset, file);
     return header;
@@ -254,7 +307,10 @@ const DESCR = new Map<unknown, string>([
 export function encodeNpy(shape: readonly number[], data: NpyData | Uint8ClampedArray): Uint8Array {
   const count = shape.reduce((product, size) => product * size, 1);
   if (count !== data.length) {
-    throw new AffuseError("ERR_AFFUSE_SHAPE", `expected ${count} elements for shape [${shape.join(",")}], got ${data.length}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_SHAPE",
+      `expected ${count} elements for shape [${shape.join(",")}], got ${data.length}.`,
+    );
   }
   const tuple = shape.length === 1 ? `${shape[0]},` : shape.join(", ");
   let text = `{'descr': '${DESCR.get(data.constructor)}', 'fortran_order': False, 'shape': (${tuple}), }`;

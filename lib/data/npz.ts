@@ -18,7 +18,8 @@ const MAX_RATIO = 1032;
 /** Inflates the `.npy` members, by name without the extension. */
 function members(bytes: Uint8Array, name: string, limits: NpzLimits): Map<string, Uint8Array> {
   const { maxBytes = 2 ** 30, maxMembers = 10_000 } = limits;
-  const tooLarge = (what: string) => new AffuseError("ERR_AFFUSE_TOO_LARGE", `${name}: ${what}.`, "Split the archive if it is genuine.");
+  const tooLarge = (what: string) =>
+    new AffuseError("ERR_AFFUSE_TOO_LARGE", `${name}: ${what}.`, "Split the archive if it is genuine.");
   let total = 0;
   let count = 0;
   const sizes = new Map<string, number>();
@@ -31,23 +32,34 @@ function members(bytes: Uint8Array, name: string, limits: NpzLimits): Map<string
         total += file.originalSize;
         if (total > maxBytes) throw tooLarge(`the members inflate to more than ${maxBytes} bytes`);
         if (file.size > bytes.length || file.originalSize > file.size * MAX_RATIO + 64) {
-          throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${file.name} claims an impossible size.`);
+          throw new AffuseError(
+            "ERR_AFFUSE_FORMAT",
+            `${name}: member ${file.name} claims an impossible size.`,
+          );
         }
-        if (sizes.has(file.name)) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${file.name} occurs twice.`);
+        if (sizes.has(file.name))
+          throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${file.name} occurs twice.`);
         sizes.set(file.name, file.originalSize);
         return true;
       },
     });
   } catch (error) {
     if (error instanceof AffuseError) throw error;
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} is damaged or not a .npz file: ${(error as Error).message}.`, "", { cause: error });
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${name} is damaged or not a .npz file: ${(error as Error).message}.`,
+      "",
+      { cause: error },
+    );
   }
   const out = new Map<string, Uint8Array>();
   for (const [member, data] of Object.entries(files)) {
-    if (data.length !== sizes.get(member)) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${member} is cut off.`);
+    if (data.length !== sizes.get(member))
+      throw new AffuseError("ERR_AFFUSE_FORMAT", `${name}: member ${member} is cut off.`);
     out.set(member.slice(0, -4), data);
   }
-  if (out.size === 0) throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} holds no .npy members, or its directory is damaged.`);
+  if (out.size === 0)
+    throw new AffuseError("ERR_AFFUSE_FORMAT", `${name} holds no .npy members, or its directory is damaged.`);
   return out;
 }
 
@@ -57,7 +69,8 @@ function members(bytes: Uint8Array, name: string, limits: NpzLimits): Map<string
  */
 export function readNpz(file: string, limits: NpzLimits = {}): Map<string, NpyArray> {
   const out = new Map<string, NpyArray>();
-  for (const [name, bytes] of members(readBytes(file), file, limits)) out.set(name, parseNpy(bytes, `${file}:${name}`));
+  for (const [name, bytes] of members(readBytes(file), file, limits))
+    out.set(name, parseNpy(bytes, `${file}:${name}`));
   return out;
 }
 

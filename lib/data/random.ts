@@ -115,7 +115,15 @@ export class Random {
   word(): number {
     const index = Math.floor(this.#position / 4);
     if (index !== this.#blockIndex) {
-      philox4x32(index >>> 0, Math.floor(index / 2 ** 32) >>> 0, 0, this.stream, this.#k0, this.#k1, this.#block);
+      philox4x32(
+        index >>> 0,
+        Math.floor(index / 2 ** 32) >>> 0,
+        0,
+        this.stream,
+        this.#k0,
+        this.#k1,
+        this.#block,
+      );
       this.#blockIndex = index;
     }
     return this.#block[this.#position++ % 4] as number;

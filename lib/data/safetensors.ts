@@ -7,7 +7,15 @@ import { readBytes, writeFileAtomic } from "./files.ts";
 import { halfToNumber } from "./npy.ts";
 
 export type SafeDType = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "I16" | "U16" | "I8" | "U8" | "BOOL";
-export type SafeData = Float32Array | Float64Array | Int32Array | BigInt64Array | Int16Array | Uint16Array | Int8Array | Uint8Array;
+export type SafeData =
+  | Float32Array
+  | Float64Array
+  | Int32Array
+  | BigInt64Array
+  | Int16Array
+  | Uint16Array
+  | Int8Array
+  | Uint8Array;
 
 export interface SafeTensor {
   /** The file's type. F16 and BF16 data come as Float32Array (exact). */
@@ -23,13 +31,26 @@ export interface SafeTensors {
 }
 
 const MAX_HEADER_BYTES = 32 * 1024 * 1024;
-const ITEM_BYTES: Record<SafeDType, number> = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1 };
+const ITEM_BYTES: Record<SafeDType, number> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  U16: 2,
+  I8: 1,
+  U8: 1,
+  BOOL: 1,
+};
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-const isSize = (value: unknown): value is number => typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+const isSize = (value: unknown): value is number =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 
 interface Entry {
   name: string;
@@ -45,7 +66,12 @@ interface Entry {
  * @throws ERR_AFFUSE_FORMAT damaged, cut off, overlapping or with holes; ERR_AFFUSE_DTYPE unknown element type
  */
 export function parseSafetensors(bytes: Uint8Array, name: string): SafeTensors {
-  const bad = (what: string) => new AffuseError("ERR_AFFUSE_FORMAT", `${name}: ${what}.`, "The file is damaged or is not a .safetensors file.");
+  const bad = (what: string) =>
+    new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${name}: ${what}.`,
+      "The file is damaged or is not a .safetensors file.",
+    );
   if (bytes.length < 8) throw bad(`expected at least 8 bytes, got ${bytes.length}`);
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   if (length > MAX_HEADER_BYTES) throw bad(`a header of ${length} bytes is longer than ${MAX_HEADER_BYTES}`);
@@ -71,10 +97,15 @@ export function parseSafetensors(bytes: Uint8Array, name: string): SafeTensors {
     }
     const { dtype, shape, data_offsets: offsets } = value;
     if (typeof dtype !== "string" || !Object.hasOwn(ITEM_BYTES, dtype)) {
-      throw new AffuseError("ERR_AFFUSE_DTYPE", `${name}: tensor ${key} has type ${JSON.stringify(dtype)}, expected one of ${Object.keys(ITEM_BYTES).join(", ")}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_DTYPE",
+        `${name}: tensor ${key} has type ${JSON.stringify(dtype)}, expected one of ${Object.keys(ITEM_BYTES).join(", ")}.`,
+      );
     }
-    if (!Array.isArray(shape) || shape.length > 32 || !shape.every(isSize)) throw bad(`tensor ${key} has no valid shape`);
-    if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) throw bad(`tensor ${key} has no valid data_offsets`);
+    if (!Array.isArray(shape) || shape.length > 32 || !shape.every(isSize))
+      throw bad(`tensor ${key} has no valid shape`);
+    if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
+      throw bad(`tensor ${key} has no valid data_offsets`);
     const [begin, end] = offsets as [number, number];
     const count = shape.includes(0) ? 0 : shape.reduce((product, n) => product * n, 1);
     if (begin > end || end > size) throw bad(`tensor ${key} lies outside the file`);
@@ -85,7 +116,8 @@ export function parseSafetensors(bytes: Uint8Array, name: string): SafeTensors {
   }
   let covered = 0;
   for (const entry of [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
-    if (entry.begin !== covered) throw bad(`the tensors overlap or leave a hole at byte ${covered} (tensor ${entry.name})`);
+    if (entry.begin !== covered)
+      throw bad(`the tensors overlap or leave a hole at byte ${covered} (tensor ${entry.name})`);
     covered = entry.end;
   }
   if (covered !== size) throw bad(`${size - covered} bytes follow the last tensor`);
@@ -162,10 +194,17 @@ export function encodeSafetensors(
 ): Uint8Array[] {
   const list = [...tensors].map(([name, { shape, data }]) => {
     const dtype = DTYPE.get(data.constructor);
-    if (!dtype) throw new AffuseError("ERR_AFFUSE_DTYPE", `tensor ${name}: arrays of class ${data.constructor.name} cannot be stored.`);
+    if (!dtype)
+      throw new AffuseError(
+        "ERR_AFFUSE_DTYPE",
+        `tensor ${name}: arrays of class ${data.constructor.name} cannot be stored.`,
+      );
     const count = shape.reduce((product, n) => product * n, 1);
     if (count !== data.length) {
-      throw new AffuseError("ERR_AFFUSE_SHAPE", `tensor ${name}: expected ${count} elements for shape [${shape.join(",")}], got ${data.length}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_SHAPE",
+        `tensor ${name}: expected ${count} elements for shape [${shape.join(",")}], got ${data.length}.`,
+      );
     }
     return { name, dtype, shape, data };
   });
@@ -174,7 +213,8 @@ export function encodeSafetensors(
   if (Object.keys(metadata).length > 0) header.__metadata__ = metadata;
   let offset = 0;
   for (const { name, dtype, shape, data } of list) {
-    if (name === "__metadata__" || name in header) throw new AffuseError("ERR_AFFUSE_FORMAT", `tensor name ${name} occurs twice or is reserved.`);
+    if (name === "__metadata__" || name in header)
+      throw new AffuseError("ERR_AFFUSE_FORMAT", `tensor name ${name} occurs twice or is reserved.`);
     header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
     offset += data.byteLength;
   }
@@ -182,7 +222,11 @@ export function encodeSafetensors(
   text = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, " ")]);
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(text.length));
-  return [length, text, ...list.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))];
+  return [
+    length,
+    text,
+    ...list.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)),
+  ];
 }
 
 /** Writes a file atomically. */

@@ -45,7 +45,8 @@ export function unpickle(bytes: Uint8Array, name: string): Pickled {
   const stack: Item[] = [];
   const memo = new Map<number, Item>();
   let at = 0;
-  const damaged = (what: string) => new AffuseError("ERR_AFFUSE_FORMAT", `${name}: the pickle is damaged (${what}).`);
+  const damaged = (what: string) =>
+    new AffuseError("ERR_AFFUSE_FORMAT", `${name}: the pickle is damaged (${what}).`);
   const forbidden = (what: string) =>
     new AffuseError(
       "ERR_AFFUSE_PICKLE",
@@ -107,53 +108,148 @@ export function unpickle(bytes: Uint8Array, name: string): Pickled {
   for (;;) {
     const op = u8();
     switch (op) {
-      case 0x80: u8(); break; // PROTO
-      case 0x95: take(8); break; // FRAME
-      case 0x2e: { // STOP
+      case 0x80:
+        u8();
+        break; // PROTO
+      case 0x95:
+        take(8);
+        break; // FRAME
+      case 0x2e: {
+        // STOP
         const result = pop();
         return (result instanceof ObjectArray ? result.items : result) as Pickled;
       }
-      case 0x28: stack.push(MARK); break;
-      case 0x30: pop(); break;
-      case 0x4e: stack.push(null); break;
-      case 0x88: stack.push(true); break;
-      case 0x89: stack.push(false); break;
-      case 0x4a: stack.push(i32()); break;
-      case 0x4b: stack.push(u8()); break;
-      case 0x4d: stack.push(u16()); break;
-      case 0x8a: stack.push(long(u8())); break;
-      case 0x47: stack.push(view.getFloat64(take(8).byteOffset - bytes.byteOffset, false)); break;
-      case 0x58: stack.push(text(u32())); break;
-      case 0x8c: stack.push(text(u8())); break;
-      case 0x8d: stack.push(text(u64())); break;
-      case 0x42: stack.push(take(u32())); break;
-      case 0x43: stack.push(take(u8())); break;
-      case 0x8e: stack.push(take(u64())); break;
-      case 0x7d: stack.push(new Map()); break;
-      case 0x5d: case 0x29: stack.push([]); break;
-      case 0x85: stack.push([pop()]); break;
-      case 0x86: { const b = pop(); stack.push([pop(), b]); break; }
-      case 0x87: { const c = pop(); const b = pop(); stack.push([pop(), b, c]); break; }
-      case 0x74: stack.push(popMarked()); break;
-      case 0x64: { const items = popMarked(); stack.push(new Map()); setItems(items); break; }
-      case 0x6c: stack.push(popMarked()); break;
-      case 0x73: { const value = pop(); setItems([pop(), value]); break; }
-      case 0x75: setItems(popMarked()); break;
-      case 0x61: append([pop()]); break;
-      case 0x65: append(popMarked()); break;
-      case 0x94: memo.set(memo.size, stack.at(-1) as Item); break;
-      case 0x71: memo.set(u8(), stack.at(-1) as Item); break;
-      case 0x72: memo.set(u32(), stack.at(-1) as Item); break;
-      case 0x68: case 0x6a: {
+      case 0x28:
+        stack.push(MARK);
+        break;
+      case 0x30:
+        pop();
+        break;
+      case 0x4e:
+        stack.push(null);
+        break;
+      case 0x88:
+        stack.push(true);
+        break;
+      case 0x89:
+        stack.push(false);
+        break;
+      case 0x4a:
+        stack.push(i32());
+        break;
+      case 0x4b:
+        stack.push(u8());
+        break;
+      case 0x4d:
+        stack.push(u16());
+        break;
+      case 0x8a:
+        stack.push(long(u8()));
+        break;
+      case 0x47:
+        stack.push(view.getFloat64(take(8).byteOffset - bytes.byteOffset, false));
+        break;
+      case 0x58:
+        stack.push(text(u32()));
+        break;
+      case 0x8c:
+        stack.push(text(u8()));
+        break;
+      case 0x8d:
+        stack.push(text(u64()));
+        break;
+      case 0x42:
+        stack.push(take(u32()));
+        break;
+      case 0x43:
+        stack.push(take(u8()));
+        break;
+      case 0x8e:
+        stack.push(take(u64()));
+        break;
+      case 0x7d:
+        stack.push(new Map());
+        break;
+      case 0x5d:
+      case 0x29:
+        stack.push([]);
+        break;
+      case 0x85:
+        stack.push([pop()]);
+        break;
+      case 0x86: {
+        const b = pop();
+        stack.push([pop(), b]);
+        break;
+      }
+      case 0x87: {
+        const c = pop();
+        const b = pop();
+        stack.push([pop(), b, c]);
+        break;
+      }
+      case 0x74:
+        stack.push(popMarked());
+        break;
+      case 0x64: {
+        const items = popMarked();
+        stack.push(new Map());
+        setItems(items);
+        break;
+      }
+      case 0x6c:
+        stack.push(popMarked());
+        break;
+      case 0x73: {
+        const value = pop();
+        setItems([pop(), value]);
+        break;
+      }
+      case 0x75:
+        setItems(popMarked());
+        break;
+      case 0x61:
+        append([pop()]);
+        break;
+      case 0x65:
+        append(popMarked());
+        break;
+      case 0x94:
+        memo.set(memo.size, stack.at(-1) as Item);
+        break;
+      case 0x71:
+        memo.set(u8(), stack.at(-1) as Item);
+        break;
+      case 0x72:
+        memo.set(u32(), stack.at(-1) as Item);
+        break;
+      case 0x68:
+      case 0x6a: {
         const item = memo.get(op === 0x68 ? u8() : u32());
         if (item === undefined) throw damaged("unknown memo entry");
         stack.push(item);
         break;
       }
-      case 0x63: { const module = line(); stack.push(global(module, line())); break; }
-      case 0x93: { const attribute = pop(); stack.push(global(pop(), attribute)); break; }
-      case 0x52: { const args = pop(); stack.push(reduce(pop(), args)); break; }
-      case 0x62: { const state = pop(); build(stack.at(-1), state); break; }
+      case 0x63: {
+        const module = line();
+        stack.push(global(module, line()));
+        break;
+      }
+      case 0x93: {
+        const attribute = pop();
+        stack.push(global(pop(), attribute));
+        break;
+      }
+      case 0x52: {
+        const args = pop();
+        stack.push(reduce(pop(), args));
+        break;
+      }
+      case 0x62: {
+        const state = pop();
+        build(stack.at(-1), state);
+        break;
+      }
       default:
         throw forbidden(`instruction 0x${op.toString(16)}`);
     }
@@ -190,9 +286,15 @@ export function unpickle(bytes: Uint8Array, name: string): Pickled {
 
   function build(target: Item | undefined, state: Item): void {
     if (target instanceof DType) return; // byte order and flags: only native little-endian types are read
-    if (!(target instanceof ObjectArray) || !Array.isArray(state) || state.length !== 5) throw forbidden("an object with state");
+    if (!(target instanceof ObjectArray) || !Array.isArray(state) || state.length !== 5)
+      throw forbidden("an object with state");
     const [, shape, type, , items] = state as Item[];
-    if (!(type instanceof DType) || !/^O8?$/.test(type.code) || !Array.isArray(items) || !Array.isArray(shape)) {
+    if (
+      !(type instanceof DType) ||
+      !/^O8?$/.test(type.code) ||
+      !Array.isArray(items) ||
+      !Array.isArray(shape)
+    ) {
       throw forbidden("an array that is not of objects");
     }
     target.items = (shape.length === 0 ? items[0] : items) as Pickled;

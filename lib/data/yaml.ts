@@ -13,10 +13,17 @@ const MAX_DEPTH = 64;
  * @throws ERR_AFFUSE_CONFIG syntax, wrong or unknown key, wrong value: each with its path and line
  */
 export function parseYaml<S extends z.ZodType>(text: string, name: string, schema: S): z.output<S> {
-  if (text.length > MAX_BYTES) throw fail(name, [`expected at most ${MAX_BYTES} characters, got ${text.length}`]);
+  if (text.length > MAX_BYTES)
+    throw fail(name, [`expected at most ${MAX_BYTES} characters, got ${text.length}`]);
   if (nesting(text) > MAX_DEPTH) throw fail(name, [`expected at most ${MAX_DEPTH} levels of nesting`]);
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, customTags: [], merge: false });
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+    customTags: [],
+    merge: false,
+  });
   const problem = document.errors[0] ?? document.warnings[0];
   if (problem) throw fail(name, [`line ${lines.linePos(problem.pos[0]).line}: ${problem.message}`]);
   let value: unknown;
@@ -31,12 +38,18 @@ export function parseYaml<S extends z.ZodType>(text: string, name: string, schem
     name,
     parsed.error.issues.map((issue) => {
       const keys = issue.path.map(String);
-      const node = [...keys.keys()].reverse().map((i) => document.getIn(keys.slice(0, i + 1), true)).find((found) => found !== undefined);
+      const node = [...keys.keys()]
+        .reverse()
+        .map((i) => document.getIn(keys.slice(0, i + 1), true))
+        .find((found) => found !== undefined);
       let line = "";
-      if ((isScalar(node) || isCollection(node)) && node.range) line = `line ${lines.linePos(node.range[0]).line}: `;
+      if ((isScalar(node) || isCollection(node)) && node.range)
+        line = `line ${lines.linePos(node.range[0]).line}: `;
       if (issue.code === "unrecognized_keys") {
         const holder = keys.length ? document.getIn(keys, true) : document.contents;
-        const pair = isMap(holder) ? holder.items.find((item) => isPair(item) && String(item.key) === issue.keys[0]) : undefined;
+        const pair = isMap(holder)
+          ? holder.items.find((item) => isPair(item) && String(item.key) === issue.keys[0])
+          : undefined;
         if (isScalar(pair?.key) && pair.key.range) line = `line ${lines.linePos(pair.key.range[0]).line}: `;
         return `${line}unknown key ${issue.keys.map((key) => [...keys, key].join(".")).join(", ")}`;
       }
@@ -61,7 +74,11 @@ function nesting(text: string): number {
 }
 
 function fail(name: string, problems: string[]): AffuseError {
-  return new AffuseError("ERR_AFFUSE_CONFIG", `${name}: ${problems.slice(0, 10).join("; ")}.`, "Correct the file; unknown keys are refused.");
+  return new AffuseError(
+    "ERR_AFFUSE_CONFIG",
+    `${name}: ${problems.slice(0, 10).join("; ")}.`,
+    "Correct the file; unknown keys are refused.",
+  );
 }
 
 /** Reads and checks a YAML file. Errors as parseYaml and readText. */

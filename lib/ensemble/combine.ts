@@ -37,15 +37,20 @@ export function entropy(posteriors: readonly number[]): number {
 function memberWeights(members: readonly ClipPrediction[], options: CombineOptions): number[] {
   const { method = "mean", temperature = 1, weights } = options;
   if (method === "entropy") {
-    if (!(temperature > 0)) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `expected a temperature above 0, got ${temperature}.`);
+    if (!(temperature > 0))
+      throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `expected a temperature above 0, got ${temperature}.`);
     const h = members.map(({ posteriors }) => entropy(posteriors));
     return softmax(h.map((value) => -value / temperature));
   }
-  if (method === "fitted" && !weights) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "fitted weights were asked for, but none are given.");
+  if (method === "fitted" && !weights)
+    throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "fitted weights were asked for, but none are given.");
   const raw = weights ?? members.map(() => 1);
   const sum = raw.reduce((total, w) => total + w, 0);
   if (raw.length !== members.length || raw.some((w) => !(w >= 0)) || !(sum > 0)) {
-    throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `expected ${members.length} non-negative weights with a positive sum, got ${raw.join(", ")}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_ENSEMBLE",
+      `expected ${members.length} non-negative weights with a positive sum, got ${raw.join(", ")}.`,
+    );
   }
   return raw.map((w) => w / sum);
 }
@@ -59,10 +64,16 @@ export function combine(members: readonly ClipPrediction[], options: CombineOpti
   const [first] = members;
   if (!first) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "expected at least one member, got none.");
   const odd = members.find((m) => m.name !== first.name || m.posteriors.length !== first.posteriors.length);
-  if (odd) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `expected members aligned by clip and class, got ${first.name} and ${odd.name}.`);
+  if (odd)
+    throw new AffuseError(
+      "ERR_AFFUSE_ENSEMBLE",
+      `expected members aligned by clip and class, got ${first.name} and ${odd.name}.`,
+    );
   const weights = memberWeights(members, options);
   const mix = (pick: (m: ClipPrediction) => readonly number[]) =>
-    first.posteriors.map((_, c) => members.reduce((sum, m, s) => sum + (weights[s] as number) * (pick(m)[c] as number), 0));
+    first.posteriors.map((_, c) =>
+      members.reduce((sum, m, s) => sum + (weights[s] as number) * (pick(m)[c] as number), 0),
+    );
   const logits = mix((m) => m.logits);
   const valence = members.reduce((sum, m, s) => sum + (weights[s] as number) * m.valence, 0);
   const [low, high] = options.clampValence ?? [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY];
@@ -80,15 +91,22 @@ export function combine(members: readonly ClipPrediction[], options: CombineOpti
  * @param members per member the answers for the same clips in the same order (validation clips, never test clips)
  * @param truth class indices; −1 is skipped
  */
-export function fitWeights(members: readonly (readonly ClipPrediction[])[], truth: readonly number[], rounds = 500): number[] {
+export function fitWeights(
+  members: readonly (readonly ClipPrediction[])[],
+  truth: readonly number[],
+  rounds = 500,
+): number[] {
   const S = members.length;
-  const right = truth.flatMap((c, i) => (c < 0 ? [] : [members.map((answers) => Math.max(answers[i]?.posteriors[c] ?? 0, 1e-12))]));
+  const right = truth.flatMap((c, i) =>
+    c < 0 ? [] : [members.map((answers) => Math.max(answers[i]?.posteriors[c] ?? 0, 1e-12))],
+  );
   let weights = new Array<number>(S).fill(1 / S);
   for (let round = 0; right.length > 0 && round < rounds; round++) {
     const next = new Array<number>(S).fill(0);
     for (const p of right) {
       const mixture = p.reduce((sum, value, s) => sum + (weights[s] as number) * value, 0);
-      for (let s = 0; s < S; s++) next[s] = (next[s] as number) + ((weights[s] as number) * (p[s] as number)) / mixture / right.length;
+      for (let s = 0; s < S; s++)
+        next[s] = (next[s] as number) + ((weights[s] as number) * (p[s] as number)) / mixture / right.length;
     }
     const moved = Math.max(...next.map((w, s) => Math.abs(w - (weights[s] as number))));
     weights = next;
@@ -98,14 +116,26 @@ export function fitWeights(members: readonly (readonly ClipPrediction[])[], trut
 }
 
 /** Brings an answer into another class order, by name. @throws ERR_AFFUSE_CLASSES when the sets of names differ */
-export function reorderClasses(from: readonly string[], to: readonly string[], what: string): (prediction: ClipPrediction) => ClipPrediction {
+export function reorderClasses(
+  from: readonly string[],
+  to: readonly string[],
+  what: string,
+): (prediction: ClipPrediction) => ClipPrediction {
   const index = to.map((name) => from.indexOf(name));
   if (from.length !== to.length || index.includes(-1)) {
-    throw new AffuseError("ERR_AFFUSE_CLASSES", `${what} has the classes ${from.join(", ")}, expected ${to.join(", ")}.`, "Only members with the same class names can be combined.");
+    throw new AffuseError(
+      "ERR_AFFUSE_CLASSES",
+      `${what} has the classes ${from.join(", ")}, expected ${to.join(", ")}.`,
+      "Only members with the same class names can be combined.",
+    );
   }
   if (index.every((from, to) => from === to)) return (prediction) => prediction;
   const pick = (values: readonly number[]) => index.map((i) => values[i] as number);
-  return (prediction) => ({ ...prediction, posteriors: pick(prediction.posteriors), logits: pick(prediction.logits) });
+  return (prediction) => ({
+    ...prediction,
+    posteriors: pick(prediction.posteriors),
+    logits: pick(prediction.logits),
+  });
 }
 
 export interface MemberAnswers {
@@ -120,7 +150,10 @@ export interface MemberAnswers {
  * @returns one entry per clip of any member, sorted by name; members that lack the clip are left out of its entry
  * @throws ERR_AFFUSE_CLASSES, ERR_AFFUSE_ENSEMBLE a member has a clip twice
  */
-export function align(members: readonly MemberAnswers[]): { classes: readonly string[]; clips: { name: string; answers: (ClipPrediction | null)[] }[] } {
+export function align(members: readonly MemberAnswers[]): {
+  classes: readonly string[];
+  clips: { name: string; answers: (ClipPrediction | null)[] }[];
+} {
   const classes = members[0]?.classes ?? [];
   const byName = new Map<string, (ClipPrediction | null)[]>();
   for (const [s, member] of members.entries()) {
@@ -131,16 +164,22 @@ export function align(members: readonly MemberAnswers[]): { classes: readonly st
         answers = members.map(() => null);
         byName.set(clip.name, answers);
       }
-      if (answers[s]) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `${member.name} has the clip ${clip.name} twice.`);
+      if (answers[s])
+        throw new AffuseError("ERR_AFFUSE_ENSEMBLE", `${member.name} has the clip ${clip.name} twice.`);
       answers[s] = reorder(clip);
     }
   }
-  const clips = [...byName].map(([name, answers]) => ({ name, answers })).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const clips = [...byName]
+    .map(([name, answers]) => ({ name, answers }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
   return { classes, clips };
 }
 
 /** combine() over the members that have the clip; their weights are renormalised. */
-export function combinePresent(answers: readonly (ClipPrediction | null)[], options: CombineOptions = {}): ClipPrediction {
+export function combinePresent(
+  answers: readonly (ClipPrediction | null)[],
+  options: CombineOptions = {},
+): ClipPrediction {
   const present = answers.flatMap((answer, s) => (answer ? [{ answer, weight: options.weights?.[s] }] : []));
   return combine(
     present.map(({ answer }) => answer),

@@ -4,7 +4,15 @@ import { streamFolders } from "../data/features.ts";
 import { type ClipLabel, readLabels } from "../data/labels.ts";
 import { readYaml } from "../data/yaml.ts";
 import { AffuseError } from "../errors.ts";
-import { argmax, type BootstrapOptions, type Evaluated, type Evaluation, evaluate, type PairedTest, pairedTest } from "../metrics/evaluate.ts";
+import {
+  argmax,
+  type BootstrapOptions,
+  type Evaluated,
+  type Evaluation,
+  evaluate,
+  type PairedTest,
+  pairedTest,
+} from "../metrics/evaluate.ts";
 import { type TrainConfig, trainConfigSchema } from "../train/config.ts";
 import { type ClipPrediction, readPredictions } from "../train/predict.ts";
 import { loadData } from "../train/run.ts";
@@ -45,12 +53,21 @@ export interface RunEvaluation {
   notes: string[];
 }
 
-function score(predictions: readonly ClipPrediction[], truth: ReadonlyMap<string, ClipLabel>, classes: readonly string[], options: BootstrapOptions): Evaluation | null {
+function score(
+  predictions: readonly ClipPrediction[],
+  truth: ReadonlyMap<string, ClipLabel>,
+  classes: readonly string[],
+  options: BootstrapOptions,
+): Evaluation | null {
   const data = toEvaluated(predictions, truth, classes);
   return Array.from(data.truth).some((emotion) => emotion >= 0) ? evaluate(data, options) : null;
 }
 
-function toEvaluated(predictions: readonly ClipPrediction[], truth: ReadonlyMap<string, ClipLabel>, classes: readonly string[]): Evaluated {
+function toEvaluated(
+  predictions: readonly ClipPrediction[],
+  truth: ReadonlyMap<string, ClipLabel>,
+  classes: readonly string[],
+): Evaluated {
   const labels = predictions.map(({ name }) => truth.get(name));
   return {
     classes,
@@ -62,7 +79,11 @@ function toEvaluated(predictions: readonly ClipPrediction[], truth: ReadonlyMap<
 }
 
 function combineOptions({ method, temperature, clampValence }: EvaluateOptions): CombineOptions {
-  return { ...(method && { method }), ...(temperature !== undefined && { temperature }), ...(clampValence && { clampValence }) };
+  return {
+    ...(method && { method }),
+    ...(temperature !== undefined && { temperature }),
+    ...(clampValence && { clampValence }),
+  };
 }
 
 /**
@@ -70,9 +91,13 @@ function combineOptions({ method, temperature, clampValence }: EvaluateOptions):
  * @param runs run folders; members of the same structure from several runs are pooled
  * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_CLASSES, ERR_AFFUSE_ENSEMBLE and those of the data
  */
-export async function evaluateRuns(runs: readonly string[], options: EvaluateOptions = {}): Promise<RunEvaluation> {
+export async function evaluateRuns(
+  runs: readonly string[],
+  options: EvaluateOptions = {},
+): Promise<RunEvaluation> {
   const [first] = runs;
-  if (first === undefined) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "expected at least one run, got none.");
+  if (first === undefined)
+    throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "expected at least one run, got none.");
   const saved = readRunConfig(first);
   const config: TrainConfig = {
     ...saved,
@@ -80,22 +105,33 @@ export async function evaluateRuns(runs: readonly string[], options: EvaluateOpt
     ...(options.features !== undefined && { features: options.features }),
     ...(options.labels !== undefined && { labels: options.labels }),
   };
-  return options.on == null ? heldOut(runs, config, options) : await onSplit(runs, config, options.on, options);
+  return options.on == null
+    ? heldOut(runs, config, options)
+    : await onSplit(runs, config, options.on, options);
 }
 
 function readTruth(config: TrainConfig): { classes: readonly string[]; truth: Map<string, ClipLabel> } {
-  const { classes, clips } = readLabels(config.labels ?? config.data, { ...(config.classes && { classes: config.classes }) });
+  const { classes, clips } = readLabels(config.labels ?? config.data, {
+    ...(config.classes && { classes: config.classes }),
+  });
   return { classes, truth: new Map(clips.map((clip) => [clip.name, clip])) };
 }
 
 /** Labels in a class order of names; refuses names that the models do not know. */
-function inClassOrder(truth: ReadonlyMap<string, ClipLabel>, from: readonly string[], to: readonly string[]): Map<string, ClipLabel> {
+function inClassOrder(
+  truth: ReadonlyMap<string, ClipLabel>,
+  from: readonly string[],
+  to: readonly string[],
+): Map<string, ClipLabel> {
   const index = from.map((name) => to.indexOf(name));
   return new Map(
     [...truth].map(([name, label]) => {
       const emotion = label.emotion < 0 ? -1 : (index[label.emotion] as number);
       if (emotion < 0 && label.emotion >= 0) {
-        throw new AffuseError("ERR_AFFUSE_CLASSES", `the clip ${name} is labelled ${from[label.emotion]}, the models know ${to.join(", ")}.`);
+        throw new AffuseError(
+          "ERR_AFFUSE_CLASSES",
+          `the clip ${name} is labelled ${from[label.emotion]}, the models know ${to.join(", ")}.`,
+        );
       }
       return [name, { ...label, emotion }];
     }),
@@ -103,31 +139,64 @@ function inClassOrder(truth: ReadonlyMap<string, ClipLabel>, from: readonly stri
 }
 
 function heldOut(runs: readonly string[], config: TrainConfig, options: EvaluateOptions): RunEvaluation {
-  if (options.method === "fitted") throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "fitted weights are for other splits: on held-out folds they would be fitted on what they are then scored with.", "Add --on SPLIT, or use the mean.");
+  if (options.method === "fitted")
+    throw new AffuseError(
+      "ERR_AFFUSE_ENSEMBLE",
+      "fitted weights are for other splits: on held-out folds they would be fitted on what they are then scored with.",
+      "Add --on SPLIT, or use the mean.",
+    );
   const members = runs.flatMap((run) =>
-    findMembers(run, options.structures).map(({ folder, structure }) => ({ name: folder, structure, ...readPredictions(path.join(folder, "predictions.json")) })),
+    findMembers(run, options.structures).map(({ folder, structure }) => ({
+      name: folder,
+      structure,
+      ...readPredictions(path.join(folder, "predictions.json")),
+    })),
   );
   const { classes } = members[0] as { classes: string[] };
   const read = readTruth(config);
   const truth = inClassOrder(read.truth, read.classes, classes);
-  const tests = members.map((member) => ({ ...member, clips: member.clips.filter((clip) => clip.part === "test") }));
+  const tests = members.map((member) => ({
+    ...member,
+    clips: member.clips.filter((clip) => clip.part === "test"),
+  }));
   if (tests.every(({ clips }) => clips.length === 0)) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${runs.join(", ")}: nothing was held out (one fold only).`, "Evaluate on another split: --on SPLIT.");
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${runs.join(", ")}: nothing was held out (one fold only).`,
+      "Evaluate on another split: --on SPLIT.",
+    );
   }
   const structures = [...new Set(members.map(({ structure }) => structure))];
   const systems: RunEvaluation["systems"] = {};
   for (const name of structures.length > 1 ? [...structures, "ensemble"] : structures) {
-    const { clips } = align(tests.filter(({ structure }) => name === "ensemble" || structure === name).map((member) => ({ ...member, clips: member.clips })));
+    const { clips } = align(
+      tests
+        .filter(({ structure }) => name === "ensemble" || structure === name)
+        .map((member) => ({ ...member, clips: member.clips })),
+    );
     // Classes of align() are its first member's; bring everything to the run's first.
     const own = tests.find(({ structure }) => name === "ensemble" || structure === name)?.classes ?? classes;
     const reorder = reorderClasses(own, classes, name);
     const predictions = clips.map(({ answers }) => reorder(combinePresent(answers, combineOptions(options))));
     systems[name] = { predictions, evaluation: score(predictions, truth, classes, options) };
   }
-  return { classes, on: "held-out folds", clips: Math.max(...Object.values(systems).map(({ predictions }) => predictions.length)), truth, systems, weights: null, notes: [] };
+  return {
+    classes,
+    on: "held-out folds",
+    clips: Math.max(...Object.values(systems).map(({ predictions }) => predictions.length)),
+    truth,
+    systems,
+    weights: null,
+    notes: [],
+  };
 }
 
-async function onSplit(runs: readonly string[], config: TrainConfig, split: string, options: EvaluateOptions): Promise<RunEvaluation> {
+async function onSplit(
+  runs: readonly string[],
+  config: TrainConfig,
+  split: string,
+  options: EvaluateOptions,
+): Promise<RunEvaluation> {
   const { data: _d, features: _f, labels: _l, ...rest } = options;
   const read = readTruth(config);
   const ensemble = await loadEnsemble(runs, { ...rest, labels: read.truth });
@@ -137,28 +206,45 @@ async function onSplit(runs: readonly string[], config: TrainConfig, split: stri
     const found = streamFolders(config.features ?? config.data);
     const present = wanted.filter((name) => found.has(name));
     const absent = wanted.filter((name) => !found.has(name));
-    if (present.length === 0) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${config.features ?? config.data}: none of the models' streams ${wanted.join(", ")} is there.`);
+    if (present.length === 0)
+      throw new AffuseError(
+        "ERR_AFFUSE_NOT_FOUND",
+        `${config.features ?? config.data}: none of the models' streams ${wanted.join(", ")} is there.`,
+      );
     const modalities = Object.fromEntries(ensemble.streams.map(({ name, modality }) => [name, modality]));
     const data = loadData({ ...config, streams: present, modalities }, split);
-    const notes = [...data.notes, ...absent.map((name) => `the data has no stream ${name}, which counts as missing`)];
+    const notes = [
+      ...data.notes,
+      ...absent.map((name) => `the data has no stream ${name}, which counts as missing`),
+    ];
     const truth = inClassOrder(new Map(data.clips.map((clip) => [clip.name, clip])), read.classes, classes);
     const names = data.clips.map(({ name }) => name);
     const answers = await ensemble.answers(data.features, names);
     const structures = [...new Set(ensemble.members.map(({ structure }) => structure))];
     const systems: RunEvaluation["systems"] = {};
     for (const system of structures.length > 1 ? [...structures, "ensemble"] : structures) {
-      const chosen = ensemble.members.flatMap(({ structure }, s) => (system === "ensemble" || structure === system ? [s] : []));
+      const chosen = ensemble.members.flatMap(({ structure }, s) =>
+        system === "ensemble" || structure === system ? [s] : [],
+      );
       const weights = ensemble.weights && chosen.map((s) => ensemble.weights?.[s] as number);
       const usable = weights && weights.some((w) => w > 0) ? weights : null; // a structure that the fit has switched off: equal weights for itself
       const predictions = names.map((_, i) =>
         combinePresent(
           chosen.map((s) => answers[s]?.[i] as ClipPrediction),
-          usable ? { ...combineOptions(options), weights: usable } : { ...combineOptions(options), ...(options.method === "fitted" && { method: "mean" as const }) },
+          usable
+            ? { ...combineOptions(options), weights: usable }
+            : { ...combineOptions(options), ...(options.method === "fitted" && { method: "mean" as const }) },
         ),
       );
       systems[system] = { predictions, evaluation: score(predictions, truth, classes, options) };
     }
-    const weights = ensemble.weights && ensemble.members.map(({ structure, fold }, s) => ({ structure, fold, weight: ensemble.weights?.[s] as number }));
+    const weights =
+      ensemble.weights &&
+      ensemble.members.map(({ structure, fold }, s) => ({
+        structure,
+        fold,
+        weight: ensemble.weights?.[s] as number,
+      }));
     return { classes, on: split, clips: names.length, truth, systems, weights, notes };
   } finally {
     ensemble.dispose();
@@ -176,10 +262,15 @@ export function compareSystems(
 ): PairedTest {
   const other = new Map(b.map((prediction) => [prediction.name, prediction]));
   const common = a.filter(({ name }) => other.has(name) && truth.has(name));
-  if (common.length === 0) throw new AffuseError("ERR_AFFUSE_LENGTH", "the two runs have no labelled clip in common.");
+  if (common.length === 0)
+    throw new AffuseError("ERR_AFFUSE_LENGTH", "the two runs have no labelled clip in common.");
   return pairedTest(
     toEvaluated(common, truth, classes),
-    toEvaluated(common.map(({ name }) => other.get(name) as ClipPrediction), truth, classes),
+    toEvaluated(
+      common.map(({ name }) => other.get(name) as ClipPrediction),
+      truth,
+      classes,
+    ),
     metric,
     options,
   );

@@ -9,7 +9,12 @@ import type { Model } from "../models/types.ts";
 import { type CheckpointInfo, readCheckpoint } from "../train/checkpoint.ts";
 import type { ModelFactory } from "../train/fold.ts";
 import { nativeModels } from "../train/native-models.ts";
-import { type ClipPrediction, type DetailedPrediction, predictModel, readPredictions } from "../train/predict.ts";
+import {
+  type ClipPrediction,
+  type DetailedPrediction,
+  predictModel,
+  readPredictions,
+} from "../train/predict.ts";
 import type { Standardization } from "../data/dataset.ts";
 import { align, type CombineMethod, combine, fitWeights, reorderClasses } from "./combine.ts";
 
@@ -53,25 +58,46 @@ export interface EnsembleOptions {
 }
 
 /** Folders of trained folds: RUN/<structure>/fold<k> with best.safetensors. @throws ERR_AFFUSE_NOT_FOUND */
-export function findMembers(run: string, structures?: readonly string[]): { folder: string; structure: string; fold: number }[] {
-  const list = (folder: string) => (existsSync(folder) ? readdirSync(folder, { withFileTypes: true }).filter((e) => e.isDirectory()) : []);
+export function findMembers(
+  run: string,
+  structures?: readonly string[],
+): { folder: string; structure: string; fold: number }[] {
+  const list = (folder: string) =>
+    existsSync(folder) ? readdirSync(folder, { withFileTypes: true }).filter((e) => e.isDirectory()) : [];
   const found = list(run).flatMap(({ name: structure }) =>
     list(path.join(run, structure)).flatMap(({ name }) => {
       const fold = /^fold(\d+)$/.exec(name)?.[1];
       const folder = path.join(run, structure, name);
       const wanted = fold !== undefined && (!structures || structures.includes(structure));
-      return wanted && existsSync(path.join(folder, "best.safetensors")) ? [{ folder, structure, fold: Number(fold) }] : [];
+      return wanted && existsSync(path.join(folder, "best.safetensors"))
+        ? [{ folder, structure, fold: Number(fold) }]
+        : [];
     }),
   );
   if (found.length === 0) {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${run}: expected trained folds (<structure>/fold<k>/best.safetensors), found none${structures ? ` of ${structures.join(", ")}` : ""}.`, "Run `affuse train` first.");
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${run}: expected trained folds (<structure>/fold<k>/best.safetensors), found none${structures ? ` of ${structures.join(", ")}` : ""}.`,
+      "Run `affuse train` first.",
+    );
   }
-  return found.sort((a, b) => (a.structure === b.structure ? a.fold - b.fold : a.structure < b.structure ? -1 : 1));
+  return found.sort((a, b) =>
+    a.structure === b.structure ? a.fold - b.fold : a.structure < b.structure ? -1 : 1,
+  );
 }
 
 /** One run's weights per structure, fitted on its validation predictions (each fold's models answered the same clips). */
-function fittedWeights(members: readonly Member[], labels: EnsembleOptions["labels"], classes: readonly string[]): number[] {
-  if (!labels) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "fitted weights need the labels of the validation clips.", "Use the mean, or give the labels.");
+function fittedWeights(
+  members: readonly Member[],
+  labels: EnsembleOptions["labels"],
+  classes: readonly string[],
+): number[] {
+  if (!labels)
+    throw new AffuseError(
+      "ERR_AFFUSE_ENSEMBLE",
+      "fitted weights need the labels of the validation clips.",
+      "Use the mean, or give the labels.",
+    );
   const structures = [...new Set(members.map((member) => member.structure))];
   const aligned = align(
     structures.map((structure) => ({
@@ -83,13 +109,22 @@ function fittedWeights(members: readonly Member[], labels: EnsembleOptions["labe
           const { classes: own, clips } = readPredictions(path.join(member.folder, "predictions.json"));
           const reorder = reorderClasses(own, classes, member.folder);
           // A clip may validate in several folds: (clip, run, fold) is what the structures have in common.
-          return clips.filter((clip) => clip.part === "validation").map((clip) => reorder({ ...clip, name: `${clip.name}\n${k}\n${member.fold}` }));
+          return clips
+            .filter((clip) => clip.part === "validation")
+            .map((clip) => reorder({ ...clip, name: `${clip.name}\n${k}\n${member.fold}` }));
         }),
     })),
   ).clips.filter(({ answers }) => answers.every((answer) => answer !== null));
   const truth = aligned.map(({ name }) => labels.get(name.split("\n")[0] as string)?.emotion ?? -1);
-  if (!truth.some((emotion) => emotion >= 0)) throw new AffuseError("ERR_AFFUSE_ENSEMBLE", "no labelled validation clip that every structure has answered.");
-  const weights = fitWeights(structures.map((_, s) => aligned.map(({ answers }) => answers[s] as ClipPrediction)), truth);
+  if (!truth.some((emotion) => emotion >= 0))
+    throw new AffuseError(
+      "ERR_AFFUSE_ENSEMBLE",
+      "no labelled validation clip that every structure has answered.",
+    );
+  const weights = fitWeights(
+    structures.map((_, s) => aligned.map(({ answers }) => answers[s] as ClipPrediction)),
+    truth,
+  );
   return members.map(({ structure }) => {
     const s = structures.indexOf(structure);
     return (weights[s] as number) / members.filter((member) => member.structure === structure).length;
@@ -121,14 +156,21 @@ export class Ensemble {
         const stream = info.streams.find((candidate) => candidate.name === name) as StreamInfo;
         const other = streams.get(name);
         if (other && (other.dim !== stream.dim || other.modality !== stream.modality)) {
-          throw new AffuseError("ERR_AFFUSE_STREAMS", `${folder} uses the stream ${name} with ${stream.dim} dimensions (${stream.modality}), another member with ${other.dim} (${other.modality}).`);
+          throw new AffuseError(
+            "ERR_AFFUSE_STREAMS",
+            `${folder} uses the stream ${name} with ${stream.dim} dimensions (${stream.modality}), another member with ${other.dim} (${other.modality}).`,
+          );
         }
         if (!other) streams.set(name, stream);
       }
     }
     this.streams = [...streams.values()];
     this.weights =
-      options.method === "entropy" ? null : options.method === "fitted" ? fittedWeights(members, options.labels, this.classes) : members.map(() => 1 / members.length);
+      options.method === "entropy"
+        ? null
+        : options.method === "fitted"
+          ? fittedWeights(members, options.labels, this.classes)
+          : members.map(() => 1 / members.length);
   }
 
   /**
@@ -166,7 +208,11 @@ export class Ensemble {
         standardization &&
         source.streams.map(
           // A stream that this member has never seen is not one that it reads.
-          ({ name, dim }) => standardization.get(name) ?? { mean: new Float32Array(dim), scale: new Float32Array(dim).fill(1) },
+          ({ name, dim }) =>
+            standardization.get(name) ?? {
+              mean: new Float32Array(dim),
+              scale: new Float32Array(dim).fill(1),
+            },
         );
       const reorder = reorderClasses(info.classes, this.classes, info.structure);
       const own = await predictModel(model, source, clips, stats ? { standardization: stats } : {});
@@ -176,7 +222,10 @@ export class Ensemble {
   }
 
   /** One clip from memory. @param clip stream name → [T,D] row-major; null or left out when missing */
-  async predictOne(clip: Readonly<Record<string, Float32Array | null>>, name = "clip"): Promise<EnsemblePrediction> {
+  async predictOne(
+    clip: Readonly<Record<string, Float32Array | null>>,
+    name = "clip",
+  ): Promise<EnsemblePrediction> {
     const [answer] = await this.predict(new FeatureMemory(this.streams, [[name, clip]]), [name]);
     return answer as EnsemblePrediction;
   }
@@ -191,7 +240,11 @@ export class Ensemble {
       const s = features.streams.findIndex((stream) => stream.name === name);
       const got = features.streams[s];
       if (got && got.dim !== dim) {
-        throw new AffuseError("ERR_AFFUSE_DIMENSION", `stream ${name}: the models were trained with ${dim} dimensions, the features have ${got.dim}.`, "Extract the features with the encoder of the training.");
+        throw new AffuseError(
+          "ERR_AFFUSE_DIMENSION",
+          `stream ${name}: the models were trained with ${dim} dimensions, the features have ${got.dim}.`,
+          "Extract the features with the encoder of the training.",
+        );
       }
       return s;
     });
@@ -208,7 +261,10 @@ export class Ensemble {
     for (const { name } of this.streams) {
       const all = members.flatMap((member) => (member.attention[name] ? [member.attention[name]] : []));
       const frames = all[0]?.length ?? 0;
-      out[name] = Float32Array.from({ length: frames }, (_, t) => all.reduce((sum, weights) => sum + (weights[t] as number), 0) / all.length);
+      out[name] = Float32Array.from(
+        { length: frames },
+        (_, t) => all.reduce((sum, weights) => sum + (weights[t] as number), 0) / all.length,
+      );
     }
     return out;
   }
@@ -222,15 +278,26 @@ const MEMBER_CACHE_BYTES = 32 * 2 ** 20;
  * @param runs run folders
  * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_FORMAT, ERR_AFFUSE_CLASSES, ERR_AFFUSE_STREAMS, ERR_AFFUSE_ENSEMBLE
  */
-export async function loadEnsemble(runs: readonly string[], options: EnsembleOptions = {}): Promise<Ensemble> {
-  const create = options.createModel ?? (await nativeModels({ ...options, programCacheBytes: MEMBER_CACHE_BYTES }));
+export async function loadEnsemble(
+  runs: readonly string[],
+  options: EnsembleOptions = {},
+): Promise<Ensemble> {
+  const create =
+    options.createModel ?? (await nativeModels({ ...options, programCacheBytes: MEMBER_CACHE_BYTES }));
   const members: Member[] = [];
   try {
     for (const run of runs) {
       for (const found of findMembers(run, options.structures)) {
         const { info, state, standardization } = readCheckpoint(path.join(found.folder, "best.safetensors"));
         const model = create(info.config, info.streams, info.classes);
-        members.push({ ...found, info, model, standardization: standardization && new Map(standardization.map((stat, s) => [info.streams[s]?.name as string, stat])) });
+        members.push({
+          ...found,
+          info,
+          model,
+          standardization:
+            standardization &&
+            new Map(standardization.map((stat, s) => [info.streams[s]?.name as string, stat])),
+        });
         model.load(state);
       }
     }

@@ -1,7 +1,15 @@
 /** One set of predictions against the truth: every score of the specification with bootstrap intervals, and a paired test. */
 import { AffuseError } from "../errors.ts";
 import { Random } from "../data/random.ts";
-import { type EmotionScores, emotionScores, hasValence, merMetric, scoresFromConfusion, type ValenceScores, valenceScores } from "./scores.ts";
+import {
+  type EmotionScores,
+  emotionScores,
+  hasValence,
+  merMetric,
+  scoresFromConfusion,
+  type ValenceScores,
+  valenceScores,
+} from "./scores.ts";
 
 /** Predictions and truth of the same clips, position by position (align by name first: see alignByName). */
 export interface Evaluated {
@@ -51,7 +59,12 @@ function scoreTable(data: Evaluated, chosen: Int32Array): Map<string, number> {
     row[p] = (row[p] ?? 0) + 1;
   }
   const e = scoresFromConfusion(confusion);
-  const out = new Map([["wa", e.wa], ["ua", e.ua], ["f1Weighted", e.f1Weighted], ["f1Macro", e.f1Macro]]);
+  const out = new Map([
+    ["wa", e.wa],
+    ["ua", e.ua],
+    ["f1Weighted", e.f1Weighted],
+    ["f1Macro", e.f1Macro],
+  ]);
   data.classes.forEach((name, c) => {
     out.set(`f1:${name}`, e.perClass[c]?.f1 ?? Number.NaN);
     out.set(`recall:${name}`, e.perClass[c]?.recall ?? Number.NaN);
@@ -88,10 +101,17 @@ function percentileInterval(values: number[]): Interval {
  */
 export function evaluate(data: Evaluated, options: BootstrapOptions = {}): Evaluation {
   const { resamples = 1000, seed = 0 } = options;
-  const emotion = emotionScores({ truth: data.truth, predicted: data.predicted, classes: data.classes.length });
+  const emotion = emotionScores({
+    truth: data.truth,
+    predicted: data.predicted,
+    classes: data.classes.length,
+  });
   const { valenceTruth, valencePredicted } = data;
-  const anyValence = valenceTruth !== undefined && valencePredicted !== undefined && Array.from(valenceTruth).some(hasValence);
-  const used: Evaluated = anyValence ? data : { classes: data.classes, truth: data.truth, predicted: data.predicted };
+  const anyValence =
+    valenceTruth !== undefined && valencePredicted !== undefined && Array.from(valenceTruth).some(hasValence);
+  const used: Evaluated = anyValence
+    ? data
+    : { classes: data.classes, truth: data.truth, predicted: data.predicted };
   const valence = anyValence ? valenceScores({ truth: valenceTruth, predicted: valencePredicted }) : null;
   const n = data.truth.length;
   const samples = new Map<string, number[]>();
@@ -136,15 +156,28 @@ export interface PairedTest {
  * @param score "wa", "ua", "f1Weighted", "f1Macro", "mse", "mae", "pearson", "ccc" or "merMetric"
  * @throws ERR_AFFUSE_LENGTH when the two do not cover the same clips
  */
-export function pairedTest(first: Evaluated, second: Evaluated, score: string, options: BootstrapOptions = {}): PairedTest {
+export function pairedTest(
+  first: Evaluated,
+  second: Evaluated,
+  score: string,
+  options: BootstrapOptions = {},
+): PairedTest {
   const { resamples = 1000, seed = 0 } = options;
   const n = first.truth.length;
   if (second.truth.length !== n || first.classes.join("\n") !== second.classes.join("\n")) {
-    throw new AffuseError("ERR_AFFUSE_LENGTH", `expected two runs over the same clips and classes, got ${n} and ${second.truth.length} clips.`, "Align them by clip name first.");
+    throw new AffuseError(
+      "ERR_AFFUSE_LENGTH",
+      `expected two runs over the same clips and classes, got ${n} and ${second.truth.length} clips.`,
+      "Align them by clip name first.",
+    );
   }
   const value = (data: Evaluated, chosen: Int32Array): number => {
     const found = scoreTable(data, chosen).get(score);
-    if (found === undefined) throw new AffuseError("ERR_AFFUSE_METRIC", `expected a score that both runs have, got ${JSON.stringify(score)}.`);
+    if (found === undefined)
+      throw new AffuseError(
+        "ERR_AFFUSE_METRIC",
+        `expected a score that both runs have, got ${JSON.stringify(score)}.`,
+      );
     return found;
   };
   const all = Int32Array.from({ length: n }, (_, i) => i);
@@ -168,12 +201,18 @@ export function pairedTest(first: Evaluated, second: Evaluated, score: string, o
     for (let i = 0; i < n; i++) {
       if (random.bernoulli(0.5)) continue;
       swap(a.predicted as number[], b.predicted as number[], i);
-      if (a.valencePredicted && b.valencePredicted) swap(a.valencePredicted as number[], b.valencePredicted as number[], i);
+      if (a.valencePredicted && b.valencePredicted)
+        swap(a.valencePredicted as number[], b.valencePredicted as number[], i);
     }
     // The tolerance counts ties that rounding would separate as ties.
     if (Math.abs(value(a, all) - value(b, all)) >= Math.abs(difference) - 1e-12) extreme++;
   }
-  return { difference, interval: percentileInterval(differences), p: (1 + extreme) / (1 + resamples), count: n };
+  return {
+    difference,
+    interval: percentileInterval(differences),
+    p: (1 + extreme) / (1 + resamples),
+    count: n,
+  };
 }
 
 function swap(a: number[], b: number[], i: number): void {
@@ -185,6 +224,8 @@ function swap(a: number[], b: number[], i: number): void {
 /** Index of the largest value; ties go to the first. NaN never wins; all NaN gives 0. */
 export function argmax(values: ArrayLike<number>, from = 0, count = values.length - from): number {
   let best = 0;
-  for (let i = 1; i < count; i++) if (!((values[from + i] as number) <= (values[from + best] as number))) best = Number.isNaN(values[from + i]) ? best : i;
+  for (let i = 1; i < count; i++)
+    if (!((values[from + i] as number) <= (values[from + best] as number)))
+      best = Number.isNaN(values[from + i]) ? best : i;
   return best;
 }

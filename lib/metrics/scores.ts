@@ -63,7 +63,10 @@ const MISSING = -10;
 
 function sameLength(truth: ArrayLike<number>, predicted: ArrayLike<number>): void {
   if (truth.length !== predicted.length) {
-    throw new AffuseError("ERR_AFFUSE_LENGTH", `expected as many predictions as truths, got ${predicted.length} and ${truth.length}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_LENGTH",
+      `expected as many predictions as truths, got ${predicted.length} and ${truth.length}.`,
+    );
   }
 }
 
@@ -77,7 +80,10 @@ export function confusionMatrix({ truth, predicted, classes }: EmotionPairs): nu
     if (t === -1) continue;
     const row = matrix[t];
     if (!row || row[p] === undefined) {
-      throw new AffuseError("ERR_AFFUSE_LABEL", `expected classes 0 … ${classes - 1}, got truth ${t} and prediction ${p} at ${i}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_LABEL",
+        `expected classes 0 … ${classes - 1}, got truth ${t} and prediction ${p} at ${i}.`,
+      );
     }
     row[p]++;
   }
@@ -113,7 +119,8 @@ export function scoresFromConfusion(confusion: number[][]): EmotionScores {
   });
   const present = perClass.filter((score) => score.support > 0);
   const seen = perClass.filter((score) => score.support + score.predicted > 0);
-  const mean = (values: number[]) => (values.length ? values.reduce((sum, x) => sum + x, 0) / values.length : Number.NaN);
+  const mean = (values: number[]) =>
+    values.length ? values.reduce((sum, x) => sum + x, 0) / values.length : Number.NaN;
   return {
     count,
     wa: right / count,

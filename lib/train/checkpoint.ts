@@ -42,7 +42,11 @@ const infoSchema = z.strictObject({
   /** Complete model configuration, structure and seed included. */
   config: modelConfigSchema,
   /** Streams of the data set in order, with their extractors' manifests. */
-  streams: z.array(z.strictObject({ name: z.string(), modality: z.string(), dim: z.int().min(1), manifest: z.unknown() })).min(1),
+  streams: z
+    .array(
+      z.strictObject({ name: z.string(), modality: z.string(), dim: z.int().min(1), manifest: z.unknown() }),
+    )
+    .min(1),
   structure: z.string(),
   fold: z.int().min(0),
   /** The run's seed. */
@@ -56,7 +60,10 @@ const infoSchema = z.strictObject({
   progress: progressSchema.nullable(),
 });
 
-export type CheckpointInfo = Omit<z.output<typeof infoSchema>, "config" | "streams"> & { config: ModelConfig; streams: StreamInfo[] };
+export type CheckpointInfo = Omit<z.output<typeof infoSchema>, "config" | "streams"> & {
+  config: ModelConfig;
+  streams: StreamInfo[];
+};
 
 export interface Checkpoint {
   info: CheckpointInfo;
@@ -89,7 +96,12 @@ export function writeCheckpoint(file: string, { info, state, best, standardizati
 /** @throws ERR_AFFUSE_FORMAT not a checkpoint of ours or damaged, ERR_AFFUSE_NOT_FOUND */
 export function readCheckpoint(file: string): Checkpoint {
   const { tensors, metadata } = readSafetensors(file);
-  const bad = (what: string) => new AffuseError("ERR_AFFUSE_FORMAT", `${file} is not a usable checkpoint: ${what}.`, "Train again, or use another file.");
+  const bad = (what: string) =>
+    new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${file} is not a usable checkpoint: ${what}.`,
+      "Train again, or use another file.",
+    );
   let json: unknown;
   try {
     json = JSON.parse(metadata.affuse ?? "null");
@@ -97,14 +109,26 @@ export function readCheckpoint(file: string): Checkpoint {
     throw bad((error as Error).message);
   }
   const parsed = infoSchema.safeParse(json);
-  if (!parsed.success) throw bad(`${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}`);
+  if (!parsed.success)
+    throw bad(`${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}`);
   const info = parsed.data as CheckpointInfo;
-  const groups: Record<string, Record<string, NamedTensor>> = { parameters: {}, m: {}, v: {}, best: {}, standardization: {} };
+  const groups: Record<string, Record<string, NamedTensor>> = {
+    parameters: {},
+    m: {},
+    v: {},
+    best: {},
+    standardization: {},
+  };
   for (const [name, { shape, data }] of tensors) {
     const slash = name.indexOf("/");
     const group = Object.hasOwn(groups, name.slice(0, slash)) ? groups[name.slice(0, slash)] : undefined;
     if (!group || !(data instanceof Float32Array)) throw bad(`unexpected tensor ${name}`);
-    Object.defineProperty(group, name.slice(slash + 1), { value: { shape, data }, enumerable: true, configurable: true, writable: true });
+    Object.defineProperty(group, name.slice(slash + 1), {
+      value: { shape, data },
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
   }
   const { parameters = {}, m = {}, v = {}, best = {}, standardization = {} } = groups;
   let stats: Standardization[] | null = null;
@@ -112,7 +136,8 @@ export function readCheckpoint(file: string): Checkpoint {
     stats = info.streams.map(({ name, dim }) => {
       const mean = standardization[`${name}/mean`]?.data;
       const scale = standardization[`${name}/scale`]?.data;
-      if (mean?.length !== dim || scale?.length !== dim) throw bad(`the statistics of stream ${name} are missing or of another width`);
+      if (mean?.length !== dim || scale?.length !== dim)
+        throw bad(`the statistics of stream ${name} are missing or of another width`);
       return { mean, scale };
     });
   }

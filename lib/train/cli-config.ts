@@ -28,8 +28,11 @@ type Tree = { [key: string]: unknown };
 
 function assign(tree: Tree, key: string, value: unknown): void {
   const parts = key.split(".");
-  const bad = parts.some((part) => part === "" || part === "__proto__" || part === "constructor" || part === "prototype");
-  if (bad) throw new AffuseError("ERR_AFFUSE_CONFIG", `expected a key like train.lr, got ${JSON.stringify(key)}.`);
+  const bad = parts.some(
+    (part) => part === "" || part === "__proto__" || part === "constructor" || part === "prototype",
+  );
+  if (bad)
+    throw new AffuseError("ERR_AFFUSE_CONFIG", `expected a key like train.lr, got ${JSON.stringify(key)}.`);
   let at = tree;
   for (const part of parts.slice(0, -1)) {
     const next = at[part];
@@ -49,10 +52,13 @@ function assign(tree: Tree, key: string, value: unknown): void {
  */
 export function loadTrainConfig(source: string, isFolder: boolean, flags: TrainFlags): TrainConfig {
   // Read once through the schema: complaints about the file name its lines; flags are then laid over what the file says.
-  const base: Tree = isFolder ? { data: path.resolve(source) } : { ...(readYaml(source, z.record(z.string(), z.unknown())) as Tree) };
+  const base: Tree = isFolder
+    ? { data: path.resolve(source) }
+    : { ...(readYaml(source, z.record(z.string(), z.unknown())) as Tree) };
   if (!isFolder) {
     const checked = readTrainConfig(source);
-    for (const key of ["data", "features", "labels"] as const) if (checked[key] !== null) base[key] = checked[key];
+    for (const key of ["data", "features", "labels"] as const)
+      if (checked[key] !== null) base[key] = checked[key];
   }
   const put = (key: string, value: unknown) => {
     if (value !== undefined) assign(base, key, value);
@@ -74,7 +80,9 @@ export function loadTrainConfig(source: string, isFolder: boolean, flags: TrainF
     try {
       value = parseYamlText(text, { maxAliasCount: 0, customTags: [] });
     } catch (error) {
-      throw new AffuseError("ERR_AFFUSE_CONFIG", `--set ${key}: ${(error as Error).message}.`, "", { cause: error });
+      throw new AffuseError("ERR_AFFUSE_CONFIG", `--set ${key}: ${(error as Error).message}.`, "", {
+        cause: error,
+      });
     }
     assign(base, key, value);
   }

@@ -16,7 +16,10 @@ export const trainConfigSchema = z.strictObject({
   /** Label file or folder; null: `data`. */
   labels: z.string().min(1).nullable().default(null),
   /** Class names in order; null: MER 2023's six; "auto": those that occur, alphabetically. */
-  classes: z.union([z.array(z.string().min(1)).min(2), z.literal("auto")]).nullable().default(null),
+  classes: z
+    .union([z.array(z.string().min(1)).min(2), z.literal("auto")])
+    .nullable()
+    .default(null),
   /** Split whose clips are trained and cross-validated on. Other splits are never touched by training. */
   split: z.string().min(1).default("train"),
   /** Streams to use, by name; null: every one that is found. */
@@ -83,7 +86,11 @@ export function parseTrainConfig(value: unknown): TrainConfig {
       ? `unknown key ${issue.keys.map((key) => [...issue.path, key].join(".")).join(", ")}`
       : `${issue.path.join(".") || "(top level)"}: ${issue.message}`,
   );
-  throw new AffuseError("ERR_AFFUSE_CONFIG", `the training configuration has problems: ${problems.join("; ")}.`, "Correct these keys; unknown keys are refused.");
+  throw new AffuseError(
+    "ERR_AFFUSE_CONFIG",
+    `the training configuration has problems: ${problems.join("; ")}.`,
+    "Correct these keys; unknown keys are refused.",
+  );
 }
 
 /** Reads a YAML configuration; relative paths become relative to its folder. @throws ERR_AFFUSE_CONFIG, ERR_AFFUSE_NOT_FOUND */

@@ -12,17 +12,43 @@ import { argmax } from "../metrics/evaluate.ts";
 import { emotionScores, hasValence, merMetric, valenceScores } from "../metrics/scores.ts";
 import type { ModelConfigInput, Structure } from "../models/config.ts";
 import type { Model, ModelState, NamedTensor, StreamSpec } from "../models/types.ts";
-import { type Checkpoint, type CheckpointInfo, type Progress, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  type CheckpointInfo,
+  type Progress,
+  readCheckpoint,
+  writeCheckpoint,
+} from "./checkpoint.ts";
 import { differences, type TrainConfig } from "./config.ts";
 import { type ClipPrediction, predictModel, writePredictions } from "./predict.ts";
 import { epochBatches, learningRate } from "./schedule.ts";
 
-export type ModelFactory = (config: ModelConfigInput, streams: readonly StreamSpec[], classes: readonly string[]) => Model;
+export type ModelFactory = (
+  config: ModelConfigInput,
+  streams: readonly StreamSpec[],
+  classes: readonly string[],
+) => Model;
 
 /** What happens while training; for progress bars and logs. */
 export type TrainEvent =
-  | { type: "fold"; structure: Structure; fold: number; folds: number; epochs: number; steps: number; resumedAt: number | null }
-  | { type: "step"; structure: Structure; fold: number; epoch: number; batch: number; batches: number; loss: number }
+  | {
+      type: "fold";
+      structure: Structure;
+      fold: number;
+      folds: number;
+      epochs: number;
+      steps: number;
+      resumedAt: number | null;
+    }
+  | {
+      type: "step";
+      structure: Structure;
+      fold: number;
+      epoch: number;
+      batch: number;
+      batches: number;
+      loss: number;
+    }
   | { type: "epoch"; structure: Structure; fold: number; record: EpochRecord; best: boolean }
   | { type: "done"; structure: Structure; fold: number; bestEpoch: number; metric: string; value: number };
 
@@ -42,7 +68,14 @@ export interface EpochRecord {
   weightValence: number;
   gradNorm: number;
   /** On the validation part. */
-  validation: { metric: number | null; wa: number; ua: number; f1Weighted: number; mse: number | null; merMetric: number | null };
+  validation: {
+    metric: number | null;
+    wa: number;
+    ua: number;
+    f1Weighted: number;
+    mse: number | null;
+    merMetric: number | null;
+  };
 }
 
 export interface FoldJob {
@@ -82,7 +115,8 @@ const finite = (x: number): number | null => (Number.isFinite(x) ? x : null);
 function metricName(job: FoldJob): "merMetric" | "f1Weighted" | "wa" | "ua" {
   const { metric } = job.config.train;
   if (metric !== "auto") return metric;
-  const any = (names: string[]) => names.some((name) => hasValence(job.labels.get(name)?.valence ?? Number.NaN));
+  const any = (names: string[]) =>
+    names.some((name) => hasValence(job.labels.get(name)?.valence ?? Number.NaN));
   return any(job.fold.validation) && any(job.fold.train) ? "merMetric" : "f1Weighted";
 }
 
@@ -117,15 +151,27 @@ function identityOf(job: FoldJob, model: Model, metric: string): Record<string, 
     metric,
     classes: [...job.classes],
     streams: features.streams.map(({ name, modality, dim, manifest }) => ({ name, modality, dim, manifest })),
-    clips: Object.fromEntries((["train", "validation", "test"] as const).map((part) => [part, Object.fromEntries(fold[part].map((name) => [name, clip(name)]))])),
+    clips: Object.fromEntries(
+      (["train", "validation", "test"] as const).map((part) => [
+        part,
+        Object.fromEntries(fold[part].map((name) => [name, clip(name)])),
+      ]),
+    ),
   };
 }
 
 const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
-function refuseChanged(file: string, job: FoldJob, saved: Checkpoint, identity: unknown, stats: Standardization[] | null): void {
+function refuseChanged(
+  file: string,
+  job: FoldJob,
+  saved: Checkpoint,
+  identity: unknown,
+  stats: Standardization[] | null,
+): void {
   let changed = differences(saved.info.identity, plain(identity));
-  const same = (a: Float32Array, b: Float32Array) => a.length === b.length && a.every((x, i) => Object.is(x, b[i]));
+  const same = (a: Float32Array, b: Float32Array) =>
+    a.length === b.length && a.every((x, i) => Object.is(x, b[i]));
   if (changed.length === 0 && stats) {
     changed = job.features.streams.flatMap(({ name }, s) => {
       const old = saved.standardization?.[s];
@@ -164,7 +210,16 @@ class FoldTrainer {
   readonly #last: string;
   #stats: Standardization[] | null = null;
   #best: Record<string, NamedTensor> | null = null;
-  #progress: Progress = { epoch: 0, batch: 0, step: 0, finished: false, bestEpoch: -1, bestMetric: null, sums: {}, history: [] };
+  #progress: Progress = {
+    epoch: 0,
+    batch: 0,
+    step: 0,
+    finished: false,
+    bestEpoch: -1,
+    bestMetric: null,
+    sums: {},
+    history: [],
+  };
 
   constructor(job: FoldJob, model: Model) {
     this.#job = job;
@@ -181,7 +236,15 @@ class FoldTrainer {
     if (resumed) removeTemporaries(this.#job.folder);
     if (resumed) this.#restore(readCheckpoint(this.#last));
     const steps = Math.ceil(fold.train.length / config.train.batchSize);
-    this.#job.onEvent?.({ type: "fold", structure, fold: index, folds, epochs: config.train.epochs, steps, resumedAt: resumed ? this.#progress.epoch : null });
+    this.#job.onEvent?.({
+      type: "fold",
+      structure,
+      fold: index,
+      folds,
+      epochs: config.train.epochs,
+      steps,
+      resumedAt: resumed ? this.#progress.epoch : null,
+    });
     // A first checkpoint before any work: an unwritable or full folder shows at once, not after an epoch.
     if (!resumed) this.#save();
     while (!this.#progress.finished) await this.#epoch();
@@ -190,7 +253,8 @@ class FoldTrainer {
 
   #restore(saved: Checkpoint): void {
     refuseChanged(this.#last, this.#job, saved, this.#identity, this.#stats);
-    if (!saved.info.progress || !saved.state.m) throw new AffuseError("ERR_AFFUSE_FORMAT", `${this.#last} holds no training state.`);
+    if (!saved.info.progress || !saved.state.m)
+      throw new AffuseError("ERR_AFFUSE_FORMAT", `${this.#last} holds no training state.`);
     this.#progress = saved.info.progress;
     this.#best = saved.best;
     this.#model.load(saved.state);
@@ -201,7 +265,13 @@ class FoldTrainer {
     const progress = this.#progress;
     const { train, run } = config;
     const lr = learningRate(train, progress.epoch);
-    const batches = epochBatches(features, fold.train, train.batchSize, new Random(train.seed, `fold ${index}`).integer(2 ** 31), progress.epoch);
+    const batches = epochBatches(
+      features,
+      fold.train,
+      train.batchSize,
+      new Random(train.seed, `fold ${index}`).integer(2 ** 31),
+      progress.epoch,
+    );
     const used = this.#model.streams.map(({ name }) => name);
     const load = (names: string[]) => {
       const batch = assembleBatch(features, names, {
@@ -232,13 +302,27 @@ class FoldTrainer {
       }
       progress.step++;
       progress.batch++;
-      for (const key of ["loss", "ce", "mse", "gradNorm"] as const) progress.sums[key] = (progress.sums[key] ?? 0) + result[key] * names.length;
+      for (const key of ["loss", "ce", "mse", "gradNorm"] as const)
+        progress.sums[key] = (progress.sums[key] ?? 0) + result[key] * names.length;
       progress.sums.clips = (progress.sums.clips ?? 0) + names.length;
       progress.sums.sE = result.sE;
       progress.sums.sV = result.sV;
       last = result;
-      this.#job.onEvent?.({ type: "step", structure, fold: index, epoch: progress.epoch, batch: progress.batch, batches: batches.length, loss: result.loss });
-      if (run.checkpointSteps > 0 && progress.step % run.checkpointSteps === 0 && progress.batch < batches.length) this.#save();
+      this.#job.onEvent?.({
+        type: "step",
+        structure,
+        fold: index,
+        epoch: progress.epoch,
+        batch: progress.batch,
+        batches: batches.length,
+        loss: result.loss,
+      });
+      if (
+        run.checkpointSteps > 0 &&
+        progress.step % run.checkpointSteps === 0 &&
+        progress.batch < batches.length
+      )
+        this.#save();
     }
     this.#checkInterrupted(signal);
     last = { sE: progress.sums.sE ?? last.sE, sV: progress.sums.sV ?? last.sV };
@@ -266,7 +350,9 @@ class FoldTrainer {
       gradNorm: mean("gradNorm"),
       validation: scores,
     };
-    const better = this.#best === null || (value !== null && (progress.bestMetric === null || value > progress.bestMetric));
+    const better =
+      this.#best === null ||
+      (value !== null && (progress.bestMetric === null || value > progress.bestMetric));
     if (better) {
       progress.bestEpoch = progress.epoch;
       progress.bestMetric = value;
@@ -300,11 +386,21 @@ class FoldTrainer {
       predicted: predictions.map(({ posteriors }) => argmax(posteriors)),
       classes: this.#job.classes.length,
     });
-    const valence = valenceScores({ truth: truth.map((label) => label.valence), predicted: predictions.map((p) => p.valence) });
+    const valence = valenceScores({
+      truth: truth.map((label) => label.valence),
+      predicted: predictions.map((p) => p.valence),
+    });
     const mer = merMetric(emotion.f1Weighted, valence.mse);
     const { wa, ua, f1Weighted } = emotion;
     const values = { wa, ua, f1Weighted, merMetric: mer };
-    return { metric: finite(values[this.#metric]), wa, ua, f1Weighted, mse: finite(valence.mse), merMetric: finite(mer) };
+    return {
+      metric: finite(values[this.#metric]),
+      wa,
+      ua,
+      f1Weighted,
+      mse: finite(valence.mse),
+      merMetric: finite(mer),
+    };
   }
 
   #info(progress: Progress | null): CheckpointInfo {
@@ -314,7 +410,9 @@ class FoldTrainer {
       version,
       classes: [...classes],
       config: this.#model.config,
-      streams: features.streams.map(({ name, modality, dim, manifest }): StreamInfo => ({ name, modality, dim, manifest })),
+      streams: features.streams.map(
+        ({ name, modality, dim, manifest }): StreamInfo => ({ name, modality, dim, manifest }),
+      ),
       structure,
       fold: index,
       seed: config.train.seed,
@@ -327,12 +425,22 @@ class FoldTrainer {
   }
 
   #save(): void {
-    writeCheckpoint(this.#last, { info: this.#info(this.#progress), state: this.#model.state(), best: this.#best, standardization: this.#stats });
+    writeCheckpoint(this.#last, {
+      info: this.#info(this.#progress),
+      state: this.#model.state(),
+      best: this.#best,
+      standardization: this.#stats,
+    });
   }
 
   #saveBest(): void {
     const state: ModelState = { step: 0, parameters: this.#best ?? {} };
-    writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), { info: this.#info(null), state, best: null, standardization: this.#stats });
+    writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), {
+      info: this.#info(null),
+      state,
+      best: null,
+      standardization: this.#stats,
+    });
   }
 
   #saveHistory(): void {
@@ -343,7 +451,11 @@ class FoldTrainer {
   #checkInterrupted(signal: AbortSignal | undefined): void {
     if (!signal?.aborted) return;
     this.#save();
-    throw new AffuseError("ERR_AFFUSE_INTERRUPTED", `interrupted; the state is saved in ${this.#last}.`, "Continue with --resume.");
+    throw new AffuseError(
+      "ERR_AFFUSE_INTERRUPTED",
+      `interrupted; the state is saved in ${this.#last}.`,
+      "Continue with --resume.",
+    );
   }
 
   /** With the best weights: the model file and the predictions. Done again on resuming a finished fold, to the same bits. */

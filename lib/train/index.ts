@@ -1,7 +1,20 @@
 /** Training: configuration, schedule, folds, checkpoints, whole runs. */
 export { type Checkpoint, type CheckpointInfo, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-export { parseTrainConfig, readTrainConfig, type TrainConfig, type TrainConfigInput, trainConfigSchema } from "./config.ts";
-export { type EpochRecord, type FoldJob, type FoldResult, type ModelFactory, type TrainEvent, trainFold } from "./fold.ts";
+export {
+  parseTrainConfig,
+  readTrainConfig,
+  type TrainConfig,
+  type TrainConfigInput,
+  trainConfigSchema,
+} from "./config.ts";
+export {
+  type EpochRecord,
+  type FoldJob,
+  type FoldResult,
+  type ModelFactory,
+  type TrainEvent,
+  trainFold,
+} from "./fold.ts";
 export {
   type ClipPrediction,
   type DetailedPrediction,
@@ -10,5 +23,13 @@ export {
   readPredictions,
   writePredictions,
 } from "./predict.ts";
-export { evaluatePredictions, type LoadedData, loadData, type RunOptions, type RunResults, type SystemResult, trainRun } from "./run.ts";
+export {
+  evaluatePredictions,
+  type LoadedData,
+  loadData,
+  type RunOptions,
+  type RunResults,
+  type SystemResult,
+  trainRun,
+} from "./run.ts";
 export { epochBatches, learningRate } from "./schedule.ts";

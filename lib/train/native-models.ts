@@ -10,7 +10,10 @@ export interface NativeModelOptions {
 
 /** @throws ERR_AFFUSE_NOT_BUILT when there is no compiled addon */
 export async function nativeModels(options: NativeModelOptions = {}): Promise<ModelFactory> {
-  const [{ createModel }, { loadAddon }] = await Promise.all([import("../models/index.ts"), import("../native/load.ts")]);
+  const [{ createModel }, { loadAddon }] = await Promise.all([
+    import("../models/index.ts"),
+    import("../native/load.ts"),
+  ]);
   const { device = "cpu", threads, programCacheBytes } = options;
   if (threads) loadAddon().setThreads(threads);
   const modelOptions = { device, ...(programCacheBytes !== undefined && { programCacheBytes }) };

@@ -43,13 +43,18 @@ export async function predictModel(
 ): Promise<DetailedPrediction[]> {
   const { batchSize = 32, standardization } = options;
   const used = model.streams.map(({ name }) => name);
-  const order = [...clips.keys()].sort((a, b) => longest(features, clips[a] as string) - longest(features, clips[b] as string) || a - b);
+  const order = [...clips.keys()].sort(
+    (a, b) => longest(features, clips[a] as string) - longest(features, clips[b] as string) || a - b,
+  );
   const out = new Array<DetailedPrediction>(clips.length);
   const C = model.classes.length;
   for (let at = 0; at < order.length; at += batchSize) {
     const indices = order.slice(at, at + batchSize);
     const names = indices.map((i) => clips[i] as string);
-    const batch = await assembleBatch(features, names, { streams: used, ...(standardization && { standardization }) });
+    const batch = await assembleBatch(features, names, {
+      streams: used,
+      ...(standardization && { standardization }),
+    });
     const result = await model.infer(batch);
     const H = model.embeddingWidth;
     for (const [b, i] of indices.entries()) {
@@ -57,7 +62,8 @@ export async function predictModel(
       for (const name of used) {
         const stream = batch.streams[name];
         const weights = result.attention[name];
-        if (stream && weights) attention[name] = weights.slice(b * stream.T, b * stream.T + (stream.lengths[b] ?? 0));
+        if (stream && weights)
+          attention[name] = weights.slice(b * stream.T, b * stream.T + (stream.lengths[b] ?? 0));
       }
       const prediction = {
         name: names[b] as string,
@@ -68,7 +74,11 @@ export async function predictModel(
         embedding: result.embedding.slice(b * H, (b + 1) * H),
       };
       if (![...prediction.posteriors, prediction.valence].every(Number.isFinite)) {
-        throw new AffuseError("ERR_AFFUSE_NONFINITE", `the prediction for clip ${prediction.name} is not finite.`, "The model's weights are damaged or its training diverged.");
+        throw new AffuseError(
+          "ERR_AFFUSE_NONFINITE",
+          `the prediction for clip ${prediction.name} is not finite.`,
+          "The model's weights are damaged or its training diverged.",
+        );
       }
       out[i] = prediction;
     }
@@ -95,11 +105,21 @@ const predictionsSchema = z.strictObject({
 export type Predictions = z.output<typeof predictionsSchema>;
 
 /** Writes `<base>.json` (complete) and `<base>.csv` (name, part, emotion, valence, one posterior column per class). */
-export function writePredictions(base: string, classes: readonly string[], clips: readonly (ClipPrediction & { part: string })[]): void {
+export function writePredictions(
+  base: string,
+  classes: readonly string[],
+  clips: readonly (ClipPrediction & { part: string })[],
+): void {
   const value: Predictions = {
     format: "affuse-predictions-1",
     classes: [...classes],
-    clips: clips.map(({ name, part, posteriors, logits, valence }) => ({ name, part, posteriors, logits, valence })),
+    clips: clips.map(({ name, part, posteriors, logits, valence }) => ({
+      name,
+      part,
+      posteriors,
+      logits,
+      valence,
+    })),
   };
   writeJson(`${base}.json`, value, "the predictions");
   const rows = value.clips.map(({ name, part, posteriors, valence }) => [
@@ -109,17 +129,26 @@ export function writePredictions(base: string, classes: readonly string[], clips
     valence.toFixed(6),
     ...posteriors.map((p) => p.toFixed(6)),
   ]);
-  writeFileAtomic(`${base}.csv`, formatCsv(["name", "part", "discrete", "valence", ...classes.map((c) => `p:${c}`)], rows), "the predictions");
+  writeFileAtomic(
+    `${base}.csv`,
+    formatCsv(["name", "part", "discrete", "valence", ...classes.map((c) => `p:${c}`)], rows),
+    "the predictions",
+  );
 }
 
 /** @throws ERR_AFFUSE_FORMAT, ERR_AFFUSE_NOT_FOUND */
 export function readPredictions(file: string): Predictions {
   const parsed = predictionsSchema.safeParse(readJson(file));
-  const bad = (what: string) => new AffuseError("ERR_AFFUSE_FORMAT", `${file} is not a predictions file: ${what}.`);
-  if (!parsed.success) throw bad(`${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}`);
+  const bad = (what: string) =>
+    new AffuseError("ERR_AFFUSE_FORMAT", `${file} is not a predictions file: ${what}.`);
+  if (!parsed.success)
+    throw bad(`${parsed.error.issues[0]?.path.join(".")}: ${parsed.error.issues[0]?.message}`);
   const { classes, clips } = parsed.data;
   if (new Set(classes).size !== classes.length) throw bad("a class is named twice");
-  const wrong = clips.find((clip) => clip.posteriors.length !== classes.length || clip.logits.length !== classes.length);
-  if (wrong) throw bad(`clip ${wrong.name} has ${wrong.posteriors.length} posteriors for ${classes.length} classes`);
+  const wrong = clips.find(
+    (clip) => clip.posteriors.length !== classes.length || clip.logits.length !== classes.length,
+  );
+  if (wrong)
+    throw bad(`clip ${wrong.name} has ${wrong.posteriors.length} posteriors for ${classes.length} classes`);
   return parsed.data;
 }

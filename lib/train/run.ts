@@ -37,11 +37,17 @@ export interface LoadedData {
 
 /** Labels and features of one split, matched. @throws the errors of readLabels, FeatureFolders, matchClips */
 export function loadData(config: TrainConfig, split: string): LoadedData {
-  const labels = readLabels(config.labels ?? config.data, { ...(config.classes && { classes: config.classes }) });
+  const labels = readLabels(config.labels ?? config.data, {
+    ...(config.classes && { classes: config.classes }),
+  });
   const ofSplit = labels.clips.filter((clip) => clip.split === split);
   if (ofSplit.length === 0) {
     const splits = [...new Set(labels.clips.map((clip) => clip.split))];
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${config.labels ?? config.data}: no clip of the split ${JSON.stringify(split)}; there are ${splits.join(", ") || "no labels at all"}.`, "Choose one of them.");
+    throw new AffuseError(
+      "ERR_AFFUSE_NOT_FOUND",
+      `${config.labels ?? config.data}: no clip of the split ${JSON.stringify(split)}; there are ${splits.join(", ") || "no labels at all"}.`,
+      "Choose one of them.",
+    );
   }
   const folders = findStreams(config.features ?? config.data, config.modalities, config.streams);
   const features = new FeatureFolders(folders, { cacheBytes: config.run.cacheMiB * 2 ** 20 });
@@ -81,26 +87,44 @@ export interface RunResults {
   classes: readonly string[];
   /** Structures, and "ensemble" (mean of the posteriors) when there are several. */
   systems: Record<string, SystemResult>;
-  folds: Record<string, { fold: number; bestEpoch: number; epochs: number; metric: string; value: number | null }[]>;
+  folds: Record<
+    string,
+    { fold: number; bestEpoch: number; epochs: number; metric: string; value: number | null }[]
+  >;
   clips: { used: number; withoutFeatures: string[]; withoutLabel: string[]; lacking: Record<string, number> };
 }
 
 function packageVersion(): string {
-  return (JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
+  return (JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string })
+    .version;
 }
 
 /** Configuration and folds of the folder: written when new, compared when resuming. */
-function prepareFolder(out: string, config: TrainConfig, clips: readonly ClipLabel[], resume: boolean): Folds {
+function prepareFolder(
+  out: string,
+  config: TrainConfig,
+  clips: readonly ClipLabel[],
+  resume: boolean,
+): Folds {
   const configFile = path.join(out, "config.yaml");
   const foldsFile = path.join(out, "folds.json");
   if (existsSync(configFile)) {
-    if (!resume) throw new AffuseError("ERR_AFFUSE_EXISTS", `${out} already holds a run.`, "Continue it with --resume, or choose another --out.");
+    if (!resume)
+      throw new AffuseError(
+        "ERR_AFFUSE_EXISTS",
+        `${out} already holds a run.`,
+        "Continue it with --resume, or choose another --out.",
+      );
     const old = readYaml(configFile, trainConfigSchema);
     // Where the data lies and how it is computed may change; what is computed may not.
     const essential = ({ data: _d, features: _f, labels: _l, run: _r, ...rest }: TrainConfig) => rest;
     const changed = differences(essential(old), essential(config));
     if (changed.length > 0) {
-      throw new AffuseError("ERR_AFFUSE_RESUME", `${out} was trained with another configuration: ${changed.join(", ")} differ.`, "Give the same settings, or train into another folder.");
+      throw new AffuseError(
+        "ERR_AFFUSE_RESUME",
+        `${out} was trained with another configuration: ${changed.join(", ")} differ.`,
+        "Give the same settings, or train into another folder.",
+      );
     }
   } else writeFileAtomic(configFile, formatTrainConfig(config), "the configuration");
   const { folds, foldsBy, seed, validation } = config.train;
@@ -113,12 +137,21 @@ function prepareFolder(out: string, config: TrainConfig, clips: readonly ClipLab
   const known = new Set(clips.map((clip) => clip.name));
   for (const fold of saved.folds) {
     for (const name of [...fold.train, ...fold.validation, ...fold.test]) {
-      if (!known.has(name)) throw new AffuseError("ERR_AFFUSE_RESUME", `${foldsFile} names the clip ${name}, which the data no longer has.`, "Restore the data, or train into another folder.");
+      if (!known.has(name))
+        throw new AffuseError(
+          "ERR_AFFUSE_RESUME",
+          `${foldsFile} names the clip ${name}, which the data no longer has.`,
+          "Restore the data, or train into another folder.",
+        );
     }
   }
   const changed = differences(saved, JSON.parse(JSON.stringify(fresh)));
   if (changed.length > 0) {
-    throw new AffuseError("ERR_AFFUSE_RESUME", `${foldsFile} does not fit the data any more: the set of clips or their classes changed.`, "Restore the data, or train into another folder.");
+    throw new AffuseError(
+      "ERR_AFFUSE_RESUME",
+      `${foldsFile} does not fit the data any more: the set of clips or their classes changed.`,
+      "Restore the data, or train into another folder.",
+    );
   }
   return saved;
 }
@@ -143,7 +176,20 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
     results.set(structure, done);
     for (const [index, fold] of folds.folds.entries()) {
       const folder = path.join(out, structure, `fold${index}`);
-      const job = { createModel, features: data.features, labels, classes, fold, index, folds: folds.folds.length, structure, config, folder, version, resume };
+      const job = {
+        createModel,
+        features: data.features,
+        labels,
+        classes,
+        fold,
+        index,
+        folds: folds.folds.length,
+        structure,
+        config,
+        folder,
+        version,
+        resume,
+      };
       done.push(await trainFold({ ...job, ...(signal && { signal }), ...(onEvent && { onEvent }) }));
     }
   }
@@ -156,14 +202,22 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
     folds: Object.fromEntries(
       [...results].map(([structure, list]) => [
         structure,
-        list.map(({ bestEpoch, epochs, metric, value }, fold) => ({ fold, bestEpoch, epochs, metric, value: Number.isFinite(value) ? value : null })),
+        list.map(({ bestEpoch, epochs, metric, value }, fold) => ({
+          fold,
+          bestEpoch,
+          epochs,
+          metric,
+          value: Number.isFinite(value) ? value : null,
+        })),
       ]),
     ),
     clips: {
       used: data.clips.length,
       withoutFeatures: match?.withoutFeatures ?? [],
       withoutLabel: match?.withoutLabel ?? [],
-      lacking: Object.fromEntries(Object.entries(match?.lacking ?? {}).map(([name, list]) => [name, list.length])),
+      lacking: Object.fromEntries(
+        Object.entries(match?.lacking ?? {}).map(([name, list]) => [name, list.length]),
+      ),
     },
   };
   writeJson(path.join(out, "results.json"), value, "the results");
@@ -201,11 +255,19 @@ function summarise(
   const score = (members: ClipPrediction[][]): Evaluation | null => {
     const { clips } = align(members.map((clips, s) => ({ name: `member ${s}`, classes, clips })));
     if (clips.length === 0) return null;
-    return evaluatePredictions(clips.map(({ answers }) => combinePresent(answers)), labels, classes, seed);
+    return evaluatePredictions(
+      clips.map(({ answers }) => combinePresent(answers)),
+      labels,
+      classes,
+      seed,
+    );
   };
   // A clip tests in exactly one fold but may validate in several: there each fold is a member of its own.
   const parts = (structures: string[]): SystemResult => {
-    const ofPart = (part: string) => structures.flatMap((s) => (results.get(s) ?? []).map((fold) => fold.predictions.filter((p) => p.part === part)));
+    const ofPart = (part: string) =>
+      structures.flatMap((s) =>
+        (results.get(s) ?? []).map((fold) => fold.predictions.filter((p) => p.part === part)),
+      );
     return { heldOut: score(ofPart("test")), validation: score(ofPart("validation")) as Evaluation };
   };
   const names = [...results.keys()];

@@ -4,7 +4,10 @@ import { Random } from "../data/random.ts";
 import type { TrainConfig } from "./config.ts";
 
 /** Learning rate of an epoch (from 0): linear warm-up, then × decay every `decayEvery` epochs. */
-export function learningRate(train: Pick<TrainConfig["train"], "lr" | "warmup" | "decay" | "decayEvery">, epoch: number): number {
+export function learningRate(
+  train: Pick<TrainConfig["train"], "lr" | "warmup" | "decay" | "decayEvery">,
+  epoch: number,
+): number {
   if (epoch < train.warmup) return (train.lr * (epoch + 1)) / train.warmup;
   let rate = train.lr;
   // Repeated multiplication rather than Math.pow, whose last bit engines may choose.
@@ -24,7 +27,13 @@ const POOL = 8;
  * Clips of one epoch in batches. Shuffled; pools of 8 batches sorted by length, cut into batches, and the batches shuffled, so
  * that little of a batch is padding. Every clip occurs once; only one batch is smaller than `size`.
  */
-export function epochBatches(features: FeatureSource, clips: readonly string[], size: number, seed: number, epoch: number): string[][] {
+export function epochBatches(
+  features: FeatureSource,
+  clips: readonly string[],
+  size: number,
+  seed: number,
+  epoch: number,
+): string[][] {
   const random = new Random(seed, `order of epoch ${epoch}`);
   const order = random.shuffle([...clips]);
   const batches: string[][] = [];

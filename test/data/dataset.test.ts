@@ -1,6 +1,16 @@
 // Labels, feature folders, matching, standardisation, batches, folds and file writing.
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
@@ -39,15 +49,20 @@ const labelFile = (text: string, name = "train-label.csv") => {
 };
 
 test("labels: byte order mark, CRLF, quotes, sentinel, missing cells, extra columns", () => {
-  const file = labelFile('\ufeffName,discrete,valence,session\r\n"a,1",happy,1.5,S1\r\nb,Neutral,-10,S1\r\n\r\nc,,2,S2\r\nd,surprise,,S2\r\n');
+  const file = labelFile(
+    '\ufeffName,discrete,valence,session\r\n"a,1",happy,1.5,S1\r\nb,Neutral,-10,S1\r\n\r\nc,,2,S2\r\nd,surprise,,S2\r\n',
+  );
   const { classes, clips } = readLabels(file);
   assert.is(classes.join(), "neutral,angry,happy,sad,worried,surprise");
-  assert.equal(clips.map((c) => [c.name, c.emotion, c.valence, c.groups.session]), [
-    ["a,1", 2, 1.5, "S1"],
-    ["b", 0, Number.NaN, "S1"],
-    ["c", -1, 2, "S2"],
-    ["d", 5, Number.NaN, "S2"],
-  ]);
+  assert.equal(
+    clips.map((c) => [c.name, c.emotion, c.valence, c.groups.session]),
+    [
+      ["a,1", 2, 1.5, "S1"],
+      ["b", 0, Number.NaN, "S1"],
+      ["c", -1, 2, "S2"],
+      ["d", 5, Number.NaN, "S2"],
+    ],
+  );
   assert.is(clips[0]?.split, "train");
 });
 
@@ -56,13 +71,27 @@ test("labels: a folder in MER's layout; test3 without valence", () => {
   writeFileSync(path.join(dir, "train-label.csv"), "name,discrete,valence\na,happy,1\n");
   writeFileSync(path.join(dir, "test3-label.csv"), "name,discrete\nz,sad\n");
   const { clips } = readLabels(dir);
-  assert.equal(clips.map((c) => [c.name, c.split]), [["z", "test3"], ["a", "train"]]);
+  assert.equal(
+    clips.map((c) => [c.name, c.split]),
+    [
+      ["z", "test3"],
+      ["a", "train"],
+    ],
+  );
   assert.ok(Number.isNaN(clips[0]?.valence));
 });
 
 const labelTable: [string, string, RegExp][] = [
-  ["unknown class", "name,discrete,valence\na,hapy,1\n", /LABEL .*line 2: unknown class "hapy", expected one of neutral/],
-  ["duplicate name", "name,discrete,valence\na,sad,1\nb,sad,1\na,happy,1\n", /LABEL .*line 4: the clip a is labelled twice \(first at .*line 2/],
+  [
+    "unknown class",
+    "name,discrete,valence\na,hapy,1\n",
+    /LABEL .*line 2: unknown class "hapy", expected one of neutral/,
+  ],
+  [
+    "duplicate name",
+    "name,discrete,valence\na,sad,1\nb,sad,1\na,happy,1\n",
+    /LABEL .*line 4: the clip a is labelled twice \(first at .*line 2/,
+  ],
   ["valence not a number", "name,discrete,valence\na,sad,lots\n", /LABEL .*line 2: expected a number/],
   ["infinite valence", "name,discrete,valence\na,sad,Infinity\n", /LABEL/],
   ["no name column", "clip,discrete\na,sad\n", /FORMAT .*column "name"/],
@@ -93,7 +122,10 @@ test("labels: other class lists, given or automatic", async () => {
 
 test("submission file", () => {
   const file = path.join(fresh(), "out.csv");
-  writeSubmission(file, [{ name: "a,b", emotion: "sad", valence: -1.23456789 }, { name: "c", emotion: "happy", valence: Number.NaN }]);
+  writeSubmission(file, [
+    { name: "a,b", emotion: "sad", valence: -1.23456789 },
+    { name: "c", emotion: "happy", valence: Number.NaN },
+  ]);
   assert.is(readFileSync(file, "utf8"), 'name,discrete,valence\n"a,b",sad,-1.234568\nc,happy,\n');
   assert.is(parseCsv(readFileSync(file, "utf8"), "x").rows[0]?.values.name, "a,b");
 });
@@ -108,7 +140,8 @@ function features(): string {
   }
   writeNpy(path.join(dir, "hubert-UTT", "clip1.npy"), [4], array(4));
   writeNpy(path.join(dir, "CLIP_utt", "clip1.npy"), [3], array(3));
-  for (const frame of [10, 2, 1]) writeNpy(path.join(dir, "manet_fra", "clip2", `frame_${frame}.npy`), [2], Float32Array.of(frame, 0));
+  for (const frame of [10, 2, 1])
+    writeNpy(path.join(dir, "manet_fra", "clip2", `frame_${frame}.npy`), [2], Float32Array.of(frame, 0));
   writeNpy(path.join(dir, "manet_fra", "clip1.npy"), [0, 2], new Float32Array(0));
   writeJson(path.join(dir, "manet_fra", "manifest.json"), { modality: "visual", layer: -1 });
   return dir;
@@ -117,20 +150,34 @@ function features(): string {
 test("features: suffix spellings, per-frame folders in numeric order, exact stems, modality, provenance", async () => {
   const dir = features();
   const streams = findStreams(dir);
-  assert.equal(streams.map((s) => [s.name, s.modality, path.basename(s.folder)]), [
-    ["CLIP", "visual", "CLIP_utt"],
-    ["hubert", "audio", "hubert-FRA"],
-    ["manet", "visual", "manet_fra"],
-  ]);
+  assert.equal(
+    streams.map((s) => [s.name, s.modality, path.basename(s.folder)]),
+    [
+      ["CLIP", "visual", "CLIP_utt"],
+      ["hubert", "audio", "hubert-FRA"],
+      ["manet", "visual", "manet_fra"],
+    ],
+  );
   const source = new FeatureFolders(streams);
   assert.equal(source.clips, ["clip1", "clip10", "clip2"]);
-  assert.equal(source.streams.map((s) => s.dim), [3, 4, 2]);
-  assert.equal([0, 1, 2].map((s) => source.length("clip1", s)), [1, 2, 0]);
+  assert.equal(
+    source.streams.map((s) => s.dim),
+    [3, 4, 2],
+  );
+  assert.equal(
+    [0, 1, 2].map((s) => source.length("clip1", s)),
+    [1, 2, 0],
+  );
   assert.is(source.length("clip", 1), 0);
   assert.equal([...((await source.load("clip2", 2)) ?? [])], [1, 0, 2, 0, 10, 0]);
   assert.is(await source.load("clip10", 2), null);
   assert.equal(source.streams[2]?.manifest, { modality: "visual", layer: -1 });
-  assert.equal(["wav2vec2-large", "CLIP-vit", "bert-base", "abc"].map(modalityOf), ["audio", "visual", "text", null]);
+  assert.equal(["wav2vec2-large", "CLIP-vit", "bert-base", "abc"].map(modalityOf), [
+    "audio",
+    "visual",
+    "text",
+    null,
+  ]);
   assert.equal(findStreams(dir, { hubert: "text" })[1]?.modality, "text");
 });
 
@@ -139,14 +186,21 @@ test("features: what is wrong is named with its file", async () => {
   const dir = (name: string, shape: number[], value = 0) => {
     const made = fresh();
     writeNpy(path.join(made, "audio-FRA", "good.npy"), [2, 3], new Float32Array(6));
-    writeNpy(path.join(made, "audio-FRA", `${name}.npy`), shape, new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value));
+    writeNpy(
+      path.join(made, "audio-FRA", `${name}.npy`),
+      shape,
+      new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value),
+    );
     return made;
   };
   assert.match(await open(dir("wrong", [2, 4])), /DIMENSION .*wrong\.npy has dimension 4, expected 3/);
   assert.match(await open(dir("deep", [1, 2, 3])), /RANK .*deep\.npy/);
   const nan = dir("nan", [2, 3], Number.NaN);
   assert.is(await open(nan), "none");
-  assert.match(await codeOf(() => new FeatureFolders(findStreams(nan)).load("nan", 0)), /NONFINITE .*nan\.npy.*frame 0/);
+  assert.match(
+    await codeOf(() => new FeatureFolders(findStreams(nan)).load("nan", 0)),
+    /NONFINITE .*nan\.npy.*frame 0/,
+  );
   const inf = dir("inf", [2, 3], Number.POSITIVE_INFINITY);
   assert.match(await codeOf(() => new FeatureFolders(findStreams(inf)).load("inf", 0)), /NONFINITE/);
   const cut = dir("cut", [2, 3]);
@@ -163,7 +217,8 @@ test("features: what is wrong is named with its file", async () => {
 
 test("features: memory stays within the cache's bound and data stays right", async () => {
   const dir = fresh();
-  for (let i = 0; i < 20; i++) writeNpy(path.join(dir, "audio-FRA", `c${i}.npy`), [100, 10], new Float32Array(1000).fill(i));
+  for (let i = 0; i < 20; i++)
+    writeNpy(path.join(dir, "audio-FRA", `c${i}.npy`), [100, 10], new Float32Array(1000).fill(i));
   const source = new FeatureFolders(findStreams(dir), { cacheBytes: 4000 * 3 });
   const random = new Random(2);
   for (let i = 0; i < 200; i++) {
@@ -172,12 +227,21 @@ test("features: memory stays within the cache's bound and data stays right", asy
   }
 });
 
-const label = (name: string, emotion = 0, groups = {}): ClipLabel => ({ name, emotion, valence: 0, split: "train", groups });
+const label = (name: string, emotion = 0, groups = {}): ClipLabel => ({
+  name,
+  emotion,
+  valence: 0,
+  split: "train",
+  groups,
+});
 
 test("matching: labels for unknown clips and clips without labels are reported and left out", async () => {
   const source = new FeatureFolders(findStreams(features()));
   const match = matchClips([label("clip2"), label("clip1"), label("clip"), label("ghost")], source);
-  assert.equal(match.clips.map((c) => c.name), ["clip1", "clip2"]);
+  assert.equal(
+    match.clips.map((c) => c.name),
+    ["clip1", "clip2"],
+  );
   assert.equal(match.withoutFeatures, ["clip", "ghost"]);
   assert.equal(match.withoutLabel, ["clip10"]);
   assert.equal(match.lacking, { CLIP: ["clip2"], hubert: [], manet: ["clip1"] });
@@ -187,7 +251,8 @@ test("matching: labels for unknown clips and clips without labels are reported a
 
 test("standardisation uses the given clips only; batches are padded, standardised and carry presence", async () => {
   const random = new Random(3);
-  const make = (T: number, mean: number) => Float32Array.from({ length: T * 3 }, (_, i) => (i % 3 === 2 ? 1e4 : random.normal(mean, 2 + (i % 3))));
+  const make = (T: number, mean: number) =>
+    Float32Array.from({ length: T * 3 }, (_, i) => (i % 3 === 2 ? 1e4 : random.normal(mean, 2 + (i % 3))));
   const streams = [
     { name: "a", modality: "audio", dim: 3, manifest: null },
     { name: "v", modality: "visual", dim: 3, manifest: null },
@@ -205,7 +270,10 @@ test("standardisation uses the given clips only; batches are padded, standardise
   assert.ok(Math.abs((stats[0]?.mean[0] ?? 0) - mean) < 1e-5);
   assert.ok(Math.abs((stats[0]?.scale[0] ?? 0) - 1 / sd) < 1e-5);
   assert.is(stats[0]?.scale[2], 1); // constant dimension
-  const batch = await assembleBatch(source, ["q", "p"], { standardization: stats, labels: [label("q", 2), label("p", -1)] });
+  const batch = await assembleBatch(source, ["q", "p"], {
+    standardization: stats,
+    labels: [label("q", 2), label("p", -1)],
+  });
   assert.equal([...(batch.streams.a?.lengths ?? [])], [300, 500]);
   assert.is(batch.streams.a?.T, 512);
   assert.equal([...(batch.streams.v?.presence ?? [])], [1, 0]);
@@ -218,13 +286,20 @@ test("standardisation uses the given clips only; batches are padded, standardise
   assert.is(x[300 * 3], 0); // padding
 });
 
-const many = (n: number, groups = (_: number) => ({})) => Array.from({ length: n }, (_, i) => label(`c${String(i).padStart(3, "0")}`, i % 3, groups(i)));
+const many = (n: number, groups = (_: number) => ({})) =>
+  Array.from({ length: n }, (_, i) => label(`c${String(i).padStart(3, "0")}`, i % 3, groups(i)));
 
 test("folds: floor(n/k), remainder to the last; disjoint; validation keeps class shares; order of clips does not matter", () => {
   const clips = many(53);
   const { folds } = makeFolds(clips, { count: 5, seed: 1 });
-  assert.equal(folds.map((f) => f.test.length), [10, 10, 10, 10, 13]);
-  assert.equal(folds.flatMap((f) => f.test).sort(), clips.map((c) => c.name));
+  assert.equal(
+    folds.map((f) => f.test.length),
+    [10, 10, 10, 10, 13],
+  );
+  assert.equal(
+    folds.flatMap((f) => f.test).sort(),
+    clips.map((c) => c.name),
+  );
   for (const { train, validation, test } of folds) {
     assert.is(new Set([...train, ...validation, ...test]).size, 53);
     assert.is(train.length + validation.length + test.length, 53);
@@ -242,7 +317,9 @@ test("folds: by speaker, and by session with one held-out speaker validating", (
   const clips = many(60, (i) => ({ session: `S${i % 5}`, speaker: `S${i % 5}${i % 2 ? "F" : "M"}` }));
   const session = makeFolds(clips, { count: 5, seed: 1, by: "session" }).folds;
   assert.is(session.length, 10);
-  const of = (names: string[], key: string) => [...new Set(names.map((n) => clips.find((c) => c.name === n)?.groups[key]))];
+  const of = (names: string[], key: string) => [
+    ...new Set(names.map((n) => clips.find((c) => c.name === n)?.groups[key])),
+  ];
   for (const { train, validation, test } of session) {
     assert.is(of([...validation, ...test], "session").length, 1);
     assert.is(of(train, "session").length, 4);
@@ -267,7 +344,8 @@ test("folds: saved and read back; wrong settings and files give codes", async ()
   assert.match(await codeOf(() => readFolds(file)), /FORMAT .*twice/);
   writeFileSync(file, "{");
   assert.match(await codeOf(() => readFolds(file)), /FORMAT/);
-  const wrong = (n: number, options: Partial<FoldOptions>) => codeOf(() => makeFolds(many(n), { count: 2, seed: 1, ...options }));
+  const wrong = (n: number, options: Partial<FoldOptions>) =>
+    codeOf(() => makeFolds(many(n), { count: 2, seed: 1, ...options }));
   assert.match(await wrong(3, { count: 5 }), /FOLDS/);
   assert.match(await wrong(10, { count: 0 }), /FOLDS/);
   assert.match(await wrong(10, { by: "session" }), /FOLDS .*column "session"/);
@@ -286,7 +364,8 @@ test("files: atomic; unwritable, full and impossible places give ERR_AFFUSE_WRIT
   const locked = path.join(dir, "locked");
   mkdirSync(locked);
   chmodSync(locked, 0o500);
-  if (process.getuid?.() !== 0) assert.match(await codeOf(() => writeFileAtomic(path.join(locked, "y"), "z")), /WRITE .*permission/);
+  if (process.getuid?.() !== 0)
+    assert.match(await codeOf(() => writeFileAtomic(path.join(locked, "y"), "z")), /WRITE .*permission/);
   // A full disk: a tmpfs of 64 KiB where we may mount one, and /dev/full's ENOSPC through a link elsewhere.
   const small = path.join(dir, "small");
   mkdirSync(small);
@@ -300,7 +379,10 @@ test("files: atomic; unwritable, full and impossible places give ERR_AFFUSE_WRIT
   if (mounted) {
     try {
       writeFileAtomic(path.join(small, "a"), "kept");
-      assert.match(await codeOf(() => writeFileAtomic(path.join(small, "a"), new Uint8Array(200_000))), /WRITE .*disk is full/);
+      assert.match(
+        await codeOf(() => writeFileAtomic(path.join(small, "a"), new Uint8Array(200_000))),
+        /WRITE .*disk is full/,
+      );
       assert.is(readFileSync(path.join(small, "a"), "utf8"), "kept");
       assert.equal(readdirSync(small), ["a"]);
     } finally {

@@ -53,17 +53,37 @@ const npyTable: [string, Uint8Array, string][] = [
   ["header cut off", npy(F4, 0).subarray(0, 30), "ERR_AFFUSE_FORMAT"],
   ["data cut off", npy(F4, 23), "ERR_AFFUSE_FORMAT"],
   ["data too long", npy(F4, 25), "ERR_AFFUSE_FORMAT"],
-  ["huge header length", Buffer.from([...Buffer.from("\x93NUMPY\x02\x00", "latin1"), 255, 255, 255, 255, 123]), "ERR_AFFUSE_FORMAT"],
+  [
+    "huge header length",
+    Buffer.from([...Buffer.from("\x93NUMPY\x02\x00", "latin1"), 255, 255, 255, 255, 123]),
+    "ERR_AFFUSE_FORMAT",
+  ],
   ["huge shape", npy(F4.replace("(2, 3)", "(999999999, 999999999)"), 24), "ERR_AFFUSE_FORMAT"],
-  ["overflowing shape", npy(F4.replace("(2, 3)", "(4294967296, 4294967296, 4294967296)"), 24), "ERR_AFFUSE_FORMAT"],
+  [
+    "overflowing shape",
+    npy(F4.replace("(2, 3)", "(4294967296, 4294967296, 4294967296)"), 24),
+    "ERR_AFFUSE_FORMAT",
+  ],
   ["shape too long a number", npy(F4.replace("(2, 3)", "(99999999999999999999,)"), 24), "ERR_AFFUSE_FORMAT"],
   ["negative shape", npy(F4.replace("(2, 3)", "(-2, -3)"), 24), "ERR_AFFUSE_FORMAT"],
   ["fractional shape", npy(F4.replace("(2, 3)", "(2.5,)"), 24), "ERR_AFFUSE_FORMAT"],
   ["rank 100", npy(F4.replace("(2, 3)", `(${"1,".repeat(100)})`), 4), "ERR_AFFUSE_FORMAT"],
-  ["code in the header", npy(F4.replace("(2, 3)", "__import__('os').system('true')"), 24), "ERR_AFFUSE_FORMAT"],
+  [
+    "code in the header",
+    npy(F4.replace("(2, 3)", "__import__('os').system('true')"), 24),
+    "ERR_AFFUSE_FORMAT",
+  ],
   ["missing key", npy("{'descr': '<f4', 'shape': (2, 3), }", 24), "ERR_AFFUSE_FORMAT"],
-  ["repeated key", npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 24), "ERR_AFFUSE_FORMAT"],
-  ["unknown key", npy("{'descr': '<f4', 'x': 1, 'fortran_order': False, 'shape': (2, 3), }", 24), "ERR_AFFUSE_FORMAT"],
+  [
+    "repeated key",
+    npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 24),
+    "ERR_AFFUSE_FORMAT",
+  ],
+  [
+    "unknown key",
+    npy("{'descr': '<f4', 'x': 1, 'fortran_order': False, 'shape': (2, 3), }", 24),
+    "ERR_AFFUSE_FORMAT",
+  ],
   ["no dictionary", npy("[1, 2]", 24), "ERR_AFFUSE_FORMAT"],
   ["objects", npy(F4.replace("<f4", "|O"), 24), "ERR_AFFUSE_PICKLE"],
   ["strings", npy(F4.replace("<f4", "<U3"), 72), "ERR_AFFUSE_DTYPE"],
@@ -73,10 +93,16 @@ const npyTable: [string, Uint8Array, string][] = [
 ];
 for (const [name, bytes, code] of npyTable) {
   test(`npy: ${name}`, () => {
-    assert.is(codeOf(() => parseNpy(bytes, "x.npy")), code);
+    assert.is(
+      codeOf(() => parseNpy(bytes, "x.npy")),
+      code,
+    );
     const file = path.join(folder, "hostile.npy");
     writeFileSync(file, bytes);
-    assert.is(codeOf(() => readNpyHeader(file)), code);
+    assert.is(
+      codeOf(() => readNpyHeader(file)),
+      code,
+    );
   });
 }
 
@@ -126,9 +152,16 @@ for v in [(1,0),(2,0),(3,0)]:
       }
     }
     for (const type of ["u1", "u2", "u4", "u8", "beu2"]) {
-      assert.equal([...readNpyFloat32(path.join(folder, `c_${type}.npy`)).data], want.map((x) => x + 5), type);
+      assert.equal(
+        [...readNpyFloat32(path.join(folder, `c_${type}.npy`)).data],
+        want.map((x) => x + 5),
+        type,
+      );
     }
-    assert.equal([...readNpyFloat32(path.join(folder, "bool.npy")).data], want.map((x) => (x > 3 ? 1 : 0)));
+    assert.equal(
+      [...readNpyFloat32(path.join(folder, "bool.npy")).data],
+      want.map((x) => (x > 3 ? 1 : 0)),
+    );
     assert.equal(readNpyFloat32(path.join(folder, "scalar.npy")), { shape: [], data: Float32Array.of(3.5) });
     assert.equal(readNpyFloat32(path.join(folder, "empty.npy")).shape, [0, 7]);
     for (const v of [1, 2, 3]) assert.equal([...readNpyFloat32(path.join(folder, `v${v}.npy`)).data], want);
@@ -136,7 +169,10 @@ for v in [(1,0),(2,0),(3,0)]:
 
   test("NumPy reads what is written here", () => {
     writeFileSync(path.join(folder, "ours.npy"), encodeNpy([2, 3], Float32Array.of(1, 2, 3, 4, 5, 6.5)));
-    writeNpz(path.join(folder, "ours.npz"), { a: { shape: [3], data: Int32Array.of(1, 2, 3) }, b: { shape: [1, 1], data: Float64Array.of(0.1) } });
+    writeNpz(path.join(folder, "ours.npz"), {
+      a: { shape: [3], data: Int32Array.of(1, 2, 3) },
+      b: { shape: [1, 1], data: Float64Array.of(0.1) },
+    });
     python(`
 import numpy as np, sys
 a = np.load(sys.argv[1] + '/ours.npy'); assert a.dtype == np.float32 and a.shape == (2, 3) and a[1, 2] == 6.5
@@ -161,7 +197,10 @@ with zipfile.ZipFile(sys.argv[1] + '/label.npz', 'w', zipfile.ZIP_DEFLATED) as z
       assert.equal([...train.keys()], ["sample_0", "sample_1", "sample_2"]);
       assert.is(train.get("sample_1")?.get("val"), -2.25);
       assert.is(train.get("sample_2")?.get("val"), -10);
-      assert.is(codeOf(() => readNpz(path.join(folder, "label.npz"))), "ERR_AFFUSE_PICKLE");
+      assert.is(
+        codeOf(() => readNpz(path.join(folder, "label.npz"))),
+        "ERR_AFFUSE_PICKLE",
+      );
     }
   });
 
@@ -174,7 +213,11 @@ for p in range(0, 6): open(sys.argv[1] + '/evil%d' % p, 'wb').write(pickle.dumps
 `);
     for (let p = 0; p < 6; p++) {
       const bytes = new Uint8Array(execFileSync("cat", [path.join(folder, `evil${p}`)]));
-      assert.is(codeOf(() => unpickle(bytes, "evil")), "ERR_AFFUSE_PICKLE", `protocol ${p}`);
+      assert.is(
+        codeOf(() => unpickle(bytes, "evil")),
+        "ERR_AFFUSE_PICKLE",
+        `protocol ${p}`,
+      );
     }
     assert.throws(() => execFileSync("ls", [path.join(folder, "owned")], { stdio: "pipe" }));
   });
@@ -182,8 +225,15 @@ for p in range(0, 6): open(sys.argv[1] + '/evil%d' % p, 'wb').write(pickle.dumps
 
 test("pickle: rubbish and cut-off input give codes", () => {
   const good = Buffer.from("8004951a000000000000007d94288c0161944b018c016294473ff8000000000000752e", "hex");
-  assert.equal(unpickle(good, "x"), new Map<string, number>([["a", 1], ["b", 1.5]]) as never);
-  for (let n = 0; n < good.length; n++) assert.ok(codeOf(() => unpickle(good.subarray(0, n), "x")).startsWith("ERR_AFFUSE_"));
+  assert.equal(
+    unpickle(good, "x"),
+    new Map<string, number>([
+      ["a", 1],
+      ["b", 1.5],
+    ]) as never,
+  );
+  for (let n = 0; n < good.length; n++)
+    assert.ok(codeOf(() => unpickle(good.subarray(0, n), "x")).startsWith("ERR_AFFUSE_"));
   for (let i = 0; i < good.length; i++) {
     for (let value = 0; value < 256; value += 5) {
       const bytes = Uint8Array.from(good);
@@ -198,18 +248,37 @@ test("npz: bombs, lies and damage", () => {
   const zeros = new Uint8Array(64 * 1024 * 1024);
   const bomb = zipSync({ "a.npy": [zeros, { level: 9 }] });
   writeFileSync(file, bomb);
-  assert.is(codeOf(() => readNpz(file, { maxBytes: 1024 * 1024 })), "ERR_AFFUSE_TOO_LARGE");
+  assert.is(
+    codeOf(() => readNpz(file, { maxBytes: 1024 * 1024 })),
+    "ERR_AFFUSE_TOO_LARGE",
+  );
   const lie = zipSync({ "a.npy": [encodeNpy([1], Float32Array.of(1)), { level: 0 }] });
   const at = Buffer.from(lie).lastIndexOf(Buffer.from("PK\x01\x02", "latin1"));
   new DataView(lie.buffer, lie.byteOffset).setUint32(at + 24, 0x3fffffff, true); // claims 1 GiB
   writeFileSync(file, lie);
-  assert.is(codeOf(() => readNpz(file)), "ERR_AFFUSE_FORMAT");
-  const many = zipSync(Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${i}.npy`, new Uint8Array(0)])));
+  assert.is(
+    codeOf(() => readNpz(file)),
+    "ERR_AFFUSE_FORMAT",
+  );
+  const many = zipSync(
+    Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${i}.npy`, new Uint8Array(0)])),
+  );
   writeFileSync(file, many);
-  assert.is(codeOf(() => readNpz(file, { maxMembers: 10 })), "ERR_AFFUSE_TOO_LARGE");
-  for (const bytes of [new Uint8Array(0), Buffer.from("PK rubbish"), bomb.subarray(0, bomb.length - 30), bomb.subarray(100)]) {
+  assert.is(
+    codeOf(() => readNpz(file, { maxMembers: 10 })),
+    "ERR_AFFUSE_TOO_LARGE",
+  );
+  for (const bytes of [
+    new Uint8Array(0),
+    Buffer.from("PK rubbish"),
+    bomb.subarray(0, bomb.length - 30),
+    bomb.subarray(100),
+  ]) {
     writeFileSync(file, bytes);
-    assert.is(codeOf(() => readNpz(file)), "ERR_AFFUSE_FORMAT");
+    assert.is(
+      codeOf(() => readNpz(file)),
+      "ERR_AFFUSE_FORMAT",
+    );
   }
 });
 
@@ -220,7 +289,11 @@ function safe(header: unknown, payload = 0, length?: number): Uint8Array {
   head.writeBigUInt64LE(BigInt(length ?? text.length));
   return Buffer.concat([head, text, Buffer.alloc(payload)]);
 }
-const t = (begin: number, end: number, shape: unknown = [(end - begin) / 4], dtype: unknown = "F32") => ({ dtype, shape, data_offsets: [begin, end] });
+const t = (begin: number, end: number, shape: unknown = [(end - begin) / 4], dtype: unknown = "F32") => ({
+  dtype,
+  shape,
+  data_offsets: [begin, end],
+});
 const safeTable: [string, Uint8Array, string][] = [
   ["empty", new Uint8Array(0), "ERR_AFFUSE_FORMAT"],
   ["short", new Uint8Array(7), "ERR_AFFUSE_FORMAT"],
@@ -246,7 +319,10 @@ const safeTable: [string, Uint8Array, string][] = [
 ];
 for (const [name, bytes, code] of safeTable) {
   test(`safetensors: ${name}`, () => {
-    assert.is(codeOf(() => parseSafetensors(bytes, "x.safetensors")), code);
+    assert.is(
+      codeOf(() => parseSafetensors(bytes, "x.safetensors")),
+      code,
+    );
   });
 }
 
@@ -274,9 +350,18 @@ test("safetensors: round trip of every type, odd order, metadata, hostile names"
   assert.equal([...(floats.get("b")?.data ?? [])], [1, -2]);
 });
 
-const schema = z.strictObject({ epochs: z.int().optional(), model: z.strictObject({ dropout: z.number() }).optional(), list: z.array(z.number()).optional() });
+const schema = z.strictObject({
+  epochs: z.int().optional(),
+  model: z.strictObject({ dropout: z.number() }).optional(),
+  list: z.array(z.number()).optional(),
+});
 const bombLines = ["a: &a [x,x,x,x,x,x,x,x,x]"];
-for (let i = 1; i < 9; i++) bombLines.push(`${"abcdefghij"[i]}: &${"abcdefghij"[i]} [${Array(9).fill(`*${"abcdefghij"[i - 1]}`).join(",")}]`);
+for (let i = 1; i < 9; i++)
+  bombLines.push(
+    `${"abcdefghij"[i]}: &${"abcdefghij"[i]} [${Array(9)
+      .fill(`*${"abcdefghij"[i - 1]}`)
+      .join(",")}]`,
+  );
 const yamlTable: [string, string, RegExp][] = [
   ["unknown key", "epochs: 3\nepocs: 4\n", /line 2: unknown key epocs/],
   ["unknown nested key", "model:\n  dropout: 0.1\n  droput: 0.3\n", /line 3: unknown key model\.droput/],
@@ -304,7 +389,10 @@ for (const [name, text, message] of yamlTable) {
   });
 }
 test("yaml: prototype keys stay data and are refused", () => {
-  assert.is(codeOf(() => parseYaml("__proto__: {polluted: 1}\n", "x", schema)), "ERR_AFFUSE_CONFIG");
+  assert.is(
+    codeOf(() => parseYaml("__proto__: {polluted: 1}\n", "x", schema)),
+    "ERR_AFFUSE_CONFIG",
+  );
   assert.is(({} as Record<string, unknown>).polluted, undefined);
 });
 

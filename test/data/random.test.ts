@@ -22,8 +22,26 @@ test("a stream continues from its state, and differs by seed and label", () => {
   const next = [a.uniform(), a.normal(), a.integer(10)];
   const b = Random.fromState(JSON.parse(JSON.stringify(state)));
   assert.equal([b.uniform(), b.normal(), b.integer(10)], next);
-  assert.not.equal(Array.from({ length: 11 }, ((r) => () => r.word())(new Random(7, "y"))), first);
-  assert.not.equal(Array.from({ length: 11 }, ((r) => () => r.word())(new Random(8, "x"))), first);
+  assert.not.equal(
+    Array.from(
+      { length: 11 },
+      (
+        (r) => () =>
+          r.word()
+      )(new Random(7, "y")),
+    ),
+    first,
+  );
+  assert.not.equal(
+    Array.from(
+      { length: 11 },
+      (
+        (r) => () =>
+          r.word()
+      )(new Random(8, "x")),
+    ),
+    first,
+  );
   assert.is(new Random(1).fork("a").word(), new Random(1).fork("a").word());
 });
 
@@ -60,7 +78,10 @@ test("integer is unbiased over three values; weighted choice follows its weights
   }
   for (const count of counts) assert.ok(Math.abs(count / n - 1 / 3) < 0.015);
   assert.ok(Math.abs((drawn[1] as number) / n - 0.75) < 0.015);
-  assert.equal([...r.permutation(50)].sort((a, b) => a - b), Array.from({ length: 50 }, (_, i) => i));
+  assert.equal(
+    [...r.permutation(50)].sort((a, b) => a - b),
+    Array.from({ length: 50 }, (_, i) => i),
+  );
 });
 
 test("portable functions agree with the engine's to 1e-15", () => {

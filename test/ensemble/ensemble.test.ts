@@ -6,7 +6,15 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FeatureFolders, FeatureMemory, findStreams } from "../../lib/data/features.ts";
 import { Random } from "../../lib/data/random.ts";
-import { align, combine, combinePresent, entropy, fitWeights, reorderClasses, softmax } from "../../lib/ensemble/combine.ts";
+import {
+  align,
+  combine,
+  combinePresent,
+  entropy,
+  fitWeights,
+  reorderClasses,
+  softmax,
+} from "../../lib/ensemble/combine.ts";
 import { compareSystems, evaluateRuns } from "../../lib/ensemble/evaluate.ts";
 import { findMembers, loadEnsemble } from "../../lib/ensemble/load.ts";
 import { reportData } from "../../lib/ensemble/report.ts";
@@ -19,9 +27,15 @@ import { fakeModels } from "../train/fake-model.ts";
 
 const near = (a: readonly number[], b: readonly number[], tolerance: number) => {
   assert.is(a.length, b.length);
-  for (const [i, x] of a.entries()) assert.ok(Math.abs(x - (b[i] as number)) <= tolerance, `${a} against ${b}`);
+  for (const [i, x] of a.entries())
+    assert.ok(Math.abs(x - (b[i] as number)) <= tolerance, `${a} against ${b}`);
 };
-const member = (logits: number[], valence = 0, name = "x"): ClipPrediction => ({ name, logits, posteriors: softmax(logits), valence });
+const member = (logits: number[], valence = 0, name = "x"): ClipPrediction => ({
+  name,
+  logits,
+  posteriors: softmax(logits),
+  valence,
+});
 async function codeOf(f: () => unknown): Promise<string> {
   try {
     await f();
@@ -79,22 +93,59 @@ test("fitted weights maximise the likelihood on the simplex", () => {
   const weights = fitWeights(members, truth);
   near([weights.reduce((a, b) => a + b, 0)], [1], 1e-9);
   const likelihood = (w: number[]) =>
-    truth.reduce((sum, c, i) => sum + Math.log(members.reduce((p, m, s) => p + (w[s] as number) * (m[i]?.posteriors[c] as number), 0)), 0);
+    truth.reduce(
+      (sum, c, i) =>
+        sum +
+        Math.log(members.reduce((p, m, s) => p + (w[s] as number) * (m[i]?.posteriors[c] as number), 0)),
+      0,
+    );
   const best = likelihood(weights);
-  for (let a = 0; a <= 20; a++) for (let b = 0; a + b <= 20; b++) assert.ok(likelihood([a / 20, b / 20, (20 - a - b) / 20]) <= best + 1e-6);
+  for (let a = 0; a <= 20; a++)
+    for (let b = 0; a + b <= 20; b++)
+      assert.ok(likelihood([a / 20, b / 20, (20 - a - b) / 20]) <= best + 1e-6);
   assert.ok((weights[0] as number) > 0.8);
-  near(fitWeights(members, truth.map(() => -1)), [1 / 3, 1 / 3, 1 / 3], 1e-12);
+  near(
+    fitWeights(
+      members,
+      truth.map(() => -1),
+    ),
+    [1 / 3, 1 / 3, 1 / 3],
+    1e-12,
+  );
 });
 
 test("members are aligned by clip name and class name, never by position", async () => {
-  const a = { name: "a", classes: ["p", "q", "r"], clips: [member([1, 2, 3], 1, "one"), member([4, 5, 6], 2, "two")] };
-  const b = { name: "b", classes: ["r", "p", "q"], clips: [member([6, 4, 5], 2, "two"), member([9, 9, 9], 3, "three"), member([3, 1, 2], 1, "one")] };
+  const a = {
+    name: "a",
+    classes: ["p", "q", "r"],
+    clips: [member([1, 2, 3], 1, "one"), member([4, 5, 6], 2, "two")],
+  };
+  const b = {
+    name: "b",
+    classes: ["r", "p", "q"],
+    clips: [member([6, 4, 5], 2, "two"), member([9, 9, 9], 3, "three"), member([3, 1, 2], 1, "one")],
+  };
   const aligned = align([a, b]);
-  assert.equal(aligned.clips.map(({ name, answers }) => [name, answers.map((answer) => answer?.logits ?? null)]), [
-    ["one", [[1, 2, 3], [1, 2, 3]]],
-    ["three", [null, [9, 9, 9]]],
-    ["two", [[4, 5, 6], [4, 5, 6]]],
-  ]);
+  assert.equal(
+    aligned.clips.map(({ name, answers }) => [name, answers.map((answer) => answer?.logits ?? null)]),
+    [
+      [
+        "one",
+        [
+          [1, 2, 3],
+          [1, 2, 3],
+        ],
+      ],
+      ["three", [null, [9, 9, 9]]],
+      [
+        "two",
+        [
+          [4, 5, 6],
+          [4, 5, 6],
+        ],
+      ],
+    ],
+  );
   assert.is(combinePresent(aligned.clips[1]?.answers ?? [], { weights: [0.9, 0.1] }).valence, 3);
   assert.match(await codeOf(() => reorderClasses(["p", "q"], ["p", "x"], "m")), /CLASSES .*p, q.*p, x/);
   assert.match(await codeOf(() => align([a, { ...a, clips: [...a.clips, ...a.clips] }])), /ENSEMBLE .*twice/);
@@ -115,7 +166,10 @@ const config = parseTrainConfig({
 
 test("a run as one predictor: posteriors, emotion, attention, what was missing", async () => {
   await trainRun(config, { out: run, createModel });
-  assert.equal(findMembers(run).map(({ structure, fold }) => `${structure}${fold}`), ["audio0", "audio1", "concat0", "concat1"]);
+  assert.equal(
+    findMembers(run).map(({ structure, fold }) => `${structure}${fold}`),
+    ["audio0", "audio1", "concat0", "concat1"],
+  );
   const ensemble = await loadEnsemble([run], { createModel });
   assert.equal(ensemble.classes, classes);
   assert.equal(ensemble.streams.map(({ name }) => name).sort(), ["face", "voice"]);
@@ -137,12 +191,22 @@ test("a run as one predictor: posteriors, emotion, attention, what was missing",
   // One clip alone, from memory, gives the same answer; streams the models do not know are ignored.
   const name = clips[3] as string;
   const index = (stream: string) => source.streams.findIndex((s) => s.name === stream);
-  const alone = await ensemble.predictOne({ face: await source.load(name, index("face")), voice: await source.load(name, index("voice")), other: Float32Array.of(1) }, name);
+  const alone = await ensemble.predictOne(
+    {
+      face: await source.load(name, index("face")),
+      voice: await source.load(name, index("voice")),
+      other: Float32Array.of(1),
+    },
+    name,
+  );
   near(alone.posteriors, answers[3]?.posteriors ?? [], 1e-6);
   const nothing = await ensemble.predictOne({});
   assert.equal(nothing.missing.sort(), ["face", "voice"]);
   near([nothing.posteriors.reduce((a, b) => a + b, 0)], [1], 1e-6);
-  const wide = new FeatureMemory([{ name: "face", modality: "visual", dim: 9, manifest: null }], [["x", { face: new Float32Array(9) }]]);
+  const wide = new FeatureMemory(
+    [{ name: "face", modality: "visual", dim: 9, manifest: null }],
+    [["x", { face: new Float32Array(9) }]],
+  );
   assert.match(await codeOf(() => ensemble.predict(wide, ["x"])), /DIMENSION .*face/);
   ensemble.dispose();
 });
@@ -152,7 +216,11 @@ test("held-out evaluation uses the saved predictions and equals the run's own re
   const saved = JSON.parse(readFileSync(path.join(run, "results.json"), "utf8"));
   assert.equal(Object.keys(result.systems).sort(), ["audio", "concat", "ensemble"]);
   for (const name of ["audio", "concat", "ensemble"]) {
-    assert.equal(JSON.parse(JSON.stringify(result.systems[name]?.evaluation)), saved.systems[name].heldOut, name);
+    assert.equal(
+      JSON.parse(JSON.stringify(result.systems[name]?.evaluation)),
+      saved.systems[name].heldOut,
+      name,
+    );
   }
   assert.is(result.clips, 80);
 });
@@ -167,7 +235,8 @@ test("another split: structures and ensemble, every method, paired test, report 
     assert.not.equal(other.systems.ensemble?.predictions[0]?.valence, undefined);
     if (method === "fitted") {
       near([other.weights?.reduce((sum, { weight }) => sum + weight, 0) ?? 0], [1], 1e-9);
-      const of = (structure: string) => other.weights?.filter((w) => w.structure === structure).map((w) => w.weight) ?? [];
+      const of = (structure: string) =>
+        other.weights?.filter((w) => w.structure === structure).map((w) => w.weight) ?? [];
       assert.ok((of("concat")[0] as number) > (of("audio")[0] as number), "two streams tell more than one");
       near([of("concat")[0] as number], [of("concat")[1] as number], 1e-12);
     }
@@ -175,12 +244,19 @@ test("another split: structures and ensemble, every method, paired test, report 
   const a = mean.systems.concat?.predictions ?? [];
   const b = mean.systems.audio?.predictions ?? [];
   const test = compareSystems(a, [...b].reverse(), mean.truth, mean.classes, "wa");
-  near([test.difference], [(mean.systems.concat?.evaluation?.emotion.wa ?? 0) - (mean.systems.audio?.evaluation?.emotion.wa ?? 0)], 1e-12);
+  near(
+    [test.difference],
+    [(mean.systems.concat?.evaluation?.emotion.wa ?? 0) - (mean.systems.audio?.evaluation?.emotion.wa ?? 0)],
+    1e-12,
+  );
   const report = reportData([run], mean);
   assert.is(report.systems.length, 3);
   assert.is(report.curves?.length, 4);
   assert.is(report.curves?.[0]?.epochs.length, 8);
-  assert.match(await codeOf(() => evaluateRuns([run], { on: "nowhere", createModel })), /NOT_FOUND .*test1, train/);
+  assert.match(
+    await codeOf(() => evaluateRuns([run], { on: "nowhere", createModel })),
+    /NOT_FOUND .*test1, train/,
+  );
   assert.match(await codeOf(() => evaluateRuns([run], { method: "fitted" })), /ENSEMBLE .*--on/);
   assert.match(await codeOf(() => evaluateRuns([path.join(folder, "none")])), /NOT_FOUND/);
 });
@@ -211,7 +287,12 @@ test("a missing stream in the data counts as missing, and is said", async () => 
   const corpus = makeCorpus(20, 1, "test1");
   for (const value of corpus.data.values()) value.voice = null;
   writeCorpus(silent, corpus);
-  const result = await evaluateRuns([run], { on: "test1", data: silent, structures: ["concat"], createModel });
+  const result = await evaluateRuns([run], {
+    on: "test1",
+    data: silent,
+    structures: ["concat"],
+    createModel,
+  });
   assert.ok(result.notes.some((text) => text.includes("no stream voice")));
   assert.is(Object.keys(result.systems).join(), "concat");
 });

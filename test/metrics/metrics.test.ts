@@ -1,7 +1,14 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
-import { argmax, emotionScores, evaluate, merMetric, pairedTest, valenceScores } from "../../lib/metrics/index.ts";
+import {
+  argmax,
+  emotionScores,
+  evaluate,
+  merMetric,
+  pairedTest,
+  valenceScores,
+} from "../../lib/metrics/index.ts";
 
 const near = (a: number | null, b: number, tolerance = 1e-10) =>
   assert.ok(a !== null && Math.abs(a - b) <= tolerance, `expected ${b}, got ${a}`);
@@ -40,10 +47,17 @@ test("missing labels and the sentinel never enter a mean", () => {
   const e = emotionScores({ truth: [...truth, -1, -1], predicted: [...predicted, 0, 3], classes: 4 });
   assert.is(e.count, 10);
   near(e.wa, 0.6);
-  const v = valenceScores({ truth: [...valenceTruth, -10, Number.NaN], predicted: [...valencePredicted, 0, 0] });
+  const v = valenceScores({
+    truth: [...valenceTruth, -10, Number.NaN],
+    predicted: [...valencePredicted, 0, 0],
+  });
   assert.is(v.count, 5);
   near(v.mse, 0.35);
-  assert.is(evaluate({ classes: ["a"], truth: [0], predicted: [0], valenceTruth: [-10], valencePredicted: [1] }).merMetric, null);
+  assert.is(
+    evaluate({ classes: ["a"], truth: [0], predicted: [0], valenceTruth: [-10], valencePredicted: [1] })
+      .merMetric,
+    null,
+  );
 });
 
 test("edges: nothing, constants, wrong indices, unequal lengths", () => {
@@ -58,9 +72,18 @@ test("edges: nothing, constants, wrong indices, unequal lengths", () => {
     }
     return "none";
   };
-  assert.is(code(() => emotionScores({ truth: [4], predicted: [0], classes: 4 })), "ERR_AFFUSE_LABEL");
-  assert.is(code(() => emotionScores({ truth: [0], predicted: [4], classes: 4 })), "ERR_AFFUSE_LABEL");
-  assert.is(code(() => emotionScores({ truth: [0], predicted: [], classes: 4 })), "ERR_AFFUSE_LENGTH");
+  assert.is(
+    code(() => emotionScores({ truth: [4], predicted: [0], classes: 4 })),
+    "ERR_AFFUSE_LABEL",
+  );
+  assert.is(
+    code(() => emotionScores({ truth: [0], predicted: [4], classes: 4 })),
+    "ERR_AFFUSE_LABEL",
+  );
+  assert.is(
+    code(() => emotionScores({ truth: [0], predicted: [], classes: 4 })),
+    "ERR_AFFUSE_LENGTH",
+  );
   assert.is(argmax([1, 3, 3]), 1);
   assert.is(argmax([Number.NaN, 1]), 1);
   assert.is(argmax([2, Number.NaN, 1]), 0);
@@ -69,7 +92,10 @@ test("edges: nothing, constants, wrong indices, unequal lengths", () => {
 function coin(accuracy: number, n: number, seed: number): { truth: number[]; predicted: number[] } {
   const random = new Random(seed);
   const t = Array.from({ length: n }, () => random.integer(3));
-  return { truth: t, predicted: t.map((c) => (random.bernoulli(accuracy) ? c : (c + 1 + random.integer(2)) % 3)) };
+  return {
+    truth: t,
+    predicted: t.map((c) => (random.bernoulli(accuracy) ? c : (c + 1 + random.integer(2)) % 3)),
+  };
 }
 
 test("bootstrap: repeatable, and the accuracy's interval is about the binomial one", () => {
@@ -87,8 +113,10 @@ test("bootstrap: repeatable, and the accuracy's interval is about the binomial o
 test("bootstrap intervals cover the true accuracy about 95 times in 100", () => {
   let covered = 0;
   for (let seed = 0; seed < 100; seed++) {
-    const { low, high } = evaluate({ classes: ["a", "b", "c"], ...coin(0.7, 200, 100 + seed) }, { resamples: 200, seed })
-      .intervals.wa ?? { low: 0, high: 0 };
+    const { low, high } = evaluate(
+      { classes: ["a", "b", "c"], ...coin(0.7, 200, 100 + seed) },
+      { resamples: 200, seed },
+    ).intervals.wa ?? { low: 0, high: 0 };
     if (low <= 0.7 && 0.7 <= high) covered++;
   }
   assert.ok(covered >= 87 && covered <= 100, `covered ${covered}`);

@@ -48,10 +48,20 @@ test("eval on the held-out folds and on another split, with report; ensemble wit
   assert.is(value.pairedTest.p, 1);
   assert.ok(value.systems.ensemble.intervals.wa.low <= value.systems.ensemble.emotion.wa);
   assert.match(readFileSync(value.report, "utf8"), /<!doctype html>/i);
-  for (const name of ["eval-heldout.json", "eval-test1.json", "predictions-test1.csv", "report-heldout.html"]) assert.ok(readdirSync(run).includes(name), name);
+  for (const name of ["eval-heldout.json", "eval-test1.json", "predictions-test1.csv", "report-heldout.html"])
+    assert.ok(readdirSync(run).includes(name), name);
   const submission = path.join(folder, "submission.csv");
   for (const method of ["mean", "fitted", "entropy", "logits"]) {
-    const { code, stdout, stderr } = await affuse(["ensemble", run, "--on", "test1", "--method", method, "--submission", submission]);
+    const { code, stdout, stderr } = await affuse([
+      "ensemble",
+      run,
+      "--on",
+      "test1",
+      "--method",
+      method,
+      "--submission",
+      submission,
+    ]);
     assert.is(code, 0, stderr);
     assert.match(stdout, new RegExp(`method ${method}`));
     const lines = readFileSync(submission, "utf8").trim().split("\n");
@@ -62,18 +72,43 @@ test("eval on the held-out folds and on another split, with report; ensemble wit
 
 const wrong: [string, string[], number, RegExp][] = [
   ["unknown option", ["train", data, "--epoch", "3"], 2, /unknown option/],
-  ["unknown structure", ["train", data, "--structure", "concta", "--out", path.join(folder, "w1")], 1, /ERR_AFFUSE_CONFIG.*structures\.0/],
+  [
+    "unknown structure",
+    ["train", data, "--structure", "concta", "--out", path.join(folder, "w1")],
+    1,
+    /ERR_AFFUSE_CONFIG.*structures\.0/,
+  ],
   ["no data", ["train", path.join(folder, "nothing")], 1, /ERR_AFFUSE_NOT_FOUND/],
   ["not a number", ["train", data, "--epochs", "many"], 2, /whole number/],
-  ["unknown key", ["train", data, "--set", "train.epocs=3", "--out", path.join(folder, "w2")], 1, /ERR_AFFUSE_CONFIG.*train\.epocs/],
-  ["polluting key", ["train", data, "--set", "__proto__.x=3", "--out", path.join(folder, "w3")], 1, /ERR_AFFUSE_CONFIG/],
+  [
+    "unknown key",
+    ["train", data, "--set", "train.epocs=3", "--out", path.join(folder, "w2")],
+    1,
+    /ERR_AFFUSE_CONFIG.*train\.epocs/,
+  ],
+  [
+    "polluting key",
+    ["train", data, "--set", "__proto__.x=3", "--out", path.join(folder, "w3")],
+    1,
+    /ERR_AFFUSE_CONFIG/,
+  ],
   ["a run that exists", ["train", yaml, "--out", run], 1, /ERR_AFFUSE_EXISTS/],
-  ["resume with other settings", ["train", yaml, "--out", run, "--resume", "--lr", "0.5"], 1, /ERR_AFFUSE_RESUME.*train\.lr/],
+  [
+    "resume with other settings",
+    ["train", yaml, "--out", run, "--resume", "--lr", "0.5"],
+    1,
+    /ERR_AFFUSE_RESUME.*train\.lr/,
+  ],
   ["unknown split", ["eval", run, "--on", "test9"], 1, /ERR_AFFUSE_NOT_FOUND/],
   ["not a run", ["eval", data], 1, /ERR_AFFUSE_NOT_FOUND/],
   ["unknown method", ["ensemble", run, "--method", "vote"], 2, /Allowed choices/],
   ["a file as run folder", ["train", yaml, "--out", path.join(yaml, "run")], 1, /ERR_AFFUSE_WRITE/],
-  ["too many folds", ["train", yaml, "--folds", "99", "--out", path.join(folder, "w4")], 1, /ERR_AFFUSE_FOLDS/],
+  [
+    "too many folds",
+    ["train", yaml, "--folds", "99", "--out", path.join(folder, "w4")],
+    1,
+    /ERR_AFFUSE_FOLDS/,
+  ],
 ];
 for (const [name, args, want, pattern] of wrong) {
   test(`wrong use: ${name}`, async () => {
@@ -93,11 +128,24 @@ test("--json errors are one JSON object on stderr, nothing on stdout", async () 
 });
 
 test("Ctrl-C saves, exits with 130, and --resume ends at the same bits", async () => {
-  const short = ["train", yaml, "--set", "train.epochs=30", "--set", "train.patience=null", "--structure", "concat"];
+  const short = [
+    "train",
+    yaml,
+    "--set",
+    "train.epochs=30",
+    "--set",
+    "train.patience=null",
+    "--structure",
+    "concat",
+  ];
   const whole = path.join(folder, "whole");
   assert.is((await affuse([...short, "--out", whole])).code, 0);
   const again = path.join(folder, "again");
-  const second = spawn(process.execPath, [path.join(packageRoot, "bin/affuse.mjs"), ...short, "--out", again], { stdio: ["ignore", "ignore", "pipe"] });
+  const second = spawn(
+    process.execPath,
+    [path.join(packageRoot, "bin/affuse.mjs"), ...short, "--out", again],
+    { stdio: ["ignore", "ignore", "pipe"] },
+  );
   let stderr = "";
   second.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
@@ -118,7 +166,12 @@ test("Ctrl-C saves, exits with 130, and --resume ends at the same bits", async (
   assert.is((await affuse([...short, "--out", again, "--resume"])).code, 0);
   for (const fold of ["fold0", "fold1"]) {
     for (const file of ["last.safetensors", "best.safetensors"]) {
-      assert.ok(readFileSync(path.join(again, "concat", fold, file)).equals(readFileSync(path.join(whole, "concat", fold, file))), `${fold}/${file}`);
+      assert.ok(
+        readFileSync(path.join(again, "concat", fold, file)).equals(
+          readFileSync(path.join(whole, "concat", fold, file)),
+        ),
+        `${fold}/${file}`,
+      );
     }
   }
 });

@@ -27,9 +27,19 @@ export function makeCorpus(n: number, seed = 1, split = "train"): Corpus {
     const random = new Random(seed, `${split} ${i}`);
     const emotion = random.integer(classes.length);
     const name = `${split}_${String(i).padStart(4, "0")}`;
-    const make = (dim: number) => Float32Array.from({ length: dim * (3 + random.integer(30)) }, (_, k) => (k % dim === emotion ? 1.2 : 0) + random.normal());
+    const make = (dim: number) =>
+      Float32Array.from(
+        { length: dim * (3 + random.integer(30)) },
+        (_, k) => (k % dim === emotion ? 1.2 : 0) + random.normal(),
+      );
     data.set(name, { voice: i % 11 === 5 ? null : make(4), face: i % 13 === 7 ? null : make(3) });
-    clips.push({ name, emotion, valence: i % 9 === 0 ? Number.NaN : emotion - 1 + random.normal(0, 0.3), split, groups: {} });
+    clips.push({
+      name,
+      emotion,
+      valence: i % 9 === 0 ? Number.NaN : emotion - 1 + random.normal(0, 0.3),
+      split,
+      groups: {},
+    });
   }
   return { labels: { classes, clips }, clips, features: new FeatureMemory(streams, data), data };
 }
@@ -41,10 +51,16 @@ export function writeCorpus(folder: string, ...corpora: Corpus[]): void {
     for (const [clip, values] of corpus.data) {
       for (const { name, dim } of corpus.features.streams) {
         const value = values[name];
-        if (value) writeNpy(path.join(folder, `${name}-FRA`, `${clip}.npy`), [value.length / dim, dim], value);
+        if (value)
+          writeNpy(path.join(folder, `${name}-FRA`, `${clip}.npy`), [value.length / dim, dim], value);
       }
     }
-    const rows = corpus.clips.map((c) => `${c.name},${classes[c.emotion]},${Number.isNaN(c.valence) ? -10 : c.valence}`);
-    writeFileSync(path.join(folder, `${corpus.clips[0]?.split}-label.csv`), `name,discrete,valence\n${rows.join("\n")}\n`);
+    const rows = corpus.clips.map(
+      (c) => `${c.name},${classes[c.emotion]},${Number.isNaN(c.valence) ? -10 : c.valence}`,
+    );
+    writeFileSync(
+      path.join(folder, `${corpus.clips[0]?.split}-label.csv`),
+      `name,discrete,valence\n${rows.join("\n")}\n`,
+    );
   }
 }

@@ -38,7 +38,8 @@ export function fakeModels(options: FakeOptions = {}): ModelFactory {
         const { data, lengths, T } = batch.streams[name] as Batch["streams"][string];
         const n = lengths[b] as number;
         for (let t = 0; t < n; t++) {
-          for (let d = 0; d < dim; d++) out[at + d] = (out[at + d] as number) + (data[(b * T + t) * dim + d] as number) / n;
+          for (let d = 0; d < dim; d++)
+            out[at + d] = (out[at + d] as number) + (data[(b * T + t) * dim + d] as number) / n;
         }
         at += dim;
       }
@@ -46,7 +47,9 @@ export function fakeModels(options: FakeOptions = {}): ModelFactory {
       return out;
     };
     const outputs = (x: Float32Array): { logits: number[]; posteriors: number[]; valence: number } => {
-      const y = Array.from({ length: C + 1 }, (_, c) => x.reduce((sum, value, d) => sum + value * (p[d * (C + 1) + c] as number), 0));
+      const y = Array.from({ length: C + 1 }, (_, c) =>
+        x.reduce((sum, value, d) => sum + value * (p[d * (C + 1) + c] as number), 0),
+      );
       const top = Math.max(...y.slice(0, C));
       const e = y.slice(0, C).map((value) => Math.exp(value - top));
       const total = e.reduce((sum, value) => sum + value, 0);
@@ -76,7 +79,8 @@ export function fakeModels(options: FakeOptions = {}): ModelFactory {
           mse += (dv * dv) / batch.size;
           for (let d = 0; d < D; d++) {
             for (let c = 0; c <= C; c++) {
-              const dy = c === C ? 2 * dv : label >= 0 ? (posteriors[c] as number) - (c === label ? 1 : 0) : 0;
+              const dy =
+                c === C ? 2 * dv : label >= 0 ? (posteriors[c] as number) - (c === label ? 1 : 0) : 0;
               const i = d * (C + 1) + c;
               g[i] = (g[i] as number) + ((x[d] as number) * dy) / batch.size;
             }

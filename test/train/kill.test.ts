@@ -16,7 +16,11 @@ const data = path.join(folder, "data");
 writeCorpus(data, makeCorpus(70));
 
 /** Runs the child; kills it `delay` ms after its `steps`-th step. @returns steps done, and whether it was killed */
-function train(out: string, steps = Number.POSITIVE_INFINITY, delay = 0): Promise<{ steps: number; killed: boolean }> {
+function train(
+  out: string,
+  steps = Number.POSITIVE_INFINITY,
+  delay = 0,
+): Promise<{ steps: number; killed: boolean }> {
   return new Promise((resolve, reject) => {
     const child = fork(path.join(packageRoot, "test/train/child.ts"), [data, out], {
       execArgv: ["--import", "tsx"],
@@ -40,7 +44,8 @@ function train(out: string, steps = Number.POSITIVE_INFINITY, delay = 0): Promis
   });
 }
 
-const weights = (out: string, fold: number, file: string) => readFileSync(path.join(out, "concat", `fold${fold}`, file));
+const weights = (out: string, fold: number, file: string) =>
+  readFileSync(path.join(out, "concat", `fold${fold}`, file));
 
 test("kill -9 at random moments, then resume: the same bits", async () => {
   const whole = path.join(folder, "whole");
@@ -52,7 +57,11 @@ test("kill -9 at random moments, then resume: the same bits", async () => {
   let repeated = -total;
   for (let attempt = 0; attempt < 12; attempt++) {
     // From the seventh attempt on it may run to its end.
-    const { steps, killed } = await train(out, attempt < 6 ? 1 + random.integer(12) : Number.POSITIVE_INFINITY, random.integer(25));
+    const { steps, killed } = await train(
+      out,
+      attempt < 6 ? 1 + random.integer(12) : Number.POSITIVE_INFINITY,
+      random.integer(25),
+    );
     repeated += steps;
     if (killed) kills++;
     else break;
@@ -61,12 +70,23 @@ test("kill -9 at random moments, then resume: the same bits", async () => {
   assert.ok(repeated >= 0, "the steps after the last checkpoint were done again, and none was left out");
   for (const fold of [0, 1]) {
     for (const file of ["last.safetensors", "best.safetensors", "history.jsonl", "predictions.json"]) {
-      assert.ok(weights(out, fold, file).equals(weights(whole, fold, file)), `fold ${fold}, ${file}, after ${kills} kills`);
+      assert.ok(
+        weights(out, fold, file).equals(weights(whole, fold, file)),
+        `fold ${fold}, ${file}, after ${kills} kills`,
+      );
     }
     const left = readdirSync(path.join(out, "concat", `fold${fold}`));
-    assert.equal(left.sort(), ["best.safetensors", "history.jsonl", "last.safetensors", "predictions.csv", "predictions.json"]);
+    assert.equal(left.sort(), [
+      "best.safetensors",
+      "history.jsonl",
+      "last.safetensors",
+      "predictions.csv",
+      "predictions.json",
+    ]);
   }
-  assert.ok(readFileSync(path.join(out, "results.json")).equals(readFileSync(path.join(whole, "results.json"))));
+  assert.ok(
+    readFileSync(path.join(out, "results.json")).equals(readFileSync(path.join(whole, "results.json"))),
+  );
 });
 
 test.run();

@@ -22,10 +22,16 @@ const fresh = () => path.join(folder, `run${next++}`);
 const corpus = makeCorpus(90);
 
 const settings = (train: NonNullable<TrainConfigInput["train"]> = {}, more: Partial<TrainConfigInput> = {}) =>
-  parseTrainConfig({ data: "memory", classes: corpus.labels.classes, ...more, train: { epochs: 6, batchSize: 16, warmup: 2, folds: 2, seed: 3, ...train } });
+  parseTrainConfig({
+    data: "memory",
+    classes: corpus.labels.classes,
+    ...more,
+    train: { epochs: 6, batchSize: 16, warmup: 2, folds: 2, seed: 3, ...train },
+  });
 const run = (out: string, config = settings(), options: Partial<RunOptions> = {}) =>
   trainRun(config, { out, data: corpus, createModel: fakeModels(), ...options });
-const weights = (out: string, which = "last", fold = 0) => readFileSync(path.join(out, "concat", `fold${fold}`, `${which}.safetensors`));
+const weights = (out: string, which = "last", fold = 0) =>
+  readFileSync(path.join(out, "concat", `fold${fold}`, `${which}.safetensors`));
 
 async function codeOf(f: () => Promise<unknown>): Promise<string> {
   try {
@@ -65,14 +71,24 @@ test("a run: files, folds, history, predictions by name, scores that show learni
   const events: TrainEvent[] = [];
   const results = await run(out, settings({ epochs: 10 }), { onEvent: (event) => events.push(event) });
   assert.equal(readdirSync(out).sort(), ["concat", "config.yaml", "folds.json", "results.json"]);
-  assert.equal(readdirSync(path.join(out, "concat", "fold1")).sort(), ["best.safetensors", "history.jsonl", "last.safetensors", "predictions.csv", "predictions.json"]);
+  assert.equal(readdirSync(path.join(out, "concat", "fold1")).sort(), [
+    "best.safetensors",
+    "history.jsonl",
+    "last.safetensors",
+    "predictions.csv",
+    "predictions.json",
+  ]);
   const folds = readFolds(path.join(out, "folds.json"));
   const predictions = readPredictions(path.join(out, "concat", "fold1", "predictions.json"));
   assert.equal(predictions.classes, corpus.labels.classes);
-  const of = (part: string) => predictions.clips.filter((clip) => clip.part === part).map((clip) => clip.name);
+  const of = (part: string) =>
+    predictions.clips.filter((clip) => clip.part === part).map((clip) => clip.name);
   assert.equal(of("test"), folds.folds[1]?.test);
   assert.equal(of("validation"), folds.folds[1]?.validation);
-  const history = readFileSync(path.join(out, "concat", "fold0", "history.jsonl"), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+  const history = readFileSync(path.join(out, "concat", "fold0", "history.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
   assert.is(history.length, 10);
   assert.ok(history[9].ce < history[0].ce);
   assert.ok(history[9].sigmaEmotion < 1 && history[9].weightValence < 1);
@@ -95,7 +111,10 @@ test("the reported fold never chooses the epoch: other test labels change neithe
   await run(a);
   const test = new Set(readFolds(path.join(a, "folds.json")).folds[0]?.test);
   // Folds are drawn per class for validation, so labels move only among the test clips' valences, which folds do not look at.
-  const changed = { ...corpus, clips: corpus.clips.map((clip) => (test.has(clip.name) ? { ...clip, valence: 100 } : clip)) };
+  const changed = {
+    ...corpus,
+    clips: corpus.clips.map((clip) => (test.has(clip.name) ? { ...clip, valence: 100 } : clip)),
+  };
   const b = fresh();
   await run(b, settings(), { data: changed });
   assert.equal(weights(a, "best"), weights(b, "best"));
@@ -105,9 +124,16 @@ test("standardisation and metric come from the training and validation parts onl
   const a = fresh();
   await run(a);
   const test = new Set(readFolds(path.join(a, "folds.json")).folds[0]?.test);
-  const data = new Map([...corpus.data].map(([name, value]) => [name, test.has(name) ? { ...value, voice: value.voice?.map((x) => x * 50) ?? null } : value]));
+  const data = new Map(
+    [...corpus.data].map(([name, value]) => [
+      name,
+      test.has(name) ? { ...value, voice: value.voice?.map((x) => x * 50) ?? null } : value,
+    ]),
+  );
   const b = fresh();
-  await run(b, settings(), { data: { ...corpus, features: new FeatureMemory(corpus.features.streams, data) } });
+  await run(b, settings(), {
+    data: { ...corpus, features: new FeatureMemory(corpus.features.streams, data) },
+  });
   assert.equal(weights(a, "best"), weights(b, "best"));
 });
 
@@ -132,16 +158,26 @@ test("interrupting after any step and resuming gives the same bits", async () =>
     const out = fresh();
     const controller = new AbortController();
     const createModel = fakeModels({ onStep: (step) => step === stopAt && controller.abort() });
-    assert.match(await codeOf(() => run(out, settings(), { createModel, signal: controller.signal })), /INTERRUPTED .*--resume/);
+    assert.match(
+      await codeOf(() => run(out, settings(), { createModel, signal: controller.signal })),
+      /INTERRUPTED .*--resume/,
+    );
     await run(out, settings(), { resume: true });
     for (const fold of [0, 1]) {
-      for (const which of ["last", "best"]) assert.ok(weights(out, which, fold).equals(weights(whole, which, fold)), `stop ${stopAt} ${which} ${fold}`);
+      for (const which of ["last", "best"])
+        assert.ok(
+          weights(out, which, fold).equals(weights(whole, which, fold)),
+          `stop ${stopAt} ${which} ${fold}`,
+        );
       for (const file of ["history.jsonl", "predictions.json"]) {
         const at = path.join("concat", `fold${fold}`, file);
         assert.is(readFileSync(path.join(out, at), "utf8"), readFileSync(path.join(whole, at), "utf8"));
       }
     }
-    assert.is(readFileSync(path.join(out, "results.json"), "utf8"), readFileSync(path.join(whole, "results.json"), "utf8"));
+    assert.is(
+      readFileSync(path.join(out, "results.json"), "utf8"),
+      readFileSync(path.join(whole, "results.json"), "utf8"),
+    );
   }
 });
 
@@ -153,7 +189,9 @@ test("resuming several times in one training gives the same bits", async () => {
     const controller = new AbortController();
     let steps = 0;
     const createModel = fakeModels({ onStep: () => ++steps === 4 && controller.abort() });
-    const code = await codeOf(() => run(out, settings({ folds: 1 }), { createModel, signal: controller.signal, resume: true }));
+    const code = await codeOf(() =>
+      run(out, settings({ folds: 1 }), { createModel, signal: controller.signal, resume: true }),
+    );
     if (code === "none") {
       assert.ok(stops > 3);
       break;
@@ -176,16 +214,31 @@ test("resuming with a changed configuration or changed data is refused and says 
   const out = fresh();
   await run(out);
   assert.match(await codeOf(() => run(out)), /ERR_AFFUSE_EXISTS .*--resume/);
-  assert.match(await codeOf(() => run(out, settings({ lr: 2e-3 }), { resume: true })), /ERR_AFFUSE_RESUME .*train\.lr/);
-  assert.match(await codeOf(() => run(out, settings({ seed: 4 }), { resume: true })), /ERR_AFFUSE_RESUME .*train\.seed/);
-  const resumeWith = (data: Partial<typeof corpus>) => codeOf(() => run(out, settings(), { resume: true, data: { ...corpus, ...data } }));
+  assert.match(
+    await codeOf(() => run(out, settings({ lr: 2e-3 }), { resume: true })),
+    /ERR_AFFUSE_RESUME .*train\.lr/,
+  );
+  assert.match(
+    await codeOf(() => run(out, settings({ seed: 4 }), { resume: true })),
+    /ERR_AFFUSE_RESUME .*train\.seed/,
+  );
+  const resumeWith = (data: Partial<typeof corpus>) =>
+    codeOf(() => run(out, settings(), { resume: true, data: { ...corpus, ...data } }));
   const relabelled = corpus.clips.map((clip, i) => (i === 3 ? { ...clip, valence: 9 } : clip));
   assert.match(await resumeWith({ clips: relabelled }), /ERR_AFFUSE_RESUME .*clips\./);
   assert.match(await resumeWith({ clips: corpus.clips.slice(1) }), /ERR_AFFUSE_RESUME/);
   const touched = new Map(corpus.data);
-  const name = readFolds(path.join(out, "folds.json")).folds[0]?.train.find((clip) => corpus.data.get(clip)?.voice) ?? "";
-  touched.set(name, { ...touched.get(name), voice: (touched.get(name)?.voice as Float32Array).map((x, i) => (i === 0 ? x + 1 : x)) });
-  assert.match(await resumeWith({ features: new FeatureMemory(corpus.features.streams, touched) }), /ERR_AFFUSE_RESUME .*features of voice/);
+  const name =
+    readFolds(path.join(out, "folds.json")).folds[0]?.train.find((clip) => corpus.data.get(clip)?.voice) ??
+    "";
+  touched.set(name, {
+    ...touched.get(name),
+    voice: (touched.get(name)?.voice as Float32Array).map((x, i) => (i === 0 ? x + 1 : x)),
+  });
+  assert.match(
+    await resumeWith({ features: new FeatureMemory(corpus.features.streams, touched) }),
+    /ERR_AFFUSE_RESUME .*features of voice/,
+  );
   assert.is(await resumeWith({}), "none");
 });
 
@@ -202,9 +255,17 @@ test("damaged checkpoints are refused with a code", async () => {
   await run(out, settings({ folds: 1, epochs: 1 }));
   const file = path.join(out, "concat", "fold0", "last.safetensors");
   const good = readFileSync(file);
-  for (const bytes of [good.subarray(0, 100), good.subarray(0, good.length - 4), Buffer.from(""), Buffer.from(good.toString("latin1").replace("affuse-checkpoint-1", "affuse-checkpoint-2"), "latin1")]) {
+  for (const bytes of [
+    good.subarray(0, 100),
+    good.subarray(0, good.length - 4),
+    Buffer.from(""),
+    Buffer.from(good.toString("latin1").replace("affuse-checkpoint-1", "affuse-checkpoint-2"), "latin1"),
+  ]) {
     writeFileSync(file, bytes);
-    assert.match(await codeOf(() => run(out, settings({ folds: 1, epochs: 1 }), { resume: true })), /ERR_AFFUSE_FORMAT/);
+    assert.match(
+      await codeOf(() => run(out, settings({ folds: 1, epochs: 1 }), { resume: true })),
+      /ERR_AFFUSE_FORMAT/,
+    );
   }
 });
 
@@ -213,14 +274,21 @@ test("a folder that cannot be written fails before any training", async () => {
   const createModel = fakeModels({ onStep: () => steps++ });
   const blocked = path.join(folder, "blocked");
   writeFileSync(blocked, "a file");
-  assert.match(await codeOf(() => run(path.join(blocked, "run"), settings(), { createModel })), /ERR_AFFUSE_WRITE/);
+  assert.match(
+    await codeOf(() => run(path.join(blocked, "run"), settings(), { createModel })),
+    /ERR_AFFUSE_WRITE/,
+  );
   assert.is(steps, 0);
 });
 
 test("several structures share folds; balanced weights; f1 when there is no valence", async () => {
   const out = fresh();
   const clips = corpus.clips.map((clip) => ({ ...clip, valence: Number.NaN }));
-  const results = await run(out, settings({ epochs: 2, classWeights: "balanced" }, { structures: ["concat", "audio"] }), { data: { ...corpus, clips } });
+  const results = await run(
+    out,
+    settings({ epochs: 2, classWeights: "balanced" }, { structures: ["concat", "audio"] }),
+    { data: { ...corpus, clips } },
+  );
   assert.equal(Object.keys(results.systems), ["concat", "audio", "ensemble"]);
   assert.is(results.folds.audio?.[0]?.metric, "f1Weighted");
   assert.is(results.systems.audio?.heldOut?.merMetric, null);
