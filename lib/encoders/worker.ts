@@ -145,6 +145,7 @@ const post = (report: WorkerReport, transfer: ArrayBuffer[] = []): void => paren
 try {
   const module = await import("onnxruntime-node");
   const ort = ((module as unknown as { default?: Ort }).default ?? module) as Ort;
+  ort.env.logLevel = "fatal"; // what goes wrong comes as an exception and is reported once
   const sessions: InferenceSession[] = [];
   const reports: ProviderReport[] = [];
   for (const encoder of encoders) {

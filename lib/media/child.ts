@@ -121,7 +121,7 @@ async function decode(request: MediaRequest): Promise<void> {
       exitOnError: false,
       options: { max_pixels: request.limits.pixels } as never,
     });
-    const filter = FilterAPI.create(request.audio ? soundFilter(request.audio) : pictureFilter(request.video as never));
+    const filter = FilterAPI.create(request.audio ? soundFilter(request.audio, video !== undefined) : pictureFilter(request.video as never));
     const most = request.limits.seconds * (request.audio?.sampleRate ?? request.video?.fps ?? 0);
     for await (const frame of filter.frames(decoder.frames(packets(stream.index)))) {
       if (!frame) continue;
@@ -134,14 +134,15 @@ async function decode(request: MediaRequest): Promise<void> {
   sendJson("z", end);
 }
 
-function soundFilter({ sampleRate }: { sampleRate: number }): string {
-  return `aresample=${sampleRate},aformat=sample_fmts=flt:sample_rates=${sampleRate}:channel_layouts=mono`;
+/** In a video both filters start at time 0 of the file, so that rows of sound and pictures mean the same moments. */
+function soundFilter({ sampleRate }: { sampleRate: number }, beside: boolean): string {
+  return `aresample=${sampleRate}${beside ? ":async=1:first_pts=0" : ""},aformat=sample_fmts=flt:sample_rates=${sampleRate}:channel_layouts=mono`;
 }
 
 function pictureFilter({ fps, width, height, channels, fit }: NonNullable<MediaRequest["video"]>): string {
   // The largest middle part of the wanted shape; commas inside an expression must be escaped.
   const crop = `crop=w=min(iw\\,ih*${width}/${height}):h=min(ih\\,iw*${height}/${width}),`;
-  return `fps=${fps},${fit === "crop" ? crop : ""}scale=${width}:${height}:flags=area,format=${channels === 1 ? "gray" : "rgb24"}`;
+  return `fps=${fps}:start_time=0,${fit === "crop" ? crop : ""}scale=${width}:${height}:flags=area,format=${channels === 1 ? "gray" : "rgb24"}`;
 }
 
 const request = JSON.parse(process.argv.at(-1) ?? "{}") as MediaRequest;

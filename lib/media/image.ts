@@ -114,19 +114,24 @@ function recolour(block: FrameBlock, channels: number): Uint8Array {
 /** Standard deviation of levels below which a picture counts as empty: black, white or one flat tone. */
 export const BLANK_DEVIATION = 2;
 
-/** How many frames of a block are empty pictures, in which no face can be. */
+/** How many frames of a block are empty pictures (every channel flat), in which no face can be. */
 export function countBlank(block: FrameBlock): number {
-  const size = block.height * block.width * block.channels;
+  const { channels, data } = block;
+  const pixels = block.height * block.width;
   let blank = 0;
   for (let t = 0; t < block.frames; t++) {
-    let sum = 0;
-    let squares = 0;
-    for (let i = t * size; i < (t + 1) * size; i++) {
-      const v = block.data[i] as number;
-      sum += v;
-      squares += v * v;
+    let flat = true;
+    for (let c = 0; c < channels && flat; c++) {
+      let sum = 0;
+      let squares = 0;
+      for (let i = t * pixels * channels + c; i < (t + 1) * pixels * channels; i += channels) {
+        const v = data[i] as number;
+        sum += v;
+        squares += v * v;
+      }
+      flat = squares / pixels - (sum / pixels) ** 2 < BLANK_DEVIATION ** 2;
     }
-    if (squares / size - (sum / size) ** 2 < BLANK_DEVIATION ** 2) blank++;
+    if (flat) blank++;
   }
   return blank;
 }
