@@ -111,7 +111,8 @@ Examples:
         (isRun ? source : path.join("runs", path.basename(path.resolve(source)).replace(/\.ya?ml$/i, "")));
       const controller = new AbortController();
       const interrupt = () => {
-        if (controller.signal.aborted) process.exit(130); // the second Ctrl-C does not wait; the last checkpoint stands
+        // the second Ctrl-C does not wait; the last checkpoint stands
+        if (controller.signal.aborted) process.exit(130);
         note("\nInterrupted: finishing the running step and saving. Press again to stop at once.");
         controller.abort();
       };

@@ -1,7 +1,8 @@
 /**
- * Feature files (spec section 3): `<extractor>-UTT/<clip>.npy` holds one vector (D), `<extractor>-FRA/<clip>.npy` a sequence
- * (T,D), `<extractor>-FRA/<clip>/<frame>.npy` one file per frame. `_` as separator and lower case are understood. A clip is
- * found by its exact file stem, never by a prefix. A `manifest.json` in the folder says where the features come from.
+ * Feature files (spec section 3): `<extractor>-UTT/<clip>.npy` holds one vector (D),
+ * `<extractor>-FRA/<clip>.npy` a sequence (T,D), `<extractor>-FRA/<clip>/<frame>.npy` one file per frame. `_`
+ * as separator and lower case are understood. A clip is found by its exact file stem, never by a prefix. A
+ * `manifest.json` in the folder says where the features come from.
  */
 import { existsSync, readdirSync, type Dirent } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -24,7 +25,10 @@ export interface StreamInfo {
   modality: string;
   /** Width D. */
   dim: number;
-  /** The extractor's manifest as found beside the features: provenance, kept in every checkpoint. Null: none was there. */
+  /**
+   * The extractor's manifest as found beside the features: provenance, kept in every checkpoint. Null: none
+   * was there.
+   */
   manifest: unknown;
 }
 
@@ -84,8 +88,9 @@ export function readManifest(folder: string): Record<string, unknown> | null {
 }
 
 /**
- * Stream name → its folder, for every subfolder of `folder` (or of its `features` subfolder) called `<extractor>-FRA` or `-UTT`.
- * Where an extractor has both, the sequence (-FRA) is taken. @throws ERR_AFFUSE_NOT_FOUND no stream at all
+ * Stream name → its folder, for every subfolder of `folder` (or of its `features` subfolder) called
+ * `<extractor>-FRA` or `-UTT`. Where an extractor has both, the sequence (-FRA) is taken. @throws
+ * ERR_AFFUSE_NOT_FOUND no stream at all
  */
 export function streamFolders(folder: string): Map<string, string> {
   const found = new Map<string, { folder: string; kind: string }>();
@@ -113,7 +118,8 @@ export function streamFolders(folder: string): Map<string, string> {
  * The streams of a folder.
  * @param modalities stream name → modality, wins over manifest and name
  * @param only these streams, in this order; null: all
- * @throws ERR_AFFUSE_NOT_FOUND no stream, or not a wanted one; ERR_AFFUSE_CONFIG a modality that cannot be told
+ * @throws ERR_AFFUSE_NOT_FOUND no stream, or not a wanted one; ERR_AFFUSE_CONFIG a modality that cannot be
+ * told
  */
 export function findStreams(
   folder: string,
@@ -186,8 +192,8 @@ export interface FolderOptions {
 }
 
 /**
- * Features in folders. Opening reads only the files' headers (so that wrong files show at once); data is read when asked
- * for, and at most `cacheBytes` of it stay in memory.
+ * Features in folders. Opening reads only the files' headers (so that wrong files show at once); data is read
+ * when asked for, and at most `cacheBytes` of it stay in memory.
  */
 export class FeatureFolders implements FeatureSource {
   readonly streams: readonly StreamInfo[];
@@ -197,7 +203,10 @@ export class FeatureFolders implements FeatureSource {
   readonly #cacheBytes: number;
   #held = 0;
 
-  /** @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_FORMAT, ERR_AFFUSE_PICKLE, ERR_AFFUSE_DTYPE, ERR_AFFUSE_RANK, ERR_AFFUSE_DIMENSION */
+  /**
+   * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_FORMAT, ERR_AFFUSE_PICKLE, ERR_AFFUSE_DTYPE, ERR_AFFUSE_RANK,
+   * ERR_AFFUSE_DIMENSION
+   */
   constructor(folders: readonly StreamFolder[], options: FolderOptions = {}) {
     const wanted = options.clips ? new Set(options.clips) : null;
     this.#cacheBytes = options.cacheBytes ?? 256 * 1024 * 1024;
@@ -346,7 +355,10 @@ export class FeatureMemory implements FeatureSource {
   readonly clips: readonly string[];
   readonly #data: ReadonlyMap<string, Readonly<Record<string, Float32Array | null>>>;
 
-  /** @param data clip → stream name → [T,D] row-major, or null / left out when missing. @throws ERR_AFFUSE_DIMENSION, ERR_AFFUSE_NONFINITE */
+  /**
+   * @param data clip → stream name → [T,D] row-major, or null / left out when missing.
+   * @throws ERR_AFFUSE_DIMENSION, ERR_AFFUSE_NONFINITE
+   */
   constructor(
     streams: readonly StreamInfo[],
     data: Iterable<readonly [string, Readonly<Record<string, Float32Array | null>>]>,

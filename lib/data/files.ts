@@ -1,4 +1,7 @@
-/** Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded errors. */
+/**
+ * Writing files so that a crash, a full disk or kill -9 never leaves half of one; reading them with coded
+ * errors.
+ */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
@@ -45,7 +48,8 @@ function writeError(error: unknown, what: string, target: string): AffuseError {
 
 /** Makes a folder and its parents. @throws ERR_AFFUSE_WRITE */
 export function makeFolder(folder: string, what = "the folder"): void {
-  // Not mkdir's own `recursive`: Node 20 loops for ever where a folder's parent exists and yet it answers ENOENT (/proc).
+  // Not mkdir's own `recursive`: Node 20 loops for ever where a folder's parent exists and yet it answers
+  // ENOENT (/proc).
   const missing: string[] = [];
   let at = path.resolve(folder);
   for (; !existsSync(at) && at !== path.dirname(at); at = path.dirname(at)) missing.unshift(at);
@@ -54,7 +58,8 @@ export function makeFolder(folder: string, what = "the folder"): void {
       try {
         mkdirSync(part);
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !statSync(part).isDirectory()) throw error; // someone else was faster
+        // someone else was faster
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !statSync(part).isDirectory()) throw error;
       }
     }
     if (!statSync(folder).isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
@@ -64,11 +69,12 @@ export function makeFolder(folder: string, what = "the folder"): void {
 }
 
 /**
- * Writes a whole file: temporary name in the same folder, fsync, rename. Readers see the old file or the new one.
- * Parent folders are made.
+ * Writes a whole file: temporary name in the same folder, fsync, rename. Readers see the old file or the new
+ * one. Parent folders are made.
  * @param data text, bytes, or several pieces to be written one after another (no joined copy is made)
  * @param what named in the error, e.g. "the checkpoint"
- * @param durable false skips fsync: for thousands of files that can be made again, where a power cut is caught otherwise
+ * @param durable false skips fsync: for thousands of files that can be made again, where a power cut is
+ * caught otherwise
  * @throws ERR_AFFUSE_WRITE; the old file is then untouched and no temporary file stays
  */
 export function writeFileAtomic(
@@ -102,7 +108,10 @@ export function writeFileAtomic(
   }
 }
 
-/** Removes what killed processes left behind of writeFileAtomic() in a folder; files of processes that still run are kept. */
+/**
+ * Removes what killed processes left behind of writeFileAtomic() in a folder; files of processes that still
+ * run are kept.
+ */
 export function removeTemporaries(folder: string): void {
   for (const name of existsSync(folder) ? readdirSync(folder) : []) {
     const pid = /^\..+\.(\d+)\.[0-9a-f]{8}\.tmp$/.exec(name)?.[1];

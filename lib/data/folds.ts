@@ -1,6 +1,6 @@
 /**
- * Folds (spec section 3). Each fold has three disjoint parts: `train` fits the weights, `validation` (taken out of the training
- * part) chooses the epoch and the ensemble's weights, `test` is only ever reported.
+ * Folds (spec section 3). Each fold has three disjoint parts: `train` fits the weights, `validation` (taken
+ * out of the training part) chooses the epoch and the ensemble's weights, `test` is only ever reported.
  */
 import { z } from "zod";
 import { AffuseError } from "../errors.ts";
@@ -33,9 +33,10 @@ export interface FoldOptions {
 
 /**
  * Seeded folds. The result depends on the set of clip names and the options only, not on the clips' order.
- * `by: "clip"`: floor(n/count) clips per fold, the remainder goes to the last; validation is drawn per class, so it keeps
- * the class shares. `by: "session"` with two or more speakers in each session: one held-out speaker validates, the others
- * test, in turn. Any other column: one fold per value, another whole value validates.
+ * `by: "clip"`: floor(n/count) clips per fold, the remainder goes to the last; validation is drawn per class,
+ * so it keeps the class shares. `by: "session"` with two or more speakers in each session: one held-out
+ * speaker validates, the others test, in turn. Any other column: one fold per value, another whole value
+ * validates.
  * @throws ERR_AFFUSE_FOLDS too few clips or groups, or a column that is missing
  */
 export function makeFolds(clips: readonly ClipLabel[], options: FoldOptions): Folds {

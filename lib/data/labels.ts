@@ -1,4 +1,7 @@
-/** Labels of clips: the MER 2023 layout (spec section 3), CSV or `label-6way.npz`, and any CSV of the same columns. */
+/**
+ * Labels of clips: the MER 2023 layout (spec section 3), CSV or `label-6way.npz`, and any CSV of the same
+ * columns.
+ */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { AffuseError } from "../errors.ts";
@@ -127,7 +130,9 @@ function readLabelNpz(file: string): RawLabel[] {
   return out;
 }
 
-/** The label files of a folder: `<split>-label.csv` and `<split>.csv` with labels, else `label-6way.npz`, else `labels.csv`. */
+/**
+ * The label files of a folder: every `<split>-label.csv`, else `label-6way.npz`, else `labels.csv`.
+ */
 export function findLabelFiles(folder: string): { file: string; split: string }[] {
   const names = readdirSync(folder).sort();
   const csv = names.flatMap((name) => {
@@ -145,7 +150,8 @@ export function findLabelFiles(folder: string): { file: string; split: string }[
  * Reads labels.
  * @param source a label file (CSV or npz) or a folder that holds them
  * @returns every clip once; order as in the files
- * @throws ERR_AFFUSE_NOT_FOUND no label file; ERR_AFFUSE_LABEL unknown class, bad valence, duplicate name; ERR_AFFUSE_FORMAT
+ * @throws ERR_AFFUSE_NOT_FOUND no label file; ERR_AFFUSE_LABEL unknown class, bad valence, duplicate name;
+ * ERR_AFFUSE_FORMAT
  */
 export function readLabels(source: string, options: LabelOptions = {}): LabelSet {
   const { split = "train" } = options;

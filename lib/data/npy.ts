@@ -2,8 +2,9 @@
  * NumPy's `.npy` format (NEP 1), versions 1 to 3, read without Python.
  *
  * Read: float16, float32, float64, bool and every integer width, little or big endian, C or Fortran order.
- * Refused: object arrays, whose payload is a pickle (ERR_AFFUSE_PICKLE), structured, string, date and complex types
- * (ERR_AFFUSE_DTYPE). Nothing is allocated before the header's figures have been checked against the file's real size.
+ * Refused: object arrays, whose payload is a pickle (ERR_AFFUSE_PICKLE), structured, string, date and complex
+ * types (ERR_AFFUSE_DTYPE). Nothing is allocated before the header's figures have been checked against the
+ * file's real size.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { AffuseError } from "../errors.ts";
@@ -264,7 +265,10 @@ export function readNpyFloat32(file: string): NpyArray<Float32Array> {
   return toFloat32(readNpy(file));
 }
 
-/** Reads only the header (a few hundred bytes) and checks the data's size: shape and type without loading the array. */
+/**
+ * Reads only the header (a few hundred bytes) and checks the data's size: shape and type without loading the
+ * array.
+ */
 export function readNpyHeader(file: string): NpyHeader {
   let handle: number;
   try {
@@ -303,7 +307,10 @@ const DESCR = new Map<unknown, string>([
   [Uint32Array, "<u4"],
 ]);
 
-/** A `.npy` file's bytes, version 1, C order. @throws ERR_AFFUSE_SHAPE when the shape does not fit the data */
+/**
+ * A `.npy` file's bytes, version 1, C order.
+ * @throws ERR_AFFUSE_SHAPE when the shape does not fit the data
+ */
 export function encodeNpy(shape: readonly number[], data: NpyData | Uint8ClampedArray): Uint8Array {
   const count = shape.reduce((product, size) => product * size, 1);
   if (count !== data.length) {

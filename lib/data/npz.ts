@@ -1,4 +1,7 @@
-/** NumPy's `.npz`: a zip of `.npy` members. Inflating is bounded before it starts, so a zip bomb costs nothing. */
+/**
+ * NumPy's `.npz`: a zip of `.npy` members. Inflating is bounded before it starts, so a zip bomb costs
+ * nothing.
+ */
 import { unzipSync, zipSync } from "fflate";
 import { AffuseError } from "../errors.ts";
 import { readBytes, writeFileAtomic } from "./files.ts";
@@ -75,8 +78,8 @@ export function readNpz(file: string, limits: NpzLimits = {}): Map<string, NpyAr
 }
 
 /**
- * Reads an archive whose members are pickled dictionaries (MER 2023's `label-6way.npz`) through the allow-list of unpickle.ts.
- * Plain numeric members are left out.
+ * Reads an archive whose members are pickled dictionaries (MER 2023's `label-6way.npz`) through the allow-
+ * list of unpickle.ts. Plain numeric members are left out.
  */
 export function readPickledNpz(file: string, limits: NpzLimits = {}): Map<string, Pickled> {
   const out = new Map<string, Pickled>();

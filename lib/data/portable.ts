@@ -1,7 +1,8 @@
 /**
- * Elementary functions built only from + − × ÷ of IEEE doubles, so that every engine on every machine returns the same
- * bits. (ECMAScript leaves the last bits of Math.log, Math.exp, Math.sin … to the engine; Math.sqrt is exact everywhere.)
- * Accuracy: relative error below 1e-15 where nothing else is said. Used wherever a result must be reproducible bit for bit.
+ * Elementary functions built only from + − × ÷ of IEEE doubles, so that every engine on every machine returns
+ * the same bits. (ECMAScript leaves the last bits of Math.log, Math.exp, Math.sin … to the engine; Math.sqrt
+ * is exact everywhere.) Accuracy: relative error below 1e-15 where nothing else is said. Used wherever a
+ * result must be reproducible bit for bit.
  */
 
 const LN2_HIGH = 0.6931471803691238; // 32 significant bits, so that exponent × LN2_HIGH is exact
@@ -72,7 +73,9 @@ function cosSeries(r: number): number {
   return series;
 }
 
-/** Absolute error below 1e-15 for |x| ≤ 1000, growing in proportion beyond (for phases: reduce them yourself). */
+/**
+ * Absolute error below 1e-15 for |x| ≤ 1000, growing in proportion beyond (for phases: reduce them yourself).
+ */
 export function sin(x: number): number {
   const n = Math.round(x / (PIO2[0] + PIO2[1]));
   const r = x - n * PIO2[0] - n * PIO2[1];

@@ -1,10 +1,11 @@
 /**
  * Seeded random numbers that are the same on every machine and in every JavaScript engine.
  *
- * The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), counter based:
- * word i of a stream is word i mod 4 of philox(counter = (⌊i/4⌋ low, ⌊i/4⌋ high, 0, stream), key = seed), so a position is
- * a plain number that a checkpoint can store and return to. Only + − × ÷ and √ of IEEE doubles are used on top
- * (portable.ts), never Math.log or Math.sin, whose last bit engines are free to choose.
+ * The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+ * counter based: word i of a stream is word i mod 4 of philox(counter = (⌊i/4⌋ low, ⌊i/4⌋ high, 0, stream),
+ * key = seed), so a position is a plain number that a checkpoint can store and return to. Only + − × ÷ and √
+ * of IEEE doubles are used on top (portable.ts), never Math.log or Math.sin, whose last bit engines are free
+ * to choose.
  */
 import { ln } from "./portable.ts";
 
@@ -86,7 +87,8 @@ export class Random {
 
   /**
    * @param seed whole number; taken modulo 2^64
-   * @param label names the stream ("folds", "clip 17", …); the same seed and label always give the same numbers
+   * @param label names the stream ("folds", "clip 17", …); the same seed and label always give the same
+   * numbers
    */
   constructor(seed: number | bigint, label: string | number = 0) {
     this.seed = BigInt.asUintN(64, BigInt(seed));
@@ -106,7 +108,9 @@ export class Random {
     return { seed: this.seed.toString(), stream: this.stream, position: this.#position };
   }
 
-  /** Independent stream that depends on this one's seed and stream and on the label only, not on the position. */
+  /**
+   * Independent stream that depends on this one's seed and stream and on the label only, not on the position.
+   */
   fork(label: string | number): Random {
     return new Random(this.seed, hash32(`${this.stream}/${label}`));
   }
@@ -145,8 +149,8 @@ export class Random {
   }
 
   /**
-   * Normal deviate (Marsaglia's polar method). The second deviate of a pair is thrown away so that the position alone
-   * is the state.
+   * Normal deviate (Marsaglia's polar method). The second deviate of a pair is thrown away so that the
+   * position alone is the state.
    */
   normal(mean = 0, sd = 1): number {
     for (;;) {

@@ -1,6 +1,7 @@
 /**
- * The safetensors format: 8-byte little-endian header length, JSON header, raw little-endian data. Used for models,
- * checkpoints and `affuse op`. Reading checks every figure of the header against the file before allocating anything.
+ * The safetensors format: 8-byte little-endian header length, JSON header, raw little-endian data. Used for
+ * models, checkpoints and `affuse op`. Reading checks every figure of the header against the file before
+ * allocating anything.
  */
 import { AffuseError } from "../errors.ts";
 import { readBytes, writeFileAtomic } from "./files.ts";
@@ -63,7 +64,8 @@ interface Entry {
 /**
  * Parses a whole file.
  * @param name for messages
- * @throws ERR_AFFUSE_FORMAT damaged, cut off, overlapping or with holes; ERR_AFFUSE_DTYPE unknown element type
+ * @throws ERR_AFFUSE_FORMAT damaged, cut off, overlapping or with holes; ERR_AFFUSE_DTYPE unknown element
+ * type
  */
 export function parseSafetensors(bytes: Uint8Array, name: string): SafeTensors {
   const bad = (what: string) =>
@@ -184,8 +186,9 @@ const DTYPE = new Map<unknown, SafeDType>([
 ]);
 
 /**
- * A file's bytes, in pieces (header, then one piece per tensor, not copied). Wider types come first and data starts at a
- * multiple of 8, so that readers may map the file. The same tensors in the same order give the same bytes.
+ * A file's bytes, in pieces (header, then one piece per tensor, not copied). Wider types come first and data
+ * starts at a multiple of 8, so that readers may map the file. The same tensors in the same order give the
+ * same bytes.
  * @throws ERR_AFFUSE_SHAPE, ERR_AFFUSE_DTYPE
  */
 export function encodeSafetensors(

@@ -1,10 +1,10 @@
 /**
- * Reads the one kind of pickle that public label files need: dictionaries, lists, strings and numbers, wrapped in a
- * NumPy object array (MER 2023's `label-6way.npz`, spec section 3).
+ * Reads the one kind of pickle that public label files need: dictionaries, lists, strings and numbers,
+ * wrapped in a NumPy object array (MER 2023's `label-6way.npz`, spec section 3).
  *
- * It is no general unpickler. A pickle names functions to be called; here the names are compared with a short list and
- * stand for nothing but data: nothing is looked up, imported or called. Anything else is ERR_AFFUSE_PICKLE.
- * Work and memory are bounded by the input's length.
+ * It is no general unpickler. A pickle names functions to be called; here the names are compared with a short
+ * list and stand for nothing but data: nothing is looked up, imported or called. Anything else is
+ * ERR_AFFUSE_PICKLE. Work and memory are bounded by the input's length.
  */
 import { AffuseError } from "../errors.ts";
 
@@ -39,7 +39,11 @@ class ObjectArray {
 }
 type Item = Pickled | Global | DType | ObjectArray | typeof MARK | Item[];
 
-/** Reads one pickle. @param name for messages @throws ERR_AFFUSE_PICKLE forbidden content, ERR_AFFUSE_FORMAT damage */
+/**
+ * Reads one pickle.
+ * @param name for messages
+ * @throws ERR_AFFUSE_PICKLE forbidden content, ERR_AFFUSE_FORMAT damage
+ */
 export function unpickle(bytes: Uint8Array, name: string): Pickled {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const stack: Item[] = [];

@@ -58,7 +58,10 @@ export function parseYaml<S extends z.ZodType>(text: string, name: string, schem
   );
 }
 
-/** Depth of flow collections, counted before the parser recurses into them; brackets inside strings only overcount. */
+/**
+ * Depth of flow collections, counted before the parser recurses into them; brackets inside strings only
+ * overcount.
+ */
 function nesting(text: string): number {
   let depth = 0;
   let most = 0;

@@ -1,6 +1,6 @@
 /**
- * Combining members' answers (spec 2.1): p = Σ_s ω_s softmax(e_s), v = Σ_s ω_s v_s. Pure arithmetic on predictions that are already
- * aligned; see align() for bringing files together by clip name.
+ * Combining members' answers (spec 2.1): p = Σ_s ω_s softmax(e_s), v = Σ_s ω_s v_s. Pure arithmetic on
+ * predictions that are already aligned; see align() for bringing files together by clip name.
  */
 import { exp, ln } from "../data/portable.ts";
 import { AffuseError } from "../errors.ts";
@@ -14,7 +14,10 @@ export type CombineMethod = "mean" | "fitted" | "entropy" | "logits";
 
 export interface CombineOptions {
   method?: CombineMethod;
-  /** One weight per member, non-negative; normalised. Needed for "fitted", default equal for "mean" and "logits". */
+  /**
+   * One weight per member, non-negative; normalised. Needed for "fitted", default equal for "mean" and
+   * "logits".
+   */
   weights?: readonly number[];
   /** τ of entropy weighting. Default 1. */
   temperature?: number;
@@ -86,9 +89,11 @@ export function combine(members: readonly ClipPrediction[], options: CombineOpti
 }
 
 /**
- * Weights on the simplex that maximise the likelihood of the true classes under the mixture Σ_s ω_s p_s: expectation-maximisation
- * from equal weights, which climbs to the global optimum since the objective is concave.
- * @param members per member the answers for the same clips in the same order (validation clips, never test clips)
+ * Weights on the simplex that maximise the likelihood of the true classes under the mixture Σ_s ω_s p_s:
+ * expectation-maximisation from equal weights, which climbs to the global optimum since the objective is
+ * concave.
+ * @param members per member the answers for the same clips in the same order (validation clips, never test
+ * clips)
  * @param truth class indices; −1 is skipped
  */
 export function fitWeights(
@@ -115,7 +120,10 @@ export function fitWeights(
   return weights;
 }
 
-/** Brings an answer into another class order, by name. @throws ERR_AFFUSE_CLASSES when the sets of names differ */
+/**
+ * Brings an answer into another class order, by name.
+ * @throws ERR_AFFUSE_CLASSES when the sets of names differ
+ */
 export function reorderClasses(
   from: readonly string[],
   to: readonly string[],
@@ -147,7 +155,8 @@ export interface MemberAnswers {
 
 /**
  * Aligns members by clip name and class name.
- * @returns one entry per clip of any member, sorted by name; members that lack the clip are left out of its entry
+ * @returns one entry per clip of any member, sorted by name; members that lack the clip are left out of its
+ * entry
  * @throws ERR_AFFUSE_CLASSES, ERR_AFFUSE_ENSEMBLE a member has a clip twice
  */
 export function align(members: readonly MemberAnswers[]): {

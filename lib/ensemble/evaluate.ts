@@ -1,4 +1,7 @@
-/** Trained runs against labels: on their own held-out folds (from files alone), or on another split of the data. */
+/**
+ * Trained runs against labels: on their own held-out folds (from files alone), or on another split of the
+ * data.
+ */
 import path from "node:path";
 import { streamFolders } from "../data/features.ts";
 import { type ClipLabel, readLabels } from "../data/labels.ts";
@@ -227,7 +230,8 @@ async function onSplit(
         system === "ensemble" || structure === system ? [s] : [],
       );
       const weights = ensemble.weights && chosen.map((s) => ensemble.weights?.[s] as number);
-      const usable = weights && weights.some((w) => w > 0) ? weights : null; // a structure that the fit has switched off: equal weights for itself
+      // a structure that the fit has switched off: equal weights for itself
+      const usable = weights?.some((w) => w > 0) ? weights : null;
       const predictions = names.map((_, i) =>
         combinePresent(
           chosen.map((s) => answers[s]?.[i] as ClipPrediction),

@@ -34,8 +34,8 @@ export interface EnsemblePrediction extends ClipPrediction {
   /** Class name of the largest posterior. */
   emotion: string;
   /**
-   * Per stream the weight of each of the clip's frames, mean over the members that use the stream; sums to 1; empty where
-   * the clip lacks the stream.
+   * Per stream the weight of each of the clip's frames, mean over the members that use the stream; sums to 1;
+   * empty where the clip lacks the stream.
    */
   attention: Record<string, Float32Array>;
   /** Streams that the members use and the clip lacks. */
@@ -43,7 +43,10 @@ export interface EnsemblePrediction extends ClipPrediction {
 }
 
 export interface EnsembleOptions {
-  /** Default "mean". "fitted" fits one weight per structure on the runs' validation predictions; needs `labels`. */
+  /**
+   * Default "mean". "fitted" fits one weight per structure on the runs' validation predictions; needs
+   * `labels`.
+   */
   method?: CombineMethod;
   temperature?: number;
   clampValence?: readonly [number, number];
@@ -86,7 +89,10 @@ export function findMembers(
   );
 }
 
-/** One run's weights per structure, fitted on its validation predictions (each fold's models answered the same clips). */
+/**
+ * One run's weights per structure, fitted on its validation predictions (each fold's models answered the same
+ * clips).
+ */
 function fittedWeights(
   members: readonly Member[],
   labels: EnsembleOptions["labels"],
@@ -175,7 +181,8 @@ export class Ensemble {
 
   /**
    * Answers for clips, in their order.
-   * @param features must have the ensemble's streams by name (absent ones count as missing for every clip); further streams are ignored
+   * @param features must have the ensemble's streams by name (absent ones count as missing for every clip);
+   * further streams are ignored
    * @throws ERR_AFFUSE_DIMENSION a stream of another width
    */
   async predict(features: FeatureSource, clips: readonly string[]): Promise<EnsemblePrediction[]> {
@@ -276,7 +283,8 @@ const MEMBER_CACHE_BYTES = 32 * 2 ** 20;
 /**
  * Loads trained runs as one ensemble. Dispose it when done.
  * @param runs run folders
- * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_FORMAT, ERR_AFFUSE_CLASSES, ERR_AFFUSE_STREAMS, ERR_AFFUSE_ENSEMBLE
+ * @throws ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_FORMAT, ERR_AFFUSE_CLASSES, ERR_AFFUSE_STREAMS,
+ * ERR_AFFUSE_ENSEMBLE
  */
 export async function loadEnsemble(
   runs: readonly string[],

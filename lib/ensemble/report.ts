@@ -6,7 +6,10 @@ import { writeReport } from "../report/index.ts";
 import type { LearningCurve, ReportData } from "../report/types.ts";
 import type { RunEvaluation } from "./evaluate.ts";
 
-/** Learning curves from a run's history.jsonl files; lines that are not JSON are left out (the file is for reading, not for resuming). */
+/**
+ * Learning curves from a run's history.jsonl files; lines that are not JSON are left out (the file is for
+ * reading, not for resuming).
+ */
 export function learningCurves(run: string): LearningCurve[] {
   const folders = (at: string) =>
     existsSync(at)

@@ -1,4 +1,7 @@
-/** One set of predictions against the truth: every score of the specification with bootstrap intervals, and a paired test. */
+/**
+ * One set of predictions against the truth: every score of the specification with bootstrap intervals, and a
+ * paired test.
+ */
 import { AffuseError } from "../errors.ts";
 import { Random } from "../data/random.ts";
 import {
@@ -143,8 +146,8 @@ export interface PairedTest {
   /** 95 % bootstrap interval of the difference. */
   interval: Interval;
   /**
-   * Two-sided p-value of an approximate randomisation test: the two runs' answers are swapped clip by clip at random;
-   * (1 + number of swaps at least as extreme) / (1 + rounds).
+   * Two-sided p-value of an approximate randomisation test: the two runs' answers are swapped clip by clip at
+   * random; (1 + number of swaps at least as extreme) / (1 + rounds).
    */
   p: number;
   /** Clips compared. */

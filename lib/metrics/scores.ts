@@ -1,10 +1,14 @@
 /**
- * Scores of emotion and valence predictions (spec section 3). Truth comes first everywhere, prediction second: swapping
- * them changes weighted F1 silently, so the arguments are named and never positional among equals.
+ * Scores of emotion and valence predictions (spec section 3). Truth comes first everywhere, prediction
+ * second: swapping them changes weighted F1 silently, so the arguments are named and never positional among
+ * equals.
  */
 import { AffuseError } from "../errors.ts";
 
-/** True classes and predicted classes of the same clips; −1 in `truth` marks a clip without a label, which is skipped. */
+/**
+ * True classes and predicted classes of the same clips; −1 in `truth` marks a clip without a label, which is
+ * skipped.
+ */
 export interface EmotionPairs {
   truth: ArrayLike<number>;
   predicted: ArrayLike<number>;
@@ -70,7 +74,10 @@ function sameLength(truth: ArrayLike<number>, predicted: ArrayLike<number>): voi
   }
 }
 
-/** Numbers of clips by true class (rows) and predicted class (columns). @throws ERR_AFFUSE_LABEL, ERR_AFFUSE_LENGTH */
+/**
+ * Numbers of clips by true class (rows) and predicted class (columns).
+ * @throws ERR_AFFUSE_LABEL, ERR_AFFUSE_LENGTH
+ */
 export function confusionMatrix({ truth, predicted, classes }: EmotionPairs): number[][] {
   sameLength(truth, predicted);
   const matrix = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));

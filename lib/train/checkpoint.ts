@@ -1,9 +1,10 @@
 /**
- * Checkpoints: `.safetensors` files with weights and, in the metadata, everything that says what the weights are.
+ * Checkpoints: `.safetensors` files with weights and, in the metadata, everything that says what the weights
+ * are.
  *
- * Tensors: `parameters/<name>`, `standardization/<stream>/mean|scale`; a training checkpoint (last.safetensors) also has
- * `m/<name>`, `v/<name>` (Adam's moments) and `best/<name>` (weights of the best epoch so far).
- * Metadata: one key `affuse`, JSON, see CheckpointInfo.
+ * Tensors: `parameters/<name>`, `standardization/<stream>/mean|scale`; a training checkpoint
+ * (last.safetensors) also has `m/<name>`, `v/<name>` (Adam's moments) and `best/<name>` (weights of the best
+ * epoch so far). Metadata: one key `affuse`, JSON, see CheckpointInfo.
  */
 import { z } from "zod";
 import type { Standardization } from "../data/dataset.ts";

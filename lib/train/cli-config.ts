@@ -51,7 +51,8 @@ function assign(tree: Tree, key: string, value: unknown): void {
  * @throws ERR_AFFUSE_CONFIG, ERR_AFFUSE_NOT_FOUND
  */
 export function loadTrainConfig(source: string, isFolder: boolean, flags: TrainFlags): TrainConfig {
-  // Read once through the schema: complaints about the file name its lines; flags are then laid over what the file says.
+  // Read once through the schema: complaints about the file name its lines; flags are then laid over what the
+  // file says.
   const base: Tree = isFolder
     ? { data: path.resolve(source) }
     : { ...(readYaml(source, z.record(z.string(), z.unknown())) as Tree) };

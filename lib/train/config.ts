@@ -43,7 +43,10 @@ export const trainConfigSchema = z.strictObject({
       decayEvery: z.int().min(1).default(2),
       /** Stop after this many epochs without a better validation metric; null: never. */
       patience: z.int().min(1).nullable().default(20),
-      /** What chooses the epoch, on the validation part; auto: the MER metric when there is valence, else weighted F1. */
+      /**
+       * What chooses the epoch, on the validation part; auto: the MER metric when there is valence, else
+       * weighted F1.
+       */
       metric: z.enum(["auto", "merMetric", "f1Weighted", "wa", "ua"]).default("auto"),
       /** balanced: every class weighs n/(C·n_c), from the training part. */
       classWeights: z.enum(["none", "balanced"]).default("none"),
@@ -93,7 +96,10 @@ export function parseTrainConfig(value: unknown): TrainConfig {
   );
 }
 
-/** Reads a YAML configuration; relative paths become relative to its folder. @throws ERR_AFFUSE_CONFIG, ERR_AFFUSE_NOT_FOUND */
+/**
+ * Reads a YAML configuration; relative paths become relative to its folder.
+ * @throws ERR_AFFUSE_CONFIG, ERR_AFFUSE_NOT_FOUND
+ */
 export function readTrainConfig(file: string): TrainConfig {
   const config = readYaml(file, trainConfigSchema);
   const from = (value: string) => path.resolve(path.dirname(file), value);

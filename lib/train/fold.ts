@@ -120,7 +120,9 @@ function metricName(job: FoldJob): "merMetric" | "f1Weighted" | "wa" | "ua" {
   return any(job.fold.validation) && any(job.fold.train) ? "merMetric" : "f1Weighted";
 }
 
-/** Model configuration of this structure and fold: its own seed and, when asked for, balanced class weights. */
+/**
+ * Model configuration of this structure and fold: its own seed and, when asked for, balanced class weights.
+ */
 function modelConfig(job: FoldJob): ModelConfigInput {
   const { config, structure, index, classes, fold, labels } = job;
   const seed = new Random(config.train.seed, `model ${structure} fold ${index}`).integer(2 ** 31);
@@ -188,9 +190,10 @@ function refuseChanged(
 }
 
 /**
- * Trains, validates after every epoch, saves `last.safetensors` after every epoch (and every `checkpointSteps` steps), and leaves
- * `best.safetensors`, `history.jsonl` and `predictions.{json,csv}`.
- * @throws ERR_AFFUSE_INTERRUPTED after saving, when the signal fires; ERR_AFFUSE_NONFINITE_LOSS with the last checkpoint kept;
+ * Trains, validates after every epoch, saves `last.safetensors` after every epoch (and every
+ * `checkpointSteps` steps), and leaves `best.safetensors`, `history.jsonl` and `predictions.{json,csv}`.
+ * @throws ERR_AFFUSE_INTERRUPTED after saving, when the signal fires; ERR_AFFUSE_NONFINITE_LOSS with the last
+ * checkpoint kept;
  *   ERR_AFFUSE_RESUME when the configuration or data changed; ERR_AFFUSE_WRITE
  */
 export async function trainFold(job: FoldJob): Promise<FoldResult> {
@@ -458,7 +461,10 @@ class FoldTrainer {
     );
   }
 
-  /** With the best weights: the model file and the predictions. Done again on resuming a finished fold, to the same bits. */
+  /**
+   * With the best weights: the model file and the predictions. Done again on resuming a finished fold, to the
+   * same bits.
+   */
   async #finish(): Promise<FoldResult> {
     const { fold, folder, classes, structure, index } = this.#job;
     const { bestEpoch, bestMetric, epoch } = this.#progress;

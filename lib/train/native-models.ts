@@ -1,4 +1,7 @@
-/** The native models as a factory; imported only when models are made, so that everything else works without the addon. */
+/**
+ * The native models as a factory; imported only when models are made, so that everything else works without
+ * the addon.
+ */
 import type { ModelFactory } from "./fold.ts";
 
 export interface NativeModelOptions {

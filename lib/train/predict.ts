@@ -32,7 +32,8 @@ export interface PredictOptions {
 }
 
 /**
- * Runs a model over clips, longest together with longest. Results come in the order of `clips` and do not depend on the batching.
+ * Runs a model over clips, longest together with longest. Results come in the order of `clips` and do not
+ * depend on the batching.
  * @param features must hold the model's streams, by name
  */
 export async function predictModel(
@@ -104,7 +105,10 @@ const predictionsSchema = z.strictObject({
 /** Contents of predictions.json: class names travel with the numbers, clips are found by name. */
 export type Predictions = z.output<typeof predictionsSchema>;
 
-/** Writes `<base>.json` (complete) and `<base>.csv` (name, part, emotion, valence, one posterior column per class). */
+/**
+ * Writes `<base>.json` (complete) and `<base>.csv` (name, part, emotion, valence, one posterior column per
+ * class).
+ */
 export function writePredictions(
   base: string,
   classes: readonly string[],

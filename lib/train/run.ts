@@ -76,7 +76,10 @@ export interface RunOptions {
 
 /** What is reported about one system (a structure, or the mean of several). */
 export interface SystemResult {
-  /** Scores on the held-out clips of all folds together; null when there is one fold only, which holds nothing out. */
+  /**
+   * Scores on the held-out clips of all folds together; null when there is one fold only, which holds nothing
+   * out.
+   */
   heldOut: Evaluation | null;
   /** Scores on the validation clips of all folds together: they chose the epoch, so they flatter. */
   validation: Evaluation;
@@ -158,7 +161,8 @@ function prepareFolder(
 
 /**
  * Trains every structure on every fold and writes the run folder.
- * @throws ERR_AFFUSE_EXISTS, ERR_AFFUSE_RESUME, ERR_AFFUSE_INTERRUPTED, ERR_AFFUSE_NONFINITE_LOSS, ERR_AFFUSE_WRITE, and those of the data
+ * @throws ERR_AFFUSE_EXISTS, ERR_AFFUSE_RESUME, ERR_AFFUSE_INTERRUPTED, ERR_AFFUSE_NONFINITE_LOSS,
+ * ERR_AFFUSE_WRITE, and those of the data
  */
 export async function trainRun(config: TrainConfig, options: RunOptions): Promise<RunResults> {
   const { out, resume = false, signal, onEvent } = options;

@@ -1,4 +1,7 @@
-/** Learning rate and order of the clips, as functions of seed and epoch alone: nothing has to be replayed on resuming. */
+/**
+ * Learning rate and order of the clips, as functions of seed and epoch alone: nothing has to be replayed on
+ * resuming.
+ */
 import type { FeatureSource } from "../data/features.ts";
 import { Random } from "../data/random.ts";
 import type { TrainConfig } from "./config.ts";
@@ -20,12 +23,16 @@ export function longest(features: FeatureSource, clip: string): number {
   return Math.max(0, ...features.streams.map((_, s) => features.length(clip, s)));
 }
 
-/** Batches per pool: clips are sorted by length inside a pool, so batches are nearly even in length and still vary. */
+/**
+ * Batches per pool: clips are sorted by length inside a pool, so batches are nearly even in length and still
+ * vary.
+ */
 const POOL = 8;
 
 /**
- * Clips of one epoch in batches. Shuffled; pools of 8 batches sorted by length, cut into batches, and the batches shuffled, so
- * that little of a batch is padding. Every clip occurs once; only one batch is smaller than `size`.
+ * Clips of one epoch in batches. Shuffled; pools of 8 batches sorted by length, cut into batches, and the
+ * batches shuffled, so that little of a batch is padding. Every clip occurs once; only one batch is smaller
+ * than `size`.
  */
 export function epochBatches(
   features: FeatureSource,
@@ -40,7 +47,8 @@ export function epochBatches(
   for (let at = 0; at < order.length; at += POOL * size) {
     const pool = order.slice(at, at + POOL * size);
     const lengths = new Map(pool.map((clip) => [clip, longest(features, clip)]));
-    pool.sort((a, b) => (lengths.get(a) as number) - (lengths.get(b) as number)); // stable: ties keep the shuffled order
+    // stable: ties keep the shuffled order
+    pool.sort((a, b) => (lengths.get(a) as number) - (lengths.get(b) as number));
     for (let i = 0; i < pool.length; i += size) batches.push(pool.slice(i, i + size));
   }
   return random.shuffle(batches);

@@ -1,5 +1,5 @@
-// Files that are damaged, cut off, lying about their size or malicious: each must give its coded error, quickly and without
-// large allocations.
+// Files that are damaged, cut off, lying about their size or malicious: each must give its coded error,
+// quickly and without large allocations.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,5 @@
-// Combining members: golden value, alignment by name, class orders, fitted and entropy weights; whole runs through the small model.
+// Combining members: golden value, alignment by name, class orders, fitted and entropy weights; whole runs
+// through the small model.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";

@@ -1,4 +1,5 @@
-// `affuse train`, `eval` and `ensemble` as a user runs them: streams, exit codes, Ctrl-C, full and forbidden folders.
+// `affuse train`, `eval` and `ensemble` as a user runs them: streams, exit codes, Ctrl-C, full and forbidden
+// folders.
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,5 @@
-// A small data set in memory or on disk: two streams whose mean frame tells the class, a few clips without one of them.
+// A small data set in memory or on disk: two streams whose mean frame tells the class, a few clips without
+// one of them.
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { FeatureMemory } from "../../lib/data/features.ts";

@@ -1,6 +1,6 @@
-// A small model in plain TypeScript behind the same interface as the native ones: softmax regression and a linear valence on the
-// mean frame of every stream, Adam, and a mask that depends on seed and step as dropout does. It makes tests of the trainer
-// fast and independent of the compiled addon.
+// A small model in plain TypeScript behind the same interface as the native ones: softmax regression and a
+// linear valence on the mean frame of every stream, Adam, and a mask that depends on seed and step as dropout
+// does. It makes tests of the trainer fast and independent of the compiled addon.
 import { Random } from "../../lib/data/random.ts";
 import { parseModelConfig } from "../../lib/models/config.ts";
 import { usedStreams } from "../../lib/models/structures.ts";
@@ -119,9 +119,9 @@ export function fakeModels(options: FakeOptions = {}): ModelFactory {
       },
       state: (): ModelState => ({ step: done, parameters: tensor(p), m: tensor(m), v: tensor(v) }),
       load(state: ModelState) {
-        p = (state.parameters.w?.data as Float32Array<ArrayBuffer>).slice();
-        m = (state.m?.w?.data as Float32Array<ArrayBuffer> | undefined)?.slice() ?? new Float32Array(size);
-        v = (state.v?.w?.data as Float32Array<ArrayBuffer> | undefined)?.slice() ?? new Float32Array(size);
+        p = Float32Array.from(state.parameters.w?.data ?? []);
+        m = Float32Array.from(state.m?.w?.data ?? new Float32Array(size));
+        v = Float32Array.from(state.v?.w?.data ?? new Float32Array(size));
         done = state.step;
       },
       dispose() {},

@@ -1,5 +1,5 @@
-// kill -9 at random moments of a real training, in a process of its own, then resuming: the final weights are bit-identical to
-// those of an uninterrupted run.
+// kill -9 at random moments of a real training, in a process of its own, then resuming: the final weights are
+// bit-identical to those of an uninterrupted run.
 import { fork } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,7 +15,10 @@ process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 const data = path.join(folder, "data");
 writeCorpus(data, makeCorpus(70));
 
-/** Runs the child; kills it `delay` ms after its `steps`-th step. @returns steps done, and whether it was killed */
+/**
+ * Runs the child; kills it `delay` ms after its `steps`-th step.
+ * @returns steps done, and whether it was killed
+ */
 function train(
   out: string,
   steps = Number.POSITIVE_INFINITY,
@@ -51,7 +54,8 @@ test("kill -9 at random moments, then resume: the same bits", async () => {
   const whole = path.join(folder, "whole");
   const { steps: total } = await train(whole);
   assert.is(total, 2 * 6 * 4); // 2 folds, 6 epochs, 4 batches: nothing is done twice
-  const random = new Random(Date.now(), "kills"); // other moments every time; the outcome may not depend on them
+  // other moments every time; the outcome may not depend on them
+  const random = new Random(Date.now(), "kills");
   const out = path.join(folder, "killed");
   let kills = 0;
   let repeated = -total;

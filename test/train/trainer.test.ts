@@ -48,7 +48,9 @@ test("learning rate: linear warm-up over 5 epochs, then x0.9 every 2", () => {
   const { train } = parseTrainConfig({ data: "x" });
   const rates = Array.from({ length: 12 }, (_, e) => learningRate(train, e) / 1e-3);
   const want = [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 0.9, 0.9, 0.81, 0.81, 0.729];
-  rates.forEach((rate, e) => assert.ok(Math.abs(rate - (want[e] as number)) < 1e-12, `epoch ${e}: ${rate}`));
+  for (const [e, rate] of rates.entries()) {
+    assert.ok(Math.abs(rate - (want[e] as number)) < 1e-12, `epoch ${e}: ${rate}`);
+  }
 });
 
 test("batches: every clip once, even in length, another order every epoch, the same for the same seed", () => {
@@ -110,7 +112,8 @@ test("the reported fold never chooses the epoch: other test labels change neithe
   const a = fresh();
   await run(a);
   const test = new Set(readFolds(path.join(a, "folds.json")).folds[0]?.test);
-  // Folds are drawn per class for validation, so labels move only among the test clips' valences, which folds do not look at.
+  // Folds are drawn per class for validation, so labels move only among the test clips' valences, which folds
+  // do not look at.
   const changed = {
     ...corpus,
     clips: corpus.clips.map((clip) => (test.has(clip.name) ? { ...clip, valence: 100 } : clip)),
@@ -233,7 +236,7 @@ test("resuming with a changed configuration or changed data is refused and says 
     "";
   touched.set(name, {
     ...touched.get(name),
-    voice: (touched.get(name)?.voice as Float32Array).map((x, i) => (i === 0 ? x + 1 : x)),
+    voice: touched.get(name)?.voice?.map((x, i) => (i === 0 ? x + 1 : x)) ?? null,
   });
   assert.match(
     await resumeWith({ features: new FeatureMemory(corpus.features.streams, touched) }),
