@@ -93,17 +93,24 @@ void gradient_at_s(const OpCall& call, const FbpSizes& z, const float* s, float*
   });
 }
 
-// From g [rows,P] at the projections to one modality's gradients.
+// From g [rows,P] at the projections to one modality's gradients; the rows start at `first` of the whole.
 struct Side {
-  const float *x, *packed;
+  const float *x, *W;
   int64_t width;
   float *dx, *dW, *db;
 };
 void products(const Workers& workers, const FbpSizes& z, const Side& side, const float* g, int64_t first, int64_t rows,
               float* scratch) {
-  if (side.dx)
-    gemm::run(workers, rows, side.width, z.P, gemm::PlainRows{g, z.P}, side.packed,
-              gemm::Store(side.dx + first * side.width, side.width), scratch);
+  if (side.dx) {
+    const gemm::PlainRows from{g, z.P};
+    const gemm::Store store(side.dx + first * side.width, side.width);
+    if (fbp_streams_dx(rows)) {
+      gemm::stream(workers, rows, side.width, z.P, from, gemm::PlainColumns{side.W, side.width}, store, scratch);
+    } else {
+      gemm::pack_columns(side.W, side.width, side.width, z.P, gemm::Layout::kn, scratch, workers);
+      gemm::run(workers, rows, side.width, z.P, from, scratch, store, scratch + gemm::packed_floats(side.width, z.P));
+    }
+  }
   if (side.dW) {
     const gemm::TransposedRows transposed{g, z.P};
     const gemm::PlainColumns x{side.x + first * side.width, side.width};
@@ -122,33 +129,19 @@ void fbp_backward(const OpCall& call) {
   const float* s = call.in[FbpIn::s].f32();
   const auto at = fbp_backward_plan(z, plan, workers.count, call.in[FbpIn::s].given());
   float* room = static_cast<float*>(call.workspace);
-  Side u{call.in[FbpIn::a].f32(), nullptr, z.m, call.out[0].f32(), call.out[2].f32(), call.out[4].f32()};
-  Side v{call.in[FbpIn::v].f32(), nullptr, z.n, call.out[1].f32(), call.out[3].f32(), call.out[5].f32()};
+  const Side u{call.in[FbpIn::a].f32(), call.in[FbpIn::U].f32(), z.m, call.out[0].f32(), call.out[2].f32(), call.out[4].f32()};
+  const Side v{call.in[FbpIn::v].f32(), call.in[FbpIn::V].f32(), z.n, call.out[1].f32(), call.out[3].f32(), call.out[5].f32()};
   if (z.B == 0) {
     products(workers, z, u, nullptr, 0, 0, room + at.pass);
     products(workers, z, v, nullptr, 0, 0, room + at.pass);
     return;
   }
-  const float *U = call.in[FbpIn::U].f32(), *V = call.in[FbpIn::V].f32();
   float *gu = u.dx || u.dW || u.db ? room + at.gu : nullptr, *gv = v.dx || v.dW || v.db ? room + at.gv : nullptr;
   float* const partial = room + at.partial;
   const bool by_strip = plan.strips_per_group > 1;
   const int64_t chunks = gemm::ceil_div(plan.strips, at.chunk_strips);
 
-  auto fused = [&] {  // both weights packed for the pass
-    fbp_pack_factors(U, z, z.m, room + at.U, workers);
-    fbp_pack_factors(V, z, z.n, room + at.V, workers);
-  };
-  auto transposed = [&](Side& side, int input, const float* W, float* place) {  // the weight packed for dx = g W
-    if (!side.dx) return;
-    side.packed = call.packed ? static_cast<const float*>(call.packed[input]) : nullptr;
-    if (side.packed) return;
-    gemm::pack_columns(W, side.width, side.width, z.P, gemm::Layout::kn, place, workers);
-    side.packed = place;
-  };
-
-  fused();
-  const FbpPass pass = fbp_pass_of(call, z, room + at.U, room + at.V, room + at.pass);
+  const FbpPass pass = fbp_pass_of(call, z, room + at.weights, room + at.pass);
   if (!s) {
     fbp_run_forward(call, pass, false, nullptr, room + at.s);
     s = room + at.s;
@@ -158,7 +151,6 @@ void fbp_backward(const OpCall& call) {
     const int64_t first = chunk * at.chunk_strips, count = gemm::min64(at.chunk_strips, plan.strips - first);
     const FbpStrip head = fbp_strip(z, plan, first), tail = fbp_strip(z, plan, first + count - 1);
     const int64_t rows = tail.row + tail.rows - head.row, a_rows = tail.a_row + tail.a_rows - head.a_row;
-    if (chunk > 0) fused();
     fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
       constexpr int F = decltype(tag)::value;
       fbp_pass<F>(pass, first, count,
@@ -168,17 +160,9 @@ void fbp_backward(const OpCall& call) {
     if (gu && by_strip)
       for (int64_t i = 0; i < a_rows; ++i)
         gemm::column_sums(workers, partial + i * plan.strips_per_group * z.P, plan.strips_per_group, z.P, gu + i * z.P);
-    transposed(u, FbpIn::U, U, room + at.U);
-    transposed(v, FbpIn::V, V, room + at.V);
     products(workers, z, u, gu, head.a_row, a_rows, room + at.pass);
     products(workers, z, v, gv, head.row, rows, room + at.pass);
   }
-}
-
-void fbp_backward_pack(const OpShape& shape, int input, const void* data, void* packed, const Workers& workers) {
-  const FbpSizes z = fbp_sizes(shape.in, shape.attr);
-  const int64_t width = input == FbpIn::U ? z.m : z.n;
-  gemm::pack_columns(static_cast<const float*>(data), width, width, z.P, gemm::Layout::kn, static_cast<float*>(packed), workers);
 }
 
 }  // namespace affuse::AFFUSE_ISA

@@ -2,33 +2,14 @@
 #include "pass.h"
 
 namespace affuse::AFFUSE_ISA {
-namespace {
-
-AFFUSE_INLINE const float* packed_or(const OpCall& call, int input) {
-  return call.packed ? static_cast<const float*>(call.packed[input]) : nullptr;
-}
-
-}  // namespace
-
 void fbp_forward(const OpCall& call) {
   const FbpSizes z = fbp_sizes(call.in, call.attr);
   if (z.B == 0) return;
-  const auto at = fbp_forward_scratch(z, call.workers->count);
-  float* room = static_cast<float*>(call.workspace);
-  const float *U = packed_or(call, FbpIn::U), *V = packed_or(call, FbpIn::V);
-  if (!U) {
-    fbp_pack_factors(call.in[FbpIn::U].f32(), z, z.m, room + at.U, *call.workers);
-    U = room + at.U;
-  }
-  if (!V) {
-    fbp_pack_factors(call.in[FbpIn::V].f32(), z, z.n, room + at.V, *call.workers);
-    V = room + at.V;
-  }
   const int64_t normalize = call.attr[FbpAttr::normalize].i;
   const bool power = normalize == FbpNormalize::power || normalize == FbpNormalize::power_l2;
   const bool l2 = normalize == FbpNormalize::l2 || normalize == FbpNormalize::power_l2;
   float *out = call.out[0].f32(), *s = call.out[1].f32();
-  fbp_run_forward(call, fbp_pass_of(call, z, U, V, room + at.pass), power, out, s);
+  fbp_run_forward(call, fbp_pass_of(call, z, static_cast<float*>(call.workspace)), power, out, s);
   if (!out || !l2) return;
   const double eps2 = call.attr[FbpAttr::eps2].f;
   fbp_each_scope(call, z, [&](int64_t from, int64_t count) {

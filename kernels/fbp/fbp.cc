@@ -98,7 +98,7 @@ void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
 }
 
 size_t workspace(const OpShape& s, int workers) {
-  return size_t(fbp_forward_scratch(fbp_sizes(s.in, s.attr), workers).total) * sizeof(float);
+  return size_t(fbp_forward_workspace(fbp_sizes(s.in, s.attr), workers)) * sizeof(float);
 }
 size_t backward_workspace(const OpShape& s, int workers) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
@@ -116,12 +116,6 @@ size_t pack_bytes(const OpShape& s, int input) {
   return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.m : z.n)) * sizeof(float);
 }
 const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::k].i]; }
-size_t backward_pack_bytes(const OpShape& s, int input) {
-  if (!weight(input)) return 0;
-  return size_t(gemm::packed_floats(s.in[input].dim[1], s.in[input].dim[0])) * sizeof(float);
-}
-const char* backward_pack_key(const OpShape&, int) { return gemm::kKeyKn; }
-
 }  // namespace
 
 const OpDef kFbp = {
@@ -159,9 +153,9 @@ const OpDef kFbpBackward = {
     .workspace = backward_workspace,
     .reference = fbp_backward_reference,
     .cpu = AFFUSE_KERNEL_TABLE(fbp_backward),
-    .pack_bytes = backward_pack_bytes,
-    .pack_key = backward_pack_key,
-    .pack = AFFUSE_KERNEL_TABLE(fbp_backward_pack),
+    .pack_bytes = pack_bytes,  // the backward projects once more, from the forward's packed weights
+    .pack_key = pack_key,
+    .pack = AFFUSE_KERNEL_TABLE(fbp_pack),
 };
 
 }  // namespace affuse

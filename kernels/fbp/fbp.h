@@ -40,7 +40,6 @@ void fbp_backward_reference(const OpCall&);
 AFFUSE_DECLARE_KERNEL(fbp_forward)
 AFFUSE_DECLARE_KERNEL(fbp_backward)
 AFFUSE_DECLARE_PACK(fbp_pack)
-AFFUSE_DECLARE_PACK(fbp_backward_pack)
 
 struct FbpNormalize {  // values of the attributes
   enum : int { none, l2, power, power_l2 };

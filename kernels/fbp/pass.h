@@ -35,23 +35,27 @@ struct FbpPass {
   FbpPlan plan;
   FbpScratch at;
   const float *a, *v, *bu, *bv;  // bu and bv may be null
-  const float *U, *V;            // packed
+  const float *U, *V;            // packed; null: packed on the way from the weights below
+  const float *raw_U, *raw_V;
   float* scratch;
   DropoutMask mask;
 };
 
-// U or V in vectors of outputs, factor after factor (fbp_packed_floats).
+// Vectors [first, first + vecs) of W in the layout of fbp_packed_floats: one panel.
+AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t K, int64_t first, int vecs, float* dst) {
+  const float* rows[gemm::kTileStride];
+  for (int c = 0; c < vecs * kLanes; ++c) {
+    const int64_t q = first + c / kLanes, output = q / z.k * kLanes + c % kLanes;
+    rows[c] = output < z.o ? W + (output * z.k + q % z.k) * K : nullptr;
+  }
+  gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst);
+}
+
 void fbp_pack_factors(const float* W, const FbpSizes& z, int64_t K, float* dst, const Workers& workers) {
   const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
   parallel(workers, gemm::ceil_div(vectors, gemm::kTileVecs), [&](int64_t panel, int) {
-    const float* rows[gemm::kTileStride];
     const int64_t first = panel * gemm::kTileVecs;
-    const int vecs = int(gemm::min64(gemm::kTileVecs, vectors - first));
-    for (int c = 0; c < vecs * kLanes; ++c) {
-      const int64_t q = first + c / kLanes, output = q / z.k * kLanes + c % kLanes;
-      rows[c] = output < z.o ? W + (output * z.k + q % z.k) * K : nullptr;
-    }
-    gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst + first * kLanes * K);
+    fbp_pack_panel(W, z, K, first, int(gemm::min64(gemm::kTileVecs, vectors - first)), dst + first * kLanes * K);
   });
 }
 
@@ -115,6 +119,12 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
     const int64_t o1 = gemm::min64(z.o, o0 + plan.block_outputs);
     float* const own = p.scratch + at.worker + worker * at.own;
     float *const hu = own + at.own_hu, *const hv = own + at.own_hv, *const mask = own + at.own_mask;
+    float* const room = own + at.own_panel;
+    auto panel = [&](const float* packed, const float* W, int64_t K, int64_t q, int vecs) -> const float* {
+      if (packed) return packed + q * kLanes * K;
+      fbp_pack_panel(W, z, K, q, vecs, room);
+      return room;
+    };
     FbpPiece piece;
     piece.strip = fbp_strip(z, plan, first + i);
     piece.strip_index = first + i;
@@ -129,7 +139,7 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
     const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
     for (int64_t q = o0 / kLanes * z.k; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
-      fbp_project(a, strip.a_rows, z.m, plan.piece_m, p.U + q * kLanes * z.m, vecs, hu);
+      fbp_project(a, strip.a_rows, z.m, plan.piece_m, panel(p.U, p.raw_U, z.m, q, vecs), vecs, hu);
       for (int x = 0; x < vecs; ++x) {
         const Vec b = load(bias_u + (q + x) * kLanes);
         for (int64_t r = 0; r < strip.a_rows; ++r) {
@@ -137,7 +147,7 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
           store(h, fbp_activate<F>(load(h) + b));
         }
       }
-      fbp_project(v, strip.rows, z.n, plan.piece_n, p.V + q * kLanes * z.n, vecs, hv);
+      fbp_project(v, strip.rows, z.n, plan.piece_n, panel(p.V, p.raw_V, z.n, q, vecs), vecs, hv);
       for (int x = 0; x < vecs; ++x) {
         piece.block = (q + x) / z.k;
         piece.j = (q + x) % z.k;
@@ -153,7 +163,9 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
   });
 }
 
-AFFUSE_INLINE FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, const float* U, const float* V, float* scratch) {
+// The pass of a call whose workspace starts with the weights (fbp_weights): packed by the caller, packed here, or fresh. The
+// rest of its scratch lies at `scratch`, or right behind the weights.
+FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* workspace, float* scratch = nullptr) {
   FbpPass p;
   p.workers = call.workers;
   p.z = z;
@@ -163,9 +175,18 @@ AFFUSE_INLINE FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, const f
   p.v = call.in[FbpIn::v].f32();
   p.bu = call.in[FbpIn::bu].f32();
   p.bv = call.in[FbpIn::bv].f32();
-  p.U = U;
-  p.V = V;
-  p.scratch = scratch;
+  p.raw_U = call.in[FbpIn::U].f32();
+  p.raw_V = call.in[FbpIn::V].f32();
+  const FbpWeights at = fbp_weights(z, p.plan);
+  auto weight = [&](int input, const float* raw, int64_t K, float* place) -> const float* {
+    if (call.packed && call.packed[input]) return static_cast<const float*>(call.packed[input]);
+    if (p.plan.fresh) return nullptr;
+    fbp_pack_factors(raw, z, K, place, *call.workers);
+    return place;
+  };
+  p.U = weight(FbpIn::U, p.raw_U, z.m, workspace + at.U);
+  p.V = weight(FbpIn::V, p.raw_V, z.n, workspace + at.V);
+  p.scratch = scratch ? scratch : workspace + at.end;
   p.mask = dropout_mask(call.attr[FbpAttr::dropout].f, call.attr[FbpAttr::seed].u, call.attr[FbpAttr::step].i,
                         call.attr[FbpAttr::instance].i);
   return p;

@@ -17,6 +17,7 @@ struct FbpPlan {
   int64_t col_blocks, block_outputs; // multiple of 32 outputs
   int64_t piece_m, piece_n;          // K per pass
   bool ahead;                        // strips are packed in a pass of their own because several tasks read each
+  bool fresh;                        // weights that nobody packed are packed panel by panel on the way: each is needed once
 };
 
 static constexpr int64_t kFbpColumnUnit = 32;
@@ -48,6 +49,7 @@ static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
   p.piece_m = z.m <= gemm::kWholeK ? z.m : gemm::kCutK;
   p.piece_n = z.n <= gemm::kWholeK ? z.n : gemm::kCutK;
   p.ahead = p.col_blocks > 1;
+  p.fresh = p.strips <= 1;
   return p;
 }
 
@@ -68,7 +70,7 @@ struct FbpScratch {
   int64_t biases = 0;            // bu then bv in packed order
   int64_t a = 0, v = 0;          // strips packed ahead
   int64_t worker = 0, own = 0;   // first worker's part, size of one
-  int64_t own_a = 0, own_v = 0, own_hu = 0, own_hv = 0, own_s = 0, own_mask = 0;  // within a worker's part
+  int64_t own_a = 0, own_v = 0, own_hu = 0, own_hv = 0, own_s = 0, own_mask = 0, own_panel = 0;  // within a worker's part
   int64_t total = 0;
 };
 static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int workers) {
@@ -83,21 +85,34 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   s.own_hv = s.own_hu + p.a_rows * gemm::kColumnUnit;
   s.own_s = s.own_hv + p.strip_rows * gemm::kColumnUnit;
   s.own_mask = s.own_s + p.strip_rows * 16;
-  s.own = s.own_mask + (z.dropout ? (p.strip_rows + 1) * 16 * z.k : 0);  // and room for one row in element order
+  s.own_panel = s.own_mask + (z.dropout ? (p.strip_rows + 1) * 16 * z.k : 0);  // and room for one row in element order
+  s.own = s.own_panel + (p.fresh ? gemm::kColumnUnit * gemm::round_up(gemm::max64(z.m, z.n), 16) : 0);
   s.total = s.worker + workers * s.own;
   return s;
 }
 
-// Forward: packed U, packed V, then the fused pass.
-struct FbpForwardScratch {
-  int64_t U = 0, V = 0, pass = 0, total = 0;
+// Both weights packed for the fused pass, then the pass.
+struct FbpWeights {
+  int64_t U = 0, V = 0, end = 0;
 };
-static constexpr FbpForwardScratch fbp_forward_scratch(const FbpSizes& z, int workers) {
-  FbpForwardScratch s{};
-  s.V = fbp_packed_floats(z, z.m);
-  s.pass = s.V + fbp_packed_floats(z, z.n);
-  s.total = s.pass + fbp_scratch(z, fbp_plan(z), workers).total;
-  return s;
+static constexpr FbpWeights fbp_weights(const FbpSizes& z, const FbpPlan& p) {
+  FbpWeights w{};
+  w.V = p.fresh ? 0 : fbp_packed_floats(z, z.m);
+  w.end = w.V + (p.fresh ? 0 : fbp_packed_floats(z, z.n));
+  return w;
+}
+static constexpr int64_t fbp_forward_workspace(const FbpSizes& z, int workers) {
+  const FbpPlan p = fbp_plan(z);
+  return fbp_weights(z, p).end + fbp_scratch(z, p, workers).total;
+}
+
+// dx = g W and dW = g^T x for g [rows,P], x [rows,width]. dx of few rows reads W as it lies, of many rows packs it first.
+static constexpr bool fbp_streams_dx(int64_t rows) { return rows <= gemm::kStreamRows; }
+static constexpr int64_t fbp_products_workspace(int64_t rows, int64_t width, int64_t P, int workers) {
+  const int64_t dx = fbp_streams_dx(rows)
+                         ? gemm::stream_workspace_floats(rows, width, P, workers)
+                         : gemm::packed_floats(width, P) + gemm::workspace_floats(rows, width, P, workers, gemm::Split::any);
+  return gemm::max64(dx, gemm::stream_workspace_floats(P, width, rows, workers));
 }
 
 // Backward: how many strips' gradients at the projections are held at a time, and where everything lies. This one function
@@ -106,12 +121,12 @@ constexpr int64_t kFbpBudget = int64_t(64) << 20;  // bytes for gU and gV togeth
 
 struct FbpBackwardScratch {
   int64_t chunk_strips = 0, chunk_rows = 0, chunk_a = 0;
-  int64_t U = 0, V = 0;   // packed for the fused pass; later, in the same place, for da = gU U and dv = gV V
+  int64_t weights = 0;    // packed for the fused pass
   int64_t s = 0;          // [B,o] s when it was not saved
   int64_t ds = 0;         // [B,o] gradient at s
   int64_t gu = 0, gv = 0; // [chunk_a,P], [chunk_rows,P]
   int64_t partial = 0;    // [chunk_strips,P] sums over strips of gU when groups are longer than a strip
-  int64_t pass = 0;       // the fused pass, then the products
+  int64_t pass = 0;       // the fused pass, then the products one after another
   int64_t total = 0;
 };
 static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const FbpPlan& p, int workers, bool saved_s) {
@@ -124,25 +139,17 @@ static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const F
   s.chunk_rows = gemm::min64(z.B, s.chunk_strips * p.strip_rows);
   s.chunk_a = p.strips_per_group > 1 ? s.chunk_strips / p.strips_per_group : gemm::min64(z.A, s.chunk_strips * p.a_rows);
   const int64_t rows16 = gemm::round_up(z.B * z.o, 16);
-  s.V = gemm::max64(fbp_packed_floats(z, z.m), gemm::packed_floats(z.m, z.P));
-  s.s = s.V + gemm::max64(fbp_packed_floats(z, z.n), gemm::packed_floats(z.n, z.P));
+  s.s = fbp_weights(z, p).end;
   s.ds = s.s + (saved_s ? 0 : rows16);
   s.gu = s.ds + rows16;
   s.gv = s.gu + gemm::round_up(s.chunk_a * z.P, 16);
   s.partial = s.gv + gemm::round_up(s.chunk_rows * z.P, 16);
   s.pass = s.partial + (p.strips_per_group > 1 ? gemm::round_up(s.chunk_strips * z.P, 16) : 0);
-  int64_t last = fbp_scratch(z, p, workers).total;
-  last = gemm::max64(last, gemm::workspace_floats(s.chunk_a, z.m, z.P, workers, gemm::Split::any));
-  last = gemm::max64(last, gemm::workspace_floats(s.chunk_rows, z.n, z.P, workers, gemm::Split::any));
   // The last chunk may be shorter, and a shorter one may be cut into more tasks: both lengths count.
-  const int64_t tail_a = s.chunk_a ? z.A % s.chunk_a : 0, tail_rows = s.chunk_rows ? z.B % s.chunk_rows : 0;
-  last = gemm::max64(last, gemm::workspace_floats(tail_a, z.m, z.P, workers, gemm::Split::any));
-  last = gemm::max64(last, gemm::workspace_floats(tail_rows, z.n, z.P, workers, gemm::Split::any));
-  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.m, s.chunk_a, workers));
-  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.n, s.chunk_rows, workers));
-  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.m, tail_a, workers));
-  last = gemm::max64(last, gemm::stream_workspace_floats(z.P, z.n, tail_rows, workers));
-  s.total = s.pass + last;
+  const int64_t last_a = s.chunk_a ? z.A % s.chunk_a : 0, last_rows = s.chunk_rows ? z.B % s.chunk_rows : 0;
+  const int64_t most = gemm::max64(gemm::max64(fbp_products_workspace(s.chunk_a, z.m, z.P, workers), fbp_products_workspace(last_a, z.m, z.P, workers)),
+                                   gemm::max64(fbp_products_workspace(s.chunk_rows, z.n, z.P, workers), fbp_products_workspace(last_rows, z.n, z.P, workers)));
+  s.total = s.pass + gemm::max64(most, fbp_scratch(z, p, workers).total);
   return s;
 }
 

@@ -116,10 +116,26 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 
 // ---- loops ----
 
-// Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
-template <class Rows, class E>
-void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
-         float* workspace, Split split = Split::any) {
+// Where run() finds a panel of columns: packed beforehand, or packed now into the worker's room.
+struct PackedPanels {
+  const float* packed;
+  int64_t K;
+  AFFUSE_INLINE const float* panel(int64_t n, int cols, int64_t k, int64_t, float*) const {
+    return packed + n * K + k * (vecs_of(cols) * kLanes);
+  }
+};
+struct FreshPanels {  // element (k,n) = w[n*ld + k]
+  const float* w;
+  int64_t ld;
+  AFFUSE_INLINE const float* panel(int64_t n, int cols, int64_t k, int64_t kc, float* room) const {
+    pack_panel(w + n * ld + k, ld, cols, kc, Layout::nk, room);
+    return room;
+  }
+};
+
+template <class Rows, class Panels, class E>
+void run_panels(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Panels& panels, const E& epilogue,
+                float* workspace, Split split, int64_t room) {
   if (M <= 0 || N <= 0) return;
   const Plan p = plan(M, N, K, split);
   float* ahead = nullptr;
@@ -132,14 +148,15 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
       for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
     });
   }
-  const int64_t own = worker_floats(p);
+  const int64_t own = worker_floats(p) + room;
   parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
     const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
     const int64_t n1 = min64(N, n0 + p.block_cols);
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
     float* acc = workspace + worker * own;
-    float* block = acc + p.sums;
+    float* panel_room = acc + p.sums;
+    float* block = panel_room + room;
     const bool cut = p.piece < K;
     epilogue.begin(i, m, worker);
     int64_t k = 0;
@@ -151,7 +168,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
       else rows.pack(i, m, k, kc, block);
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-        const float* b = packed + n * K + k * (vecs * kLanes);
+        const float* b = panels.panel(n, cols, k, kc, panel_room);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
@@ -163,6 +180,27 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
     } while (k < K);
     epilogue.end(i, m, worker);
   });
+}
+
+// Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
+template <class Rows, class E>
+void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
+         float* workspace, Split split = Split::any) {
+  run_panels(workers, M, N, K, rows, PackedPanels{packed, K}, epilogue, workspace, split, 0);
+}
+
+// Columns as they lie in memory, element (k,n) = w[n*ld + k]: where every panel is needed once it is packed on the way and stays
+// in the cache, otherwise all of them are packed first. workspace: unpacked_workspace_floats(M,N,K,workers.count,split).
+template <class Rows, class E>
+void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* w, int64_t ld,
+                  const E& epilogue, float* workspace, Split split = Split::any) {
+  const Plan p = plan(M, N, K, split);
+  if (p.row_blocks == 1) {
+    run_panels(workers, M, N, K, rows, FreshPanels{w, ld}, epilogue, workspace, split, panel_floats(p));
+  } else {
+    pack_columns(w, ld, N, K, Layout::nk, workspace, workers);
+    run(workers, M, N, K, rows, workspace, epilogue, workspace + packed_floats(N, K), split);
+  }
 }
 
 // Both operands through loaders, K cut into short pieces that are packed as they are needed: for a long K (dW = dy^T x, K the
@@ -179,8 +217,9 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
     float* acc = workspace + worker * own;
-    float* a = acc + round_up(p.block_rows * p.block_cols, 16);
+    float* a = acc + p.sums;
     float* b = a + round_up(p.block_rows * p.piece, 16);
+    const bool cut = p.piece < K;
     int64_t k = 0;
     do {
       const int64_t kc = min64(p.piece, K - k);
@@ -193,7 +232,7 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* panel = b + (n - n0) * kc;
         for (int t = 0; t < tiles.count; ++t) {
-          float* sums = acc + (n - n0) * m + tiles.start(t) * kTileStride;
+          float* sums = cut ? acc + (n - n0) * m + tiles.start(t) * kTileStride : acc;
           tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, panel, sums, k > 0);
           if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
         }

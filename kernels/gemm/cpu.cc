@@ -135,6 +135,15 @@ void pack_panel(const float* w, int64_t ld, int cols, int64_t K, Layout layout, 
     return;
   }
   const int width = vecs_of(cols) * kLanes;
+  if (cols == kTileStride) {
+    for (int64_t k = 0; k < K; ++k) {
+      const float* s = w + k * ld;
+      float* d = dst + k * kTileStride;
+      store(d, load(s));
+      store(d + kLanes, load(s + kLanes));
+    }
+    return;
+  }
   for (int64_t k = 0; k < K; ++k)
     for (int c = 0; c < width; c += kLanes) {
       const int left = cols - c;
@@ -143,10 +152,21 @@ void pack_panel(const float* w, int64_t ld, int cols, int64_t K, Layout layout, 
 }
 
 void pack_columns(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers) {
-  parallel(workers, ceil_div(N, kTileStride), [&](int64_t p, int) {
-    const int64_t n = p * kTileStride;
-    const int cols = int(min64(kTileStride, N - n));
-    pack_panel(layout == Layout::nk ? w + n * ld : w + n, ld, cols, K, layout, dst + n * K);
+  if (layout == Layout::nk) {
+    parallel(workers, ceil_div(N, kTileStride), [&](int64_t p, int) {
+      const int64_t n = p * kTileStride;
+      pack_panel(w + n * ld, ld, int(min64(kTileStride, N - n)), K, layout, dst + n * K);
+    });
+    return;
+  }
+  // Some source rows at a time, so that memory is read along its rows and written in runs of kRows panel rows.
+  constexpr int64_t kRows = 16;
+  parallel(workers, ceil_div(K, kRows), [&](int64_t chunk, int) {
+    const int64_t k = chunk * kRows, rows = min64(kRows, K - k);
+    for (int64_t n = 0; n < N; n += kTileStride) {
+      const int cols = int(min64(kTileStride, N - n));
+      pack_panel(w + k * ld + n, ld, cols, rows, layout, dst + n * K + k * (vecs_of(cols) * kLanes));
+    }
   });
 }
 

@@ -28,6 +28,8 @@
 //   //         gemm::packed_floats(N, K) * 4 more. Both are multiples of 16 floats, so pieces stay 64-byte aligned.
 //   gemm::pack_columns(W, K, N, K, gemm::Layout::nk, packed, *call.workers);
 //   gemm::run(*call.workers, M, N, K, gemm::PlainRows{x, K}, packed, TanhBias{…}, scratch, Split::any);
+//   // or, for a weight that nobody packed: gemm::run_unpacked(…, W, K, …) with gemm::unpacked_workspace_floats, which packs
+//   // panels on the way if there are few rows and the whole weight if there are many.
 //
 // An epilogue that reduces along a row (a score, a norm) asks for Split::rows: then one task owns whole rows; it calls
 // begin(row, rows, worker), then tile() with ascending columns for each row tile, then end(row, rows, worker).
@@ -103,8 +105,16 @@ static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, 
   return ahead + workers * (sums + round_up(rows * piece, 16));
 }
 
+// Scratch of run_unpacked(): the packed weight, or room for one panel per worker.
+static constexpr int64_t panel_floats(const Plan& p) { return kColumnUnit * round_up(p.piece, 16); }
+static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t K, int workers, Split split) {
+  const Plan p = plan(M, N, K, split);
+  return workspace_floats(M, N, K, workers, split) + (p.row_blocks == 1 ? workers * panel_floats(p) : packed_floats(N, K));
+}
+
 struct StreamPlan {
   int64_t row_blocks, block_rows, col_blocks, block_cols, piece;
+  int64_t sums;  // as in Plan
 };
 static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   StreamPlan p{};
@@ -117,10 +127,11 @@ static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
   p.piece = min64(K, kStreamK);
+  p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
   return p;
 }
 static constexpr int64_t stream_worker_floats(const StreamPlan& p) {
-  return round_up(p.block_rows * p.piece, 16) + round_up(p.piece * p.block_cols, 16) + round_up(p.block_rows * p.block_cols, 16);
+  return p.sums + round_up(p.block_rows * p.piece, 16) + round_up(p.piece * p.block_cols, 16);
 }
 static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
   return workers * stream_worker_floats(stream_plan(M, N, K));
@@ -128,7 +139,8 @@ static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K
 // The most that any K needs.
 static constexpr int64_t stream_workspace_floats_upto(int64_t M, int64_t N, int workers) {
   const int64_t rows = min64(M, kStreamRows), columns = min64(round_up(N, kColumnUnit), kStreamColumns);
-  return workers * (round_up(rows * kStreamK, 16) + round_up(kStreamK * columns, 16) + round_up(rows * columns, 16));
+  return workers * (round_up(rows * kStreamK, 16) + round_up(kStreamK * columns, 16) +
+                    max64(round_up(rows * columns, 16), 16 * kColumnUnit));
 }
 
 }  // namespace affuse::gemm

@@ -70,6 +70,10 @@ struct Sizes {
   }
 };
 
+AFFUSE_INLINE const float* packed_weight(const OpCall& call) {
+  return call.packed ? static_cast<const float*>(call.packed[1]) : nullptr;
+}
+
 template <int F>
 void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, float* pre, float* scratch) {
   Finish<F> finish;
@@ -77,16 +81,9 @@ void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, 
   finish.y = y;
   finish.pre = pre;
   finish.O = s.O;
-  gemm::run(*call.workers, s.R, s.O, s.D, gemm::PlainRows{call.in[0].f32(), s.D}, packed, finish, scratch);
-}
-
-// The weight in the wanted layout: as the caller packed it, or packed here.
-const float* weight(const OpCall& call, const Sizes& s, gemm::Layout layout, bool ready, float* room) {
-  if (ready && call.packed && call.packed[1]) return static_cast<const float*>(call.packed[1]);
-  const float* W = call.in[1].f32();
-  if (layout == gemm::Layout::nk) gemm::pack_columns(W, s.D, s.O, s.D, layout, room, *call.workers);
-  else gemm::pack_columns(W, s.D, s.D, s.O, layout, room, *call.workers);
-  return room;
+  const gemm::PlainRows x{call.in[0].f32(), s.D};
+  if (packed) gemm::run(*call.workers, s.R, s.O, s.D, x, packed, finish, scratch);
+  else gemm::run_unpacked(*call.workers, s.R, s.O, s.D, x, call.in[1].f32(), s.D, finish, scratch);
 }
 
 constexpr int64_t kChunk = 16384;  // elements per task of an element-wise pass
@@ -96,11 +93,9 @@ constexpr int64_t kChunk = 16384;  // elements per task of an element-wise pass
 void linear_forward(const OpCall& call) {
   const Sizes s(call);
   if (s.R == 0) return;
-  const LinearScratch at = linear_scratch(s.R, s.D, s.O, call.workers->count);
-  float* room = static_cast<float*>(call.workspace);
-  const float* packed = weight(call, s, gemm::Layout::nk, true, room);
   with_kind(call.attr[0].i, [&](auto tag) {
-    forward<decltype(tag)::kind>(call, s, packed, call.out[0].f32(), call.out[1].f32(), room + at.gemm);
+    forward<decltype(tag)::kind>(call, s, packed_weight(call), call.out[0].f32(), call.out[1].f32(),
+                                 static_cast<float*>(call.workspace));
   });
 }
 
@@ -115,9 +110,8 @@ void linear_backward(const OpCall& call) {
   if (kind != Kind::none && s.R > 0) {
     const float* saved = kind == Kind::gelu ? call.in[4].f32() : call.in[3].f32();
     if (!saved) {  // y (gelu: z) again, into g's place
-      const float* packed = weight(call, s, gemm::Layout::nk, false, room + at.packed);
       with_kind(kind == Kind::gelu ? int64_t(Kind::none) : kind, [&](auto tag) {
-        forward<decltype(tag)::kind>(call, s, packed, room, nullptr, room + at.gemm);
+        forward<decltype(tag)::kind>(call, s, nullptr, room, nullptr, room + at.products);
       });
       saved = room;
     }
@@ -133,12 +127,24 @@ void linear_backward(const OpCall& call) {
     g = room;
   }
   if (dx && s.R > 0) {
-    const float* packed = weight(call, s, gemm::Layout::kn, true, room + at.packed);
-    gemm::run(workers, s.R, s.D, s.O, gemm::PlainRows{g, s.O}, packed, gemm::Store(dx, s.D), room + at.gemm);
+    const gemm::PlainRows rows{g, s.O};
+    const gemm::Store store(dx, s.D);
+    const float *W = call.in[1].f32(), *packed = packed_weight(call);
+    float* place = room + at.products;
+    if (!packed && linear_streams_dx(s.R)) {
+      gemm::stream(workers, s.R, s.D, s.O, rows, gemm::PlainColumns{W, s.D}, store, place);
+    } else {
+      if (!packed) {
+        gemm::pack_columns(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
+        packed = place;
+        place += gemm::packed_floats(s.D, s.O);
+      }
+      gemm::run(workers, s.R, s.D, s.O, rows, packed, store, place);
+    }
   }
   if (dW)
     gemm::stream(workers, s.O, s.D, s.R, gemm::TransposedRows{g, s.O}, gemm::PlainColumns{call.in[0].f32(), s.D},
-                 gemm::Store(dW, s.D), room + at.gemm);
+                 gemm::Store(dW, s.D), room + at.products);
   if (db) gemm::column_sums(workers, g, s.R, s.O, db);
 }
 

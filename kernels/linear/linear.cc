@@ -65,7 +65,7 @@ void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
 }
 
 size_t workspace(const OpShape& s, int workers) {
-  return size_t(linear_scratch(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers).total) * sizeof(float);
+  return size_t(linear_workspace(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers)) * sizeof(float);
 }
 size_t backward_workspace(const OpShape& s, int workers) {
   const bool activated = s.attr[0].i != ActivationKind::none;

@@ -34,29 +34,25 @@ AFFUSE_DECLARE_KERNEL(linear_backward)
 AFFUSE_DECLARE_PACK(linear_pack)
 AFFUSE_DECLARE_PACK(linear_backward_pack)
 
-// Workspaces: where each part starts, in floats.
-struct LinearScratch {  // the packed weight lies at 0
-  int64_t gemm = 0, total = 0;
-};
-static inline LinearScratch linear_scratch(int64_t R, int64_t D, int64_t O, int workers) {
-  LinearScratch s;
-  s.gemm = gemm::packed_floats(O, D);
-  s.total = s.gemm + gemm::workspace_floats(R, O, D, workers, gemm::Split::any);
-  return s;
+// Workspaces, in floats. The forward hands all of its own to the product.
+static inline int64_t linear_workspace(int64_t R, int64_t D, int64_t O, int workers) {
+  return gemm::unpacked_workspace_floats(R, O, D, workers, gemm::Split::any);
 }
-
-struct LinearBackwardScratch {  // g lies at 0
-  int64_t packed = 0, gemm = 0, total = 0;
+// The backward: g at 0, from `products` on the products in turn. dx = g W of few rows reads W as it lies (gemm::stream), of many
+// rows packs it first.
+static inline bool linear_streams_dx(int64_t R) { return R <= gemm::kStreamRows; }
+struct LinearBackwardScratch {
+  int64_t products = 0, total = 0;
 };
-// The packed area serves the forward's layout (when z is computed again), then dx's; the last one the three products in turn.
 static inline LinearBackwardScratch linear_backward_scratch(int64_t R, int64_t D, int64_t O, int workers, bool activated) {
   LinearBackwardScratch s;
-  s.packed = activated ? gemm::round_up(R * O, 16) : 0;
-  s.gemm = s.packed + gemm::max64(gemm::packed_floats(O, D), gemm::packed_floats(D, O));
-  int64_t products = gemm::workspace_floats(R, D, O, workers, gemm::Split::any);
-  products = gemm::max64(products, gemm::stream_workspace_floats(O, D, R, workers));
-  if (activated) products = gemm::max64(products, gemm::workspace_floats(R, O, D, workers, gemm::Split::any));
-  s.total = s.gemm + products;
+  s.products = activated ? gemm::round_up(R * O, 16) : 0;
+  int64_t most = gemm::workspace_floats(R, D, O, workers, gemm::Split::any);
+  if (linear_streams_dx(R)) most = gemm::max64(most, gemm::stream_workspace_floats(R, D, O, workers));
+  else most += gemm::packed_floats(D, O);
+  most = gemm::max64(most, gemm::stream_workspace_floats(O, D, R, workers));
+  if (activated) most = gemm::max64(most, linear_workspace(R, D, O, workers));
+  s.total = s.products + most;
   return s;
 }
 
