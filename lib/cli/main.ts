@@ -10,6 +10,7 @@ export type Register = (program: Command) => void;
 /** Subcommands in the order of `--help`. Each is loaded only to be registered; heavy modules are imported in its action. */
 async function subcommands(): Promise<Register[]> {
   return [
+    (await import("./demo.ts")).register,
     (await import("./synth.ts")).register,
     (await import("./extract.ts")).register,
     (await import("./train.ts")).register,
