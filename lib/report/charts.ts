@@ -64,9 +64,11 @@ export function linePlot(lines: readonly Line[], label: string): Markup {
   const [width, height, left, right, top, bottom] = [340, 190, 40, 8, 8, 24];
   const px = (x: number): string => c(left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right));
   const py = (y: number): string => c(height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom));
-  const digits = y1 - y0 < 0.2 ? 2 : 1;
+  const rows = ticks(y0, y1, 4);
+  // As many decimals as tell neighbouring ticks apart.
+  const digits = rows.length > 1 ? Math.max(0, Math.ceil(-Math.log10((rows[1] as number) - (rows[0] as number)) - 1e-9)) : 2;
   return html`<svg class="plot" viewBox="0 0 ${width} ${height}" role="img" aria-label="${label}">
-${ticks(y0, y1, 4).map((y) => html`<path class="gridline" d="M${left} ${py(y)}H${width - right}"/><text class="tick" x="${left - 5}" y="${py(y)}" dy="3.5" text-anchor="end">${y.toFixed(digits).replace("-", "−")}</text>`)}
+${rows.map((y) => html`<path class="gridline" d="M${left} ${py(y)}H${width - right}"/><text class="tick" x="${left - 5}" y="${py(y)}" dy="3.5" text-anchor="end">${y.toFixed(Math.min(digits, 6)).replace("-", "−")}</text>`)}
 ${ticks(x0, x1, 5).filter(Number.isInteger).map((x) => html`<text class="tick" x="${px(x)}" y="${height - 8}" text-anchor="middle">${x}</text>`)}
 ${lines.map((line) => html`<path class="line ${line.tone} dash${line.dash}" d="${line.points.map(([x, y], i) => `${i ? "L" : "M"}${px(x)} ${py(y)}`).join("")}"/>`)}
 ${lines.map((line) => {

@@ -196,8 +196,9 @@ export function learningCurves(data: ReportData): Markup {
     const own = curves.filter((curve) => curve.system === name);
     const tone = system?.kind ?? "plain";
     const metric = own.find((curve) => curve.metricName)?.metricName ?? "metric";
+    const what = /^validation/i.test(metric) ? metric : `validation ${metric}`;
     return html`<div class="card"><h3>${system ? labelOf(system) : name}</h3>
-${curvePlot(own, "metric", tone, `Validation ${metric}`)}${curvePlot(own, "loss", tone, "Training loss")}
+${curvePlot(own, "metric", tone, what[0]?.toUpperCase() + what.slice(1))}${curvePlot(own, "loss", tone, "Training loss")}
 <ul class="legend">${own.map((curve, i) => html`<li><svg viewBox="0 0 26 8" style="display:inline;width:26px;height:8px" aria-hidden="true"><path class="line ${tone} dash${i % 5}" d="M0 4H26"/></svg> ${curve.run}</li>`)}</ul></div>`;
   })}</div></section>`;
 }

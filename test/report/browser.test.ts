@@ -136,7 +136,7 @@ test("hostile names are shown, not run", async () => {
   const { page, complaints, requests } = await open(target, 390, 844);
   assert.equal(complaints, []);
   assert.is(await page.title(), "plain");
-  assert.ok((await page.locator("#clips h3").first().innerText()).includes(`<script>document.title="owned"</script>`));
+  assert.ok((await page.locator("#clips h3").first().textContent())?.includes(`<script>document.title="owned"</script>`));
   assert.is(requests.filter((url) => url.startsWith("http")).length, 0);
   assert.ok(((await page.evaluate("document.documentElement.scrollWidth")) as number) <= 390, "long names wrap");
   await page.close();

@@ -14,7 +14,7 @@ test("prints the ceilings, and with --json one document", async () => {
   const args = ["synth", dir, "--clips", "4", "--test-clips", "12", "--seed", "18446744073709551615"];
   const first = await affuse(args);
   assert.is(first.code, 0, first.stderr);
-  assert.match(first.stdout, /audio +66\.7 %[^]*visual +66\.7 %[^]*fused +100\.0 %/);
+  assert.match(first.stdout, /audio +66\.7 %[\s\S]*visual +66\.7 %[\s\S]*fused +100\.0 %/);
   const again = await affuse([...args, "--json"]);
   assert.is(again.code, 0, again.stderr);
   const info = JSON.parse(again.stdout);
