@@ -3,10 +3,10 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
-import type { HostTensor, TypedArray } from "../../lib/native/index.ts";
+import type { HostTensor, OperatorInfo, TypedArray } from "../../lib/native/index.ts";
 import { type Case, casesOf } from "./cases.ts";
 import { checkGradients } from "./derivative.ts";
-import type { Call } from "./run.ts";
+import { type Call, inferred, runReference } from "./run.ts";
 import { addon, checkRun, forwards, operator, type Run, runsOf } from "./suite.ts";
 
 interface Called {
@@ -98,8 +98,7 @@ test("the last term of a long sum missing", () => {
   caught(
     run,
     (called) => {
-      const x = called.inputs[0]?.data as Float32Array;
-      const W = called.inputs[1]?.data as Float32Array;
+      const [x, W] = called.inputs.map((input) => (input as HostTensor).data) as [TypedArray, TypedArray];
       const y = array(called);
       for (let i = 0; i < y.length; i++) {
         const r = Math.floor(i / 129);
@@ -147,7 +146,7 @@ test("an input changed", () => {
   caught(
     runOf("mul", (c) => c.label === "[17] with [17]"),
     (called) => {
-      (called.inputs[1]?.data as Float32Array)[3] = 7;
+      (called.inputs[1] as HostTensor).data[3] = 7;
     },
     /changed an input/,
   );
@@ -167,16 +166,13 @@ test("one bit different with another number of threads", () => {
   );
 });
 
-test("one bit different when an output is asked for alone", () => {
+test("an output that is wrong only when it is asked for alone", () => {
   caught(
     runOf("mul", (c) => c.label === "[3,33] with [33]", true),
     (called) => {
-      if (called.outputs[0]) return;
-      const db = array(called, 1);
-      const bits = new Uint32Array(db.buffer, db.byteOffset, 1);
-      bits[0] = (bits[0] as number) ^ 1;
+      if (!called.outputs[0]) array(called, 1)[32] = 0;
     },
-    /asked for alone/,
+    /asked for alone: db: 1 of 33/,
     [1],
     1,
   );
@@ -187,8 +183,9 @@ test("one dropped element kept", () => {
     runOf("dropout", (c) => c.label.startsWith("p 0.5 [3,33]")),
     (called) => {
       const y = array(called);
-      const i = y.findIndex((v) => v === 0);
-      y[i] = 2 * ((called.inputs[0]?.data as Float32Array)[i] as number);
+      const x = called.inputs[0] as HostTensor;
+      const i = y.indexOf(0);
+      y[i] = 2 * (x.data[i] as number);
     },
     /y: 1 of 99/,
   );
@@ -198,9 +195,8 @@ test("a gradient on padding", () => {
   caught(
     runOf("ratio_attention", (c) => Boolean(c.inputs.lengths) && c.terms > 60, true),
     (called) => {
-      const x = called.inputs[0]?.data as Float32Array;
-      const dx = array(called);
-      dx[x.findIndex(Number.isNaN)] = 1e-3;
+      const x = called.inputs[0] as HostTensor;
+      array(called)[x.data.findIndex(Number.isNaN)] = 1e-3;
     },
     /dx: 1 of/,
   );
@@ -281,27 +277,25 @@ test("dslope, dbeta, db: gradients of the last input", () => {
   }
 });
 
+/** The first run of an operator whose first output is not everywhere near 0. */
+function firstRun(info: OperatorInfo, backward: boolean): Run | null {
+  for (const c of casesOf(info)) {
+    if (c.terms > 4000) continue;
+    for (const run of runsOf(addon.call, info, c)) {
+      if (run.info.name.endsWith(".backward") !== backward) continue;
+      const shapes = inferred(addon, run.info, run.inputs, c.attributes);
+      const name = run.info.outputs[0]?.name as string;
+      const y = runReference(addon.call, run.info, run.inputs, c.attributes, shapes)[name];
+      if (y?.data.some((value) => Math.abs(value) > 1e-3)) return run;
+    }
+  }
+  return null;
+}
+
 test("every operator's first output, off by one part in a hundred, is noticed", () => {
   for (const info of forwards) {
     for (const backward of info.backward ? [false, true] : [false]) {
-      const run = casesOf(info)
-        .flatMap((c) => runsOf(addon.call, info, c))
-        .find((r) => {
-          if (r.info.name.endsWith(".backward") !== backward || r.case.terms > 4000) return false;
-          const probe = addon.call(
-            "cpu",
-            r.info.name,
-            r.info.inputs.map((rule) => {
-              const v = r.inputs[rule.name];
-              if (!v) return null;
-              const f32 = !(v.data instanceof Int32Array);
-              return { dtype: f32 ? "f32" : "i32", shape: v.shape, data: f32 ? Float32Array.from(v.data) : v.data };
-            }),
-            r.case.attributes,
-            [true],
-          );
-          return (probe[0]?.data ?? []).some((y) => Math.abs(y) > 1e-3);
-        });
+      const run = firstRun(info, backward);
       if (!run) throw new Error(`${info.name}: no run with a result that is not 0`);
       const found = checkRun(
         sabotage("cpu", (called) => {
