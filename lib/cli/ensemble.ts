@@ -32,9 +32,10 @@ export const register: Register = (program) => {
     .command("ensemble")
     .summary("combine the posteriors of several runs")
     .description(
-      "Combines every fold of every structure of the given runs: p = sum of w_s p_s, and the same for valence. Members are aligned\n" +
-        "by clip name and class name. Without --on the saved predictions for the held-out folds are combined; with --on the\n" +
-        "models predict a split of the data.",
+      "Combines every fold of every structure of the given runs: p = sum of w_s p_s, and the " +
+        "same for valence. Members are aligned by clip name and class name. Without --on the " +
+        "saved predictions for the held-out folds are combined; with --on the models predict a " +
+        "split of the data.",
     )
     .argument("<run...>", "run folders")
     .option("--on <split>", "split to predict, e.g. test1")

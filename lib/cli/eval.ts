@@ -28,9 +28,10 @@ export const register: Register = (program) => {
     .command("eval")
     .summary("score a trained run")
     .description(
-      "Scores every structure of a run and their ensemble: accuracy (WA, UA), F1, valence errors, the MER 2023 metric, confusion\n" +
-        "matrices, with 95 % bootstrap intervals. Without --on it scores the saved predictions for the held-out folds. Writes\n" +
-        "eval-<split>.json, predictions-<split>.csv and report-<split>.html into the run folder.",
+      "Scores every structure of a run and their ensemble: accuracy (WA, UA), F1, valence " +
+        "errors, the MER 2023 metric, confusion matrices, with 95 % bootstrap intervals. Without " +
+        "--on it scores the saved predictions for the held-out folds. Writes eval-<split>.json, " +
+        "predictions-<split>.csv and report-<split>.html into the run folder.",
     )
     .argument("<run>", "run folder")
     .option("--on <split>", "split to predict and score, e.g. test1")

@@ -51,9 +51,10 @@ export const register: Register = (program) => {
     .command("train")
     .summary("train models on features, in folds")
     .description(
-      "Trains one or several structures on features and labels, in seeded folds. Each fold validates on clips of its own, which\n" +
-        "choose the epoch; its test clips are only reported. Saves a checkpoint after every epoch; Ctrl-C saves and stops, and\n" +
-        "--resume continues (also after kill -9) to the same bits.",
+      "Trains one or several structures on features and labels, in seeded folds. Each fold " +
+        "validates on clips of its own, which choose the epoch; its test clips are only reported. " +
+        "Saves a checkpoint after every epoch; Ctrl-C saves and stops, and --resume continues " +
+        "(also after kill -9) to the same bits.",
     )
     .argument(
       "<config>",

@@ -238,6 +238,7 @@ export function writeSafetensors(
   tensors: Iterable<readonly [string, WritableTensor]>,
   metadata: Readonly<Record<string, string>> = {},
   what = "the tensors",
+  durable = true,
 ): void {
-  writeFileAtomic(file, encodeSafetensors(tensors, metadata), what);
+  writeFileAtomic(file, encodeSafetensors(tensors, metadata), what, durable);
 }

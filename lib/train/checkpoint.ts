@@ -76,8 +76,16 @@ export interface Checkpoint {
   standardization: Standardization[] | null;
 }
 
-/** Writes a checkpoint atomically. @throws ERR_AFFUSE_WRITE; the previous file then stays */
-export function writeCheckpoint(file: string, { info, state, best, standardization }: Checkpoint): void {
+/**
+ * Writes a checkpoint atomically.
+ * @param durable false skips fsync, for files that are written again later
+ * @throws ERR_AFFUSE_WRITE; the previous file then stays
+ */
+export function writeCheckpoint(
+  file: string,
+  { info, state, best, standardization }: Checkpoint,
+  durable = true,
+): void {
   const tensors: [string, WritableTensor][] = [];
   const add = (prefix: string, group: Record<string, NamedTensor> | null | undefined) => {
     for (const [name, tensor] of Object.entries(group ?? {})) tensors.push([`${prefix}/${name}`, tensor]);
@@ -91,7 +99,7 @@ export function writeCheckpoint(file: string, { info, state, best, standardizati
     tensors.push([`standardization/${name}/mean`, { shape: [mean.length], data: mean }]);
     tensors.push([`standardization/${name}/scale`, { shape: [scale.length], data: scale }]);
   }
-  writeSafetensors(file, tensors, { affuse: JSON.stringify(info) }, "the checkpoint");
+  writeSafetensors(file, tensors, { affuse: JSON.stringify(info) }, "the checkpoint", durable);
 }
 
 /** @throws ERR_AFFUSE_FORMAT not a checkpoint of ours or damaged, ERR_AFFUSE_NOT_FOUND */

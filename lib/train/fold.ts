@@ -370,7 +370,7 @@ class FoldTrainer {
     progress.finished = progress.epoch >= epochs || (patience !== null && waited >= patience);
     this.#save();
     this.#saveHistory();
-    if (better) this.#saveBest();
+    if (better) this.#saveBest(false);
     this.#job.onEvent?.({ type: "epoch", structure, fold: index, record, best: better });
   }
 
@@ -436,19 +436,17 @@ class FoldTrainer {
     });
   }
 
-  #saveBest(): void {
+  /** @param durable false while last.safetensors still holds the same weights */
+  #saveBest(durable: boolean): void {
     const state: ModelState = { step: 0, parameters: this.#best ?? {} };
-    writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), {
-      info: this.#info(null),
-      state,
-      best: null,
-      standardization: this.#stats,
-    });
+    const model = { info: this.#info(null), state, best: null, standardization: this.#stats };
+    writeCheckpoint(path.join(this.#job.folder, "best.safetensors"), model, durable);
   }
 
   #saveHistory(): void {
     const text = this.#progress.history.map((line) => `${JSON.stringify(line)}\n`).join("");
-    writeFileAtomic(path.join(this.#job.folder, "history.jsonl"), text, "the history");
+    // Rewritten from the checkpoint on resuming, so it need not survive a power cut: no fsync.
+    writeFileAtomic(path.join(this.#job.folder, "history.jsonl"), text, "the history", false);
   }
 
   #checkInterrupted(signal: AbortSignal | undefined): void {
@@ -470,7 +468,7 @@ class FoldTrainer {
     const { bestEpoch, bestMetric, epoch } = this.#progress;
     if (this.#best) this.#model.load({ step: this.#progress.step, parameters: this.#best });
     // Written again: a kill between the checkpoint and these files must leave no trace.
-    this.#saveBest();
+    this.#saveBest(true);
     this.#saveHistory();
     const predictions: FoldResult["predictions"] = [];
     for (const part of ["validation", "test"] as const) {

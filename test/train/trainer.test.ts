@@ -157,7 +157,7 @@ test("early stopping waits `patience` epochs after the best one; the best weight
 test("interrupting after any step and resuming gives the same bits", async () => {
   const whole = fresh();
   await run(whole);
-  for (const stopAt of [1, 2, 3, 4, 7, 9, 17, 18]) {
+  for (const stopAt of [1, 3, 4, 9, 18]) {
     const out = fresh();
     const controller = new AbortController();
     const createModel = fakeModels({ onStep: (step) => step === stopAt && controller.abort() });
@@ -201,6 +201,18 @@ test("resuming several times in one training gives the same bits", async () => {
     }
   }
   assert.ok(weights(out).equals(weights(whole)));
+});
+
+test("the seed is used: the same one gives the same bits, another one other folds, weights and order", async () => {
+  const [a, b, c] = [fresh(), fresh(), fresh()];
+  await run(a);
+  await run(b);
+  await run(c, settings({ seed: 4 }));
+  assert.ok(weights(a).equals(weights(b)));
+  assert.not(weights(a).equals(weights(c)));
+  const tests = (out: string) => readFolds(path.join(out, "folds.json")).folds.map((fold) => fold.test);
+  assert.equal(tests(a), tests(b));
+  assert.not.equal(tests(a), tests(c));
 });
 
 test("a finished run resumed does nothing anew and changes nothing", async () => {
