@@ -85,17 +85,22 @@ struct Backward {
     return count;
   }
 
-  // s̄_j of the valid frames into slope[0, count); returns the sum of the padding frames' s̄_j (their keys are all the same).
+  // ᾱ_j of the valid frames into slope[j*T + 0, count), for all j: each row of x is read once.
+  void weight_gradients(int64_t b, int64_t begin, int64_t count, float* slope) const {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < n.J; ++j) {
+        float g = dalpha ? dalpha[(b * n.J + j) * n.T + s.list.frame[begin + i]] : 0.0f;
+        if (dc) g += dot_of(dc + (b * n.J + j) * n.D, s.list.row[begin + i], n.D);
+        slope[j * n.T + i] = g;
+      }
+  }
+
+  // slope[0, count): ᾱ_j → s̄_j; returns the sum of the padding frames' s̄_j (their keys are all the same).
   float slopes(int64_t b, int64_t j, int64_t begin, int64_t count, const float* weight, float padding, float* slope) const {
     const float* grad_alpha = dalpha ? dalpha + (b * n.J + j) * n.T : nullptr;
     const bool padded = !masked && count < n.T;
     float mean = 0, padding_grad = 0;  // Σ α ᾱ; Σ of dα over the padding
-    for (int64_t i = 0; i < count; ++i) {
-      float g = grad_alpha ? grad_alpha[s.list.frame[begin + i]] : 0.0f;
-      if (dc) g += dot_of(dc + (b * n.J + j) * n.D, s.list.row[begin + i], n.D);
-      slope[i] = g;
-      mean += weight[i] * g;
-    }
+    for (int64_t i = 0; i < count; ++i) mean += weight[i] * slope[i];
     if (padded && grad_alpha) {
       for (int64_t t = 0, i = 0; t < n.T; ++t) {
         if (i < count && s.list.frame[begin + i] == t) ++i;
@@ -128,10 +133,11 @@ struct Backward {
     if (query_grad) fill(query_grad, n.J * n.A, 0.0f);
     if (count == 0) return;
     const float* q = query + b * query_stride;
+    weight_gradients(b, begin, count, slope);
     for (int64_t j = 0; j < n.J; ++j) {
       float padding;
       weights(b, j, begin, count, weight + j * n.T, &padding);
-      float silent_slope = slopes(b, j, begin, count, weight + j * n.T, padding, slope + j * n.T);
+      const float silent_slope = slopes(b, j, begin, count, weight + j * n.T, padding, slope + j * n.T);
       if (plan.features)
         for (int64_t i = 0; i < count; ++i) s.share[(begin + i) * n.J + j] = weight[j * n.T + i];
       weight[j * n.T] = silent_slope;  // the weights are used up: kept for the padding's key below

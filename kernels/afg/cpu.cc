@@ -21,36 +21,37 @@ struct Forward : gemm::Epilogue {
   float *c, *alpha, *k;  // null: not wanted
 
   const float* queries(int64_t b) const { return query + b * query_stride; }
-  Vec* sums(int worker) const { return reinterpret_cast<Vec*>(s.sums + worker * n.J * gemm::kBlockRows * kMostLanes); }
+  // [rows of the block][J]: products with the queries, lane by lane
+  Vec* products(int worker) const { return reinterpret_cast<Vec*>(s.products + worker * n.J * gemm::kBlockRows * kMostLanes); }
   // Segments have their own number: along the list, block or sample rise from one to the next.
   int64_t segment(int64_t block, int64_t b) const { return (block + b) * n.J; }
   float* partial(int64_t block, bool begun_before) const { return s.partial + (2 * block + !begun_before) * n.J * n.D; }
 
   void begin(int64_t, int rows, int worker) const {
-    Vec* sum = sums(worker);
-    for (int64_t i = 0; i < rows * n.J; ++i) sum[i] = zero();
+    Vec* product = products(worker);
+    for (int64_t i = 0; i < rows * n.J; ++i) product[i] = zero();
   }
 
   void tile(const gemm::Tile& t, int worker) const {
-    Vec* block_sums = sums(worker) + (t.row % block_rows) * n.J;
+    Vec* block_products = products(worker) + (t.row % block_rows) * n.J;
     for (int r = 0; r < t.rows; ++r) {
       const int64_t row = t.row + r;
       const float* q = queries(s.list.sample[row]) + t.col;
-      Vec* sum = block_sums + r * n.J;
+      Vec* product = block_products + r * n.J;
       float* key_out = k ? k + (s.list.sample[row] * n.T + s.list.frame[row]) * n.A + t.col : nullptr;
       for_lanes(t.cols, [&](int64_t a, int lanes) {
         const Vec key = tanh(load(t.acc + r * gemm::kTileStride + a) + get(bias + t.col + a, lanes));
         if (key_out) put(key_out + a, key, lanes);
-        for (int64_t j = 0; j < n.J; ++j) sum[j] = fma(key, get(q + j * n.A + a, lanes), sum[j]);
+        for (int64_t j = 0; j < n.J; ++j) product[j] = fma(key, get(q + j * n.A + a, lanes), product[j]);
       });
     }
   }
 
   void end(int64_t first, int rows, int worker) const {
-    const Vec* sum = sums(worker);
+    const Vec* product = products(worker);
     float* scores = s.scores + worker * n.J * gemm::kBlockRows;
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < n.J; ++j) scores[j * gemm::kBlockRows + r] = scale * affuse::AFFUSE_ISA::sum(sum[r * n.J + j]);
+      for (int64_t j = 0; j < n.J; ++j) scores[j * gemm::kBlockRows + r] = scale * sum(product[r * n.J + j]);
     for (int64_t r = 0; r < rows;) {
       const int64_t b = s.list.sample[first + r];
       const int64_t end = gemm::min64(rows, s.list.first[b + 1] - first);
@@ -70,8 +71,8 @@ struct Forward : gemm::Epilogue {
         for (int64_t i = 0; i < to - from; ++i) alpha[(b * n.J + j) * n.T + s.list.frame[first + from + i]] = score[i];
       s.peak[id + j] = largest(score, to - from, -__builtin_inff());
       s.total[id + j] = exp_shifted(score, to - from, s.peak[id + j]);
-      if (c) gather(s.list.row + first + from, score, to - from, n.D, sum + j * n.D);
     }
+    if (c) gather(s.list.row + first + from, scores + from, gemm::kBlockRows, to - from, n.J, n.D, sum);
   }
 
   // Sample b once all its segments are there.

@@ -72,16 +72,20 @@ AFFUSE_INLINE void add_rows(const float* const* row, const float* weight, int64_
   });
 }
 
-// sum = Σ_i weight[i] row[i] over count >= 1 rows. Four rows at a time: whole rows stream in, the sum stays in L1.
-[[maybe_unused]] void gather(const float* const* row, const float* weight, int64_t count, int64_t D, float* sum) {
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) add_rows<4>(row + i, weight + i, D, sum, i > 0);
-  switch (count - i) {
-    case 3: return add_rows<3>(row + i, weight + i, D, sum, i > 0);
-    case 2: return add_rows<2>(row + i, weight + i, D, sum, i > 0);
-    case 1: return add_rows<1>(row + i, weight + i, D, sum, i > 0);
-    default: return;
-  }
+// sum[j*D + …] = Σ_i weight[j*stride + i] row[i] for j < J, over count >= 1 rows. Four rows at a time for every j: rows
+// stream in once, the sums stay in the cache.
+[[maybe_unused]] void gather(const float* const* row, const float* weight, int64_t stride, int64_t count, int64_t J,
+                             int64_t D, float* sum) {
+  for (int64_t i = 0; i < count; i += 4)
+    for (int64_t j = 0; j < J; ++j) {
+      const float* w = weight + j * stride + i;
+      switch (count - i) {
+        case 1: add_rows<1>(row + i, w, D, sum + j * D, i > 0); break;
+        case 2: add_rows<2>(row + i, w, D, sum + j * D, i > 0); break;
+        case 3: add_rows<3>(row + i, w, D, sum + j * D, i > 0); break;
+        default: add_rows<4>(row + i, w, D, sum + j * D, i > 0);
+      }
+    }
 }
 
 }  // namespace

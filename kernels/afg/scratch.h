@@ -45,7 +45,7 @@ struct ForwardScratch {
   float *peak, *total;   // [blocks + B][J]: per segment the largest score and Σ exp(score − peak)
   float* partial;        // [2 blocks][J][D]: Σ exp(score − peak) x of segments that are only a part of their sample
   float* scores;         // per worker [J][kBlockRows]
-  float* sums;           // per worker [kBlockRows][J][lanes]: a row's products with the queries, not yet added across
+  float* products;       // per worker [kBlockRows][J][lanes]: a row's products with the queries, not yet added across
   float* gemm;
 };
 
@@ -59,7 +59,7 @@ AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int
   s.total = carver.take<float>((blocks + n.B) * n.J);
   s.partial = carver.take<float>(2 * blocks * n.J * n.D);
   s.scores = carver.take<float>(workers * n.J * gemm::kBlockRows);
-  s.sums = carver.take<float>(workers * n.J * gemm::kBlockRows * kMostLanes);
+  s.products = carver.take<float>(workers * n.J * gemm::kBlockRows * kMostLanes);
   s.gemm = carver.take<float>(gemm::workspace_floats_upto(n.B * n.T, n.A, n.D, workers, gemm::Split::rows));
   return s;
 }
