@@ -34,12 +34,19 @@ const linear: Entry = {
       const inputs: Inputs = { x: normal(random, shape), W: weight(random, [O, D]) };
       if (bias) inputs.b = normal(random, [O], 0.3);
       const terms = Math.max(D, O, elements(shape) / D);
-      list.push({ label: `[${shape}] to ${O} ${activation}${bias ? " bias" : ""}`, inputs, attributes: { activation }, terms, large });
+      list.push({
+        label: `[${shape}] to ${O} ${activation}${bias ? " bias" : ""}`,
+        inputs,
+        attributes: { activation },
+        terms,
+        large,
+      });
     };
     for (const activation of KINDS) {
       add([3, 4], 2, activation, true);
       add([2, 2, 3], 4, activation, false);
-      for (let i = 0; i < 5; i++) add([edge(random), edge(random)], edge(random), activation, i % 2 === 0, true);
+      for (let i = 0; i < 5; i++)
+        add([edge(random), edge(random)], edge(random), activation, i % 2 === 0, true);
       add([7], 5, activation, true);
       add([0, 8], 3, activation, true);
       add([1, 1], 1, activation, true);
@@ -93,7 +100,12 @@ const afg: Entry = {
       else inputs.q = normal(random, [B, J, A]);
       const masked = list.length % 5 !== 4;
       list.push({
-        label: `B ${B} T ${T} D ${D} A ${A} J ${J || "learned"}${masks ? " mask" : ""}${lengthsGiven ? "" : " no lengths"}${masked ? "" : " unmasked"}`,
+        label: [
+          `B ${B} T ${T} D ${D} A ${A} J ${J || "learned"}`,
+          ...(masks ? ["mask"] : []),
+          ...(lengthsGiven ? [] : ["no lengths"]),
+          ...(masked ? [] : ["unmasked"]),
+        ].join(" "),
         inputs,
         attributes: list.length % 2 ? { masked, scale: 0.8 } : { masked },
         terms: Math.max(D, A, B * T),
@@ -106,12 +118,14 @@ const afg: Entry = {
         },
       });
     };
-    for (let i = 0; i < 12; i++) add(1 + random.integer(3), 1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(3), i % 3);
+    for (let i = 0; i < 12; i++)
+      add(1 + random.integer(3), 1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(3), i % 3);
     add(0, 3, 4, 5, 0);
     add(0, 3, 4, 5, 2);
     add(2, 0, 4, 5, 0);
     add(3, 0, 4, 5, 1);
-    for (let i = 0; i < 24; i++) add(1 + random.integer(4), edge(random, 33), edge(random), edge(random), i % 4, true);
+    for (let i = 0; i < 24; i++)
+      add(1 + random.integer(4), edge(random, 33), edge(random), edge(random), i % 4, true);
     add(5, 65, 33, 31, 0, true);
     add(3, 130, 100, 70, 1, true);
     add(2, 70, 257, 129, 2, true);
@@ -143,10 +157,12 @@ const ratio: Entry = {
         unread: (input, i) => input === "dalpha" && !valid(Math.floor(i / T), i % T),
       });
     };
-    for (let i = 0; i < 8; i++) add(1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(5), i % 2 ? 1 : 0.3);
+    for (let i = 0; i < 8; i++)
+      add(1 + random.integer(4), 1 + random.integer(4), 1 + random.integer(5), i % 2 ? 1 : 0.3);
     add(0, 3, 4, 1);
     add(2, 0, 4, 1);
-    for (let i = 0; i < 12; i++) add(1 + random.integer(4), edge(random), edge(random), i % 4 === 3 ? 8 : 0.4, true);
+    for (let i = 0; i < 12; i++)
+      add(1 + random.integer(4), edge(random), edge(random), i % 4 === 3 ? 8 : 0.4, true);
     add(6, 130, 257, 0.1, true);
     return list;
   },
@@ -165,7 +181,15 @@ const weightedSum: Entry = {
         terms: Math.max(J, D),
         large,
       });
-    for (const [B, J, D] of [[1, 1, 1], [2, 3, 4], [0, 3, 4], [2, 0, 4], [3, 2, 17], [2, 5, 8]] as const) add(B, J, D);
+    for (const [B, J, D] of [
+      [1, 1, 1],
+      [2, 3, 4],
+      [0, 3, 4],
+      [2, 0, 4],
+      [3, 2, 17],
+      [2, 5, 8],
+    ] as const)
+      add(B, J, D);
     for (let i = 0; i < 8; i++) add(1 + random.integer(4), 1 + random.integer(7), edge(random), true);
     add(40, 5, 700, true);
     return list;
@@ -184,16 +208,24 @@ function projectionRounding(inputs: Inputs, c: Case): Record<string, Float64Arra
   const addon = loadAddon();
   const forward = addon.operators().find((info) => info.name === "fbp") as OperatorInfo;
   const backward = addon.operators().find((info) => info.name === "fbp.backward") as OperatorInfo;
-  const r = runReference(addon.call, forward, c.inputs, attributes, inferred(addon, forward, c.inputs, attributes)).z?.data;
+  const r = runReference(
+    addon.call,
+    forward,
+    c.inputs,
+    attributes,
+    inferred(addon, forward, c.inputs, attributes),
+  ).z?.data;
   if (!r) return {};
-  const group = (dz.shape[1] as number) * (c.attributes.l2Scope === "group" ? Number(c.attributes.rowsPerGroup) : 1);
+  const group =
+    (dz.shape[1] as number) * (c.attributes.l2Scope === "group" ? Number(c.attributes.rowsPerGroup) : 1);
   const size = new Float64Array(r.length);
   for (let from = 0; from < size.length; from += group) {
     let squares = 1e-12;
     let dot = 0;
     for (let i = from; i < from + group; i++) squares += (r[i] as number) ** 2;
     const N = Math.sqrt(squares);
-    for (let i = from; i < from + group; i++) dot += Math.abs(((r[i] as number) / N) * (dz.data[i] as number));
+    for (let i = from; i < from + group; i++)
+      dot += Math.abs(((r[i] as number) / N) * (dz.data[i] as number));
     for (let i = from; i < from + group; i++)
       size[i] = (Math.abs(dz.data[i] as number) + (Math.abs(r[i] as number) / N) * dot) / N;
   }
@@ -203,7 +235,13 @@ function projectionRounding(inputs: Inputs, c: Case): Record<string, Float64Arra
   for (let sample = 0; sample < 8; sample++) {
     const signed = { shape: dz.shape, data: size.map((x) => (random.bernoulli(0.5) ? x : -x)) };
     const at = { ...saved, dz: signed };
-    const gradients = runReference(addon.call, backward, at, attributes, inferred(addon, backward, at, attributes));
+    const gradients = runReference(
+      addon.call,
+      backward,
+      at,
+      attributes,
+      inferred(addon, backward, at, attributes),
+    );
     for (const [name, values] of Object.entries(gradients)) {
       if (!values) continue;
       squares[name] ??= new Float64Array(values.data.length);
@@ -213,7 +251,8 @@ function projectionRounding(inputs: Inputs, c: Case): Record<string, Float64Arra
   return Object.fromEntries(Object.entries(squares).map(([name, sum]) => [name, sum.map(Math.sqrt)]));
 }
 
-const roundings = new WeakMap<Inputs, Record<string, Float64Array>>(); // all gradients of a run come from one computation
+/** All gradients of a run come from one computation. */
+const roundings = new WeakMap<Inputs, Record<string, Float64Array>>();
 
 const fbp: Entry = {
   misfits: [
@@ -255,7 +294,11 @@ const fbp: Entry = {
       if (rows > 1) Object.assign(attributes, { rowsPerGroup: rows, l2Scope: i % 2 ? "sample" : "group" });
       const note = Object.entries(attributes).map((e) => e.join(" "));
       list.push({
-        label: [`a ${B / rows}x${m} v ${B}x${n} o ${o}`, ...note, ...["bu", "bv"].filter((b) => inputs[b])].join(" "),
+        label: [
+          `a ${B / rows}x${m} v ${B}x${n} o ${o}`,
+          ...note,
+          ...["bu", "bv"].filter((b) => inputs[b]),
+        ].join(" "),
         inputs,
         attributes,
         terms: Math.max(m, n, o * k, B),

@@ -9,11 +9,25 @@ const crossEntropy: Entry = {
   ],
   cases: (random) => {
     const list: Case[] = [];
-    for (const [B, C] of [[4, 6], [1, 1], [0, 6], [3, 2], [5, 17], [2, 65], [33, 6], [900, 6], [3, 5000]] as const) {
+    for (const [B, C] of [
+      [4, 6],
+      [1, 1],
+      [0, 6],
+      [3, 2],
+      [5, 17],
+      [2, 65],
+      [33, 6],
+      [900, 6],
+      [3, 5000],
+    ] as const) {
       for (const labelSmoothing of [0, 0.1, 1]) {
         for (const weights of ["none", "some", "zero"] as const) {
           // Every combination on small shapes, one weighting per smoothing on large ones.
-          if (B * C > 100 && weights !== (labelSmoothing === 0 ? "none" : labelSmoothing === 1 ? "zero" : "some")) continue;
+          if (
+            B * C > 100 &&
+            weights !== (labelSmoothing === 0 ? "none" : labelSmoothing === 1 ? "zero" : "some")
+          )
+            continue;
           const inputs: Inputs = {
             logits: normal(random, [B, C], 2),
             labels: integers([B], () => (random.bernoulli(0.3) ? -1 : random.integer(C))),
@@ -100,7 +114,12 @@ const uncertainty: Entry = {
             inputs.countE = integers([1], () => counts[0] as number);
             inputs.countV = integers([1], () => counts[1] as number);
           }
-          return { label: `${form} ${numbers} counts ${counts ?? "absent"}`, inputs, attributes: { form }, terms: 4 };
+          return {
+            label: `${form} ${numbers} counts ${counts ?? "absent"}`,
+            inputs,
+            attributes: { form },
+            terms: 4,
+          };
         }),
       ),
     ),
@@ -117,4 +136,3 @@ export const lossEntries: Record<string, Entry> = {
   masked_mse: maskedMse,
   uncertainty_loss: uncertainty,
 };
-

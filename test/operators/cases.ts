@@ -1,7 +1,7 @@
 /**
- * The table of cases that drives the generic suites: one entry per operator that is not a `.backward` (those follow from
- * their forward). An operator without an entry fails the suites. Shapes and values are random but seeded, so every run sees
- * the same ones; dimensions come from around the edges of vectors and tiles.
+ * The table of cases that drives the generic suites: one entry per operator that is not a `.backward` (those
+ * follow from their forward). An operator without an entry fails the suites. Shapes and values are random but
+ * seeded, so every run sees the same ones; dimensions come from around the edges of vectors and tiles.
  */
 import { Random } from "../../lib/data/random.ts";
 import type { AttributeValue, OperatorInfo } from "../../lib/native/addon.ts";
@@ -24,7 +24,10 @@ export interface Case {
 
 export interface Entry {
   cases(random: Random): Case[];
-  /** Magnitude at which the formula rounds a cancelling intermediate result of this output (or of each element). */
+  /**
+   * Magnitude at which the formula rounds a cancelling intermediate result of this output (or of each
+   * element).
+   */
   floor?(output: string, inputs: Inputs, c: Case): number | Float64Array;
   /** How outputs are compared. */
   transform?: Transform;
@@ -128,14 +131,15 @@ const layerNorm: Entry = {
 const softmax: Entry = {
   misfits: [],
   cases: (random) =>
-    [[1], [1, 1], [0, 5], [3, 1], [4, 6], [2, 17], [5, 33], [2, 3, 65], [1, 4097], [700, 13]].flatMap((shape, i) =>
-      [0, 300].map((mean) => ({
-        label: `[${shape}] mean ${mean}`,
-        inputs: { x: normal(random, shape, 3, mean) },
-        attributes: {},
-        terms: shape.at(-1) as number,
-        large: i >= 8,
-      })),
+    [[1], [1, 1], [0, 5], [3, 1], [4, 6], [2, 17], [5, 33], [2, 3, 65], [1, 4097], [700, 13]].flatMap(
+      (shape, i) =>
+        [0, 300].map((mean) => ({
+          label: `[${shape}] mean ${mean}`,
+          inputs: { x: normal(random, shape, 3, mean) },
+          attributes: {},
+          terms: shape.at(-1) as number,
+          large: i >= 8,
+        })),
     ),
   floor: (output, inputs) => (output === "dx" ? largest(inputs.dy) : 0),
 };
@@ -146,18 +150,45 @@ const pairs: [number[], number[]][] = [
   [[1], [1]],
   [[17], [17]],
   [[17], [1]],
-  [[3, 33], [3, 33]],
-  [[3, 33], [3, 1]],
+  [
+    [3, 33],
+    [3, 33],
+  ],
+  [
+    [3, 33],
+    [3, 1],
+  ],
   [[3, 33], [33]],
-  [[3, 33], [1, 33]],
+  [
+    [3, 33],
+    [1, 33],
+  ],
   [[3, 33], []],
   [[0, 5], [5]],
-  [[0, 5], [0, 1]],
-  [[2, 3, 5, 2, 3], [3, 1, 2, 1]],
-  [[2, 3, 5, 2, 3], [2, 1, 5, 1, 3]],
-  [[4, 3, 16], [4, 1, 16]],
-  [[150, 2, 17], [2, 17]],
-  [[7, 5000], [7, 1]],
+  [
+    [0, 5],
+    [0, 1],
+  ],
+  [
+    [2, 3, 5, 2, 3],
+    [3, 1, 2, 1],
+  ],
+  [
+    [2, 3, 5, 2, 3],
+    [2, 1, 5, 1, 3],
+  ],
+  [
+    [4, 3, 16],
+    [4, 1, 16],
+  ],
+  [
+    [150, 2, 17],
+    [2, 17],
+  ],
+  [
+    [7, 5000],
+    [7, 1],
+  ],
   [[5, 5001], [5001]],
   [[9, 4100], []],
 ];
@@ -172,7 +203,14 @@ function pair(): Entry {
           label: `[${a}] with [${b}]`,
           inputs: { a: normal(random, a), b: normal(random, b) },
           attributes: {},
-          terms: Math.max(1, n / Math.max(1, b.reduce((x, y) => x * y, 1))),
+          terms: Math.max(
+            1,
+            n /
+              Math.max(
+                1,
+                b.reduce((x, y) => x * y, 1),
+              ),
+          ),
           large: n > 3000,
         };
       }),
@@ -297,4 +335,3 @@ export function entryOf(info: OperatorInfo): Entry {
 export function casesOf(info: OperatorInfo): Case[] {
   return entryOf(info).cases(new Random(2024, `cases/${info.name}`));
 }
-

@@ -1,5 +1,6 @@
-// Positive controls: the checkers of the operator suites must notice results that are deliberately wrong. Each control hands a
-// check a saboteur that calls the real operator and then spoils what came out (or what the kernel left alone).
+// Positive controls: the checkers of the operator suites must notice results that are deliberately wrong.
+// Each control hands a check a saboteur that calls the real operator and then spoils what came out (or what
+// the kernel left alone).
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
@@ -112,7 +113,10 @@ test("the last term of a long sum missing", () => {
 
 test("float16 accuracy instead of float32", () => {
   for (const name of ["linear", "afg", "layer_norm", "fbp"]) {
-    const run = runOf(name, (c) => Boolean(c.large) && c.terms > 30 && !c.label.includes("all zero") && !/B 0|x0/.test(c.label));
+    const run = runOf(
+      name,
+      (c) => Boolean(c.large) && c.terms > 30 && !c.label.includes("all zero") && !/B 0|x0/.test(c.label),
+    );
     caught(
       run,
       (called) => {
@@ -217,14 +221,20 @@ test("a count off by one", () => {
 
 // --- gradients ---------------------------------------------------------------------------------------------------------
 
-function gradientCaught(name: string, accept: (c: Case) => boolean, spoil: (gradients: Float64Array[]) => void): void {
+function gradientCaught(
+  name: string,
+  accept: (c: Case) => boolean,
+  spoil: (gradients: Float64Array[]) => void,
+): void {
   const info = operator(name);
   const c = caseOf(name, (x) => !x.large && accept(x));
   const check = (call: Call) => checkGradients(call, info, c, new Random(1, "controls"), 64);
   const honest = check(addon.call);
   assert.equal(honest.found, [], "the untouched gradient must pass");
   assert.ok(honest.checked > 0);
-  const spoiled = check(sabotage("reference", (called) => spoil(called.outputs as unknown as Float64Array[])));
+  const spoiled = check(
+    sabotage("reference", (called) => spoil(called.outputs as unknown as Float64Array[])),
+  );
   assert.ok(spoiled.found.length > 0, `${name}: nothing was noticed`);
 }
 
@@ -265,7 +275,11 @@ test("a term of a gradient forgotten", () => {
 });
 
 test("dslope, dbeta, db: gradients of the last input", () => {
-  for (const [name, index] of [["prelu", 1], ["layer_norm", 2], ["linear", 2]] as const) {
+  for (const [name, index] of [
+    ["prelu", 1],
+    ["layer_norm", 2],
+    ["linear", 2],
+  ] as const) {
     gradientCaught(
       name,
       (c) => c.terms > 1 && !/\b0,|\[0\]/.test(c.label) && Object.keys(c.inputs).length > index,

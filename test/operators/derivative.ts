@@ -1,11 +1,17 @@
-/** Derivatives of reference forwards by extrapolated central differences, and the check of backwards against them. */
+/**
+ * Derivatives of reference forwards by extrapolated central differences, and the check of backwards against
+ * them.
+ */
 import type { Random } from "../../lib/data/random.ts";
 import type { OperatorInfo } from "../../lib/native/addon.ts";
 import type { Case } from "./cases.ts";
 import { type Call, type Inputs, inferred, runReference } from "./run.ts";
 import { addon, backwardInputs, differentiable, operator } from "./suite.ts";
 
-/** Richardson extrapolation of central differences at h, h/2 and h/4: the value and how far the last two columns disagree. */
+/**
+ * Richardson extrapolation of central differences at h, h/2 and h/4: the value and how far the last two
+ * columns disagree.
+ */
 export function derivative(f: (offset: number) => number, h: number): { value: number; doubt: number } {
   const central = (step: number) => (f(step) - f(-step)) / (2 * step);
   const [a, b, c] = [central(h), central(h / 2), central(h / 4)];
@@ -16,8 +22,8 @@ export function derivative(f: (offset: number) => number, h: number): { value: n
 }
 
 /**
- * Compares the backward with the derivatives of Σ_outputs d<output>·<output> at up to `limit` elements of every float
- * input. `doubtful` counts elements whose derivative the differences could not settle.
+ * Compares the backward with the derivatives of Σ_outputs d<output>·<output> at up to `limit` elements of
+ * every float input. `doubtful` counts elements whose derivative the differences could not settle.
  */
 export function checkGradients(
   call: Call,
@@ -33,7 +39,9 @@ export function checkGradients(
   const gradients = runReference(call, backward, inputs, c.attributes, shapes);
   const forwardShapes = inferred(addon, info, c.inputs, c.attributes);
   const objective = (at: Inputs): number => {
-    const values = runReference(addon.call, info, at, c.attributes, forwardShapes, (name) => outputs.includes(name));
+    const values = runReference(addon.call, info, at, c.attributes, forwardShapes, (name) =>
+      outputs.includes(name),
+    );
     let sum = 0;
     for (const name of outputs) {
       const y = values[name]?.data as Float64Array;
@@ -63,7 +71,10 @@ export function checkGradients(
       // NaN elements (padding, missing targets) cannot move: their gradient must be exactly 0.
       if (Number.isNaN(here)) {
         checked++;
-        if (gradient[i] !== 0) found.push(`${info.name} (${c.label}): d${rule.name}[${i}] = ${gradient[i]} where ${rule.name} is NaN`);
+        if (gradient[i] !== 0)
+          found.push(
+            `${info.name} (${c.label}): d${rule.name}[${i}] = ${gradient[i]} where ${rule.name} is NaN`,
+          );
         continue;
       }
       const h = 1e-3 * Math.max(1, Math.abs(here));

@@ -44,7 +44,9 @@ for (const [form, value] of [
 ] as const) {
   test(`uncertainty loss, ${form}`, () => {
     const inputs = { ce: vector(0.7), mse: vector(2), s_e: vector(-0.3), s_v: vector(0.4) };
-    both("uncertainty_loss", inputs, { form }, (out, tolerance) => near(out.loss, [value], Math.max(tolerance, 1e-10)));
+    both("uncertainty_loss", inputs, { form }, (out, tolerance) =>
+      near(out.loss, [value], Math.max(tolerance, 1e-10)),
+    );
   });
 }
 
@@ -57,7 +59,9 @@ test("uncertainty loss: a task without labels contributes nothing and leaves its
     countE: integers([1], () => 5),
     countV: integers([1], () => 0),
   };
-  both("uncertainty_loss", inputs, {}, (out, tolerance) => near(out.loss, [Math.exp(0.3) * 0.7 - 0.15], tolerance));
+  both("uncertainty_loss", inputs, {}, (out, tolerance) =>
+    near(out.loss, [Math.exp(0.3) * 0.7 - 0.15], tolerance),
+  );
   both("uncertainty_loss.backward", { ...inputs, dloss: vector(1) }, {}, (out, tolerance) => {
     near(out.dmse, [0], 0);
     near(out.ds_v, [0], 0);
@@ -69,10 +73,18 @@ test("uncertainty loss: finite for every finite input", () => {
   for (const form of ["kendall", "half", "log1p", "sum"])
     for (const s of [-3e38, -1000, -100, 100, 1000, 3e38])
       for (const L of [0, 1e-30, 1, 3e38]) {
-        const inputs = { ce: tensor([1], () => L), mse: vector(1), s_e: tensor([1], () => s), s_v: vector(0) };
-        both("uncertainty_loss", inputs, { form }, (out) => assert.ok(out.loss?.every(Number.isFinite), `${form} ${s} ${L}`));
+        const inputs = {
+          ce: tensor([1], () => L),
+          mse: vector(1),
+          s_e: tensor([1], () => s),
+          s_v: vector(0),
+        };
+        both("uncertainty_loss", inputs, { form }, (out) =>
+          assert.ok(out.loss?.every(Number.isFinite), `${form} ${s} ${L}`),
+        );
         both("uncertainty_loss.backward", { ...inputs, dloss: vector(1) }, { form }, (out) => {
-          for (const [name, d] of Object.entries(out)) assert.ok(d.every(Number.isFinite), `${form} ${s} ${L}: ${name} ${d}`);
+          for (const [name, d] of Object.entries(out))
+            assert.ok(d.every(Number.isFinite), `${form} ${s} ${L}: ${name} ${d}`);
         });
       }
 });
@@ -92,7 +104,9 @@ test("FBP without biases", () => {
   both("fbp", fbpInputs, { k: 2, dropout: 0, normalize: "power" }, (out, tolerance) =>
     near(out.z, [3.16227766, -3], tolerance),
   );
-  both("fbp", fbpInputs, { k: 1, dropout: 0, normalize: "none" }, (out, tolerance) => near(out.z, [2, 8, -3, -6], tolerance));
+  both("fbp", fbpInputs, { k: 1, dropout: 0, normalize: "none" }, (out, tolerance) =>
+    near(out.z, [2, 8, -3, -6], tolerance),
+  );
 });
 
 test("FBP's gradients for L = z1 + 2 z2", () => {
@@ -111,17 +125,24 @@ test("FBP's gradients for L = z1 + 2 z2", () => {
 test("FBP's gradients are finite at s = 0 and at all-zero inputs", () => {
   const zero = { a: matrix(1, 0, 0), v: matrix(1, 0, 0), U: matrix(2, 0, 0, 0, 0), V: matrix(2, 0, 0, 0, 0) };
   // s = 1·1 − 1·1 = 0 with nothing else 0.
-  const cancelling = { a: matrix(1, 1, 1), v: matrix(1, 1, 1), U: matrix(2, 1, 0, 0, 1), V: matrix(2, 1, 0, 0, -1) };
+  const cancelling = {
+    a: matrix(1, 1, 1),
+    v: matrix(1, 1, 1),
+    U: matrix(2, 1, 0, 0, 1),
+    V: matrix(2, 1, 0, 0, -1),
+  };
   for (const inputs of [zero, cancelling])
     for (const normalize of ["none", "l2", "power", "power-l2"]) {
       both("fbp.backward", { ...inputs, dz: matrix(1, 1) }, { k: 2, dropout: 0, normalize }, (out) => {
-        for (const [name, d] of Object.entries(out)) assert.ok(d.every(Number.isFinite), `${normalize}: ${name} ${d}`);
+        for (const [name, d] of Object.entries(out))
+          assert.ok(d.every(Number.isFinite), `${normalize}: ${name} ${d}`);
       });
     }
 });
 
 test("dropout's mask as anyone can compute it", () => {
-  // Philox known answer (Random123's kat_vectors), so that the generator below is not this project's word alone.
+  // Philox known answer (Random123's kat_vectors), so that the generator below is not this project's word
+  // alone.
   const out = new Uint32Array(4);
   philox4x32(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, out);
   assert.equal(Array.from(out), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
@@ -142,8 +163,8 @@ test("dropout with p = 0 is the identity", () => {
 });
 
 const TORCH_GRADIENT = [
-  0.062356772763958325, 0.1742918278086782, -0.2366486005726366, 0, 0, 0, -0.07436180101568889, 0.09897153231764444,
-  -0.02460973130195555,
+  0.062356772763958325, 0.1742918278086782, -0.2366486005726366, 0, 0, 0, -0.07436180101568889,
+  0.09897153231764444, -0.02460973130195555,
 ];
 const TORCH_GELU = [-0.00404969409489031, -0.15865525393145702, 0.34573123063700656, 1.9544997361036416];
 const TORCH_STEPS = {
@@ -162,8 +183,11 @@ test("cross-entropy, label smoothing and class weights as PyTorch has them", () 
     near(out.loss, [0.6050109256002199], tolerance);
     near(out.count, [2], 0);
   });
-  both("softmax_cross_entropy.backward", { ...inputs, dloss: vector(1) }, { labelSmoothing: 0.1 }, (out, tolerance) =>
-    near(out.dlogits, TORCH_GRADIENT, tolerance),
+  both(
+    "softmax_cross_entropy.backward",
+    { ...inputs, dloss: vector(1) },
+    { labelSmoothing: 0.1 },
+    (out, tolerance) => near(out.dlogits, TORCH_GRADIENT, tolerance),
   );
 });
 

@@ -1,9 +1,9 @@
-// Every reference backward against derivatives of its reference forward, in float64, for every float input and every choice
-// of every attribute.
+// Every reference backward against derivatives of its reference forward, in float64, for every float input
+// and every choice of every attribute.
 //
-// The derivative along one element comes from central differences at three step sizes, extrapolated (Ridders 1982); the
-// spread of the extrapolation says how far it can be trusted. Elements where it cannot (a kink within the step, a root near
-// zero) are skipped, but no more than 3 % of an operator's elements may be.
+// The derivative along one element comes from central differences at three step sizes, extrapolated (Ridders
+// 1982); the spread of the extrapolation says how far it can be trusted. Elements where it cannot (a kink
+// within the step, a root near zero) are skipped, but no more than 3 % of an operator's elements may be.
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
@@ -38,7 +38,10 @@ for (const info of forwards) {
     }
     assert.equal(found.slice(0, 12).join("\n"), "", `${found.length} findings`);
     assert.ok(checked >= 10, `only ${checked} elements were checked`);
-    assert.ok(doubtful <= 0.03 * (checked + doubtful), `${doubtful} of ${checked + doubtful} elements were in doubt`);
+    assert.ok(
+      doubtful <= 0.03 * (checked + doubtful),
+      `${doubtful} of ${checked + doubtful} elements were in doubt`,
+    );
     for (const [name, left] of choices) assert.equal([...left], [], `choices of ${name} never checked`);
     assert.equal([...inputs], [], "inputs never checked");
   });

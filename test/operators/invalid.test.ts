@@ -1,5 +1,5 @@
-// What users can get wrong about an operator: each mistake has its code, and the message says which tensor or attribute, what
-// was expected and what came. The result must be an error, never a crash and never a number.
+// What users can get wrong about an operator: each mistake has its code, and the message says which tensor or
+// attribute, what was expected and what came. The result must be an error, never a crash and never a number.
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { AttributeValue, HostTensor, OperatorInfo } from "../../lib/native/index.ts";
@@ -34,13 +34,20 @@ function given(info: OperatorInfo, c: Case): Given {
   return Object.fromEntries(Object.entries(inputs).map(([name, values]) => [name, host(values)]));
 }
 
-function call(info: OperatorInfo, inputs: Given, attributes: Record<string, AttributeValue>, device = "cpu"): void {
+function call(
+  info: OperatorInfo,
+  inputs: Given,
+  attributes: Record<string, AttributeValue>,
+  device = "cpu",
+): void {
   addon.call(
     device,
     info.name,
     info.inputs.map((rule) => inputs[rule.name] ?? null),
     attributes,
-    info.outputs.map((rule) => !rule.optional && (!rule.name.startsWith("d") || Boolean(inputs[rule.name.slice(1)]))),
+    info.outputs.map(
+      (rule) => !rule.optional && (!rule.name.startsWith("d") || Boolean(inputs[rule.name.slice(1)])),
+    ),
   );
 }
 
@@ -73,7 +80,9 @@ for (const info of operators) {
   test(`${info.name}: missing inputs`, () => {
     for (const rule of info.inputs) {
       if (rule.optional) continue;
-      refused("ERR_AFFUSE_MISSING", [rule.name, info.name], () => call(info, { ...inputs, [rule.name]: null }, attributes));
+      refused("ERR_AFFUSE_MISSING", [rule.name, info.name], () =>
+        call(info, { ...inputs, [rule.name]: null }, attributes),
+      );
     }
     if (!info.name.endsWith(".backward")) return;
     const none = Object.fromEntries(differentiable(forwardOf(info)).map((name) => [`d${name}`, null]));
@@ -89,7 +98,9 @@ for (const info of operators) {
           ? { ...tensor, dtype: "f32", data: Float32Array.from(tensor.data) }
           : { ...tensor, dtype: "i32", data: new Int32Array(tensor.data.length) };
       const [was, is] = rule.dtype === "i32" ? ["int32", "float32"] : ["float32", "int32"];
-      refused("ERR_AFFUSE_DTYPE", [rule.name, was, is], () => call(info, { ...inputs, [rule.name]: wrong }, attributes));
+      refused("ERR_AFFUSE_DTYPE", [rule.name, was, is], () =>
+        call(info, { ...inputs, [rule.name]: wrong }, attributes),
+      );
       if (rule.dtype === "i32") continue;
       const wide: HostTensor = { ...tensor, dtype: "f64", data: Float64Array.from(tensor.data) };
       refused("ERR_AFFUSE_DTYPE", [rule.name, "float64"], () =>
@@ -115,7 +126,9 @@ for (const info of operators) {
 
   test(`${info.name}: dimensions that do not fit together`, () => {
     const own = entryOf(forwardOf(info)).misfits;
-    const derived = info.inputs.filter((rule) => rule.name.startsWith("d") && rule.name !== "data").map((rule) => rule.name);
+    const derived = info.inputs
+      .filter((rule) => rule.name.startsWith("d") && rule.name !== "data")
+      .map((rule) => rule.name);
     const list = [
       ...own.filter(([name]) => !rule(info, name)?.doc.includes("never read")),
       ...(info.name.endsWith(".backward") ? derived.map((name) => [name, 0] as const) : []),
@@ -131,7 +144,9 @@ for (const info of operators) {
   });
 
   test(`${info.name}: attributes`, () => {
-    refused("ERR_AFFUSE_ATTRIBUTE", [info.name, "colour"], () => call(info, inputs, { ...attributes, colour: 1 }));
+    refused("ERR_AFFUSE_ATTRIBUTE", [info.name, "colour"], () =>
+      call(info, inputs, { ...attributes, colour: 1 }),
+    );
     for (const rule of info.attributes) {
       const wrong: AttributeValue[] = [];
       if (rule.kind === "real" || rule.kind === "integer") {
@@ -143,7 +158,9 @@ for (const info of operators) {
       else if (rule.kind === "boolean") wrong.push("yes", 1);
       else wrong.push(-1, 1.5, -1n, "seed", 2 ** 60);
       for (const value of wrong)
-        refused("ERR_AFFUSE_ATTRIBUTE", [rule.name], () => call(info, inputs, { ...attributes, [rule.name]: value }));
+        refused("ERR_AFFUSE_ATTRIBUTE", [rule.name], () =>
+          call(info, inputs, { ...attributes, [rule.name]: value }),
+        );
     }
   });
 }
@@ -158,9 +175,11 @@ test("lengths outside [0, T]", () => {
     const lengths = rule(info, "lengths");
     if (!lengths) continue;
     seen++;
-    const c = casesOf(forwardOf(info)).find((x) => x.inputs.lengths && (x.inputs.x?.shape[0] ?? 0) >= 2) as Case;
+    const c = casesOf(forwardOf(info)).find(
+      (x) => x.inputs.lengths && (x.inputs.x?.shape[0] ?? 0) >= 2,
+    ) as Case;
     const inputs = given(info, c);
-    const [B, T] = c.inputs.x?.shape as [number, number];
+    const [B, T] = (c.inputs.x as Values).shape as [number, number];
     for (const bad of [-1, T + 1, 2147483647, -2147483648]) {
       const wrong = host(integers([B], (b) => (b === 1 ? bad : T)));
       for (const device of ["cpu", "reference"])
@@ -177,7 +196,7 @@ test("labels outside [-1, C)", () => {
     const info = operator(name);
     const c = casesOf(forwardOf(info)).find((x) => (x.inputs.logits?.shape[0] ?? 0) >= 2) as Case;
     const inputs = given(info, c);
-    const [B, C] = c.inputs.logits?.shape as [number, number];
+    const [B, C] = (c.inputs.logits as Values).shape as [number, number];
     for (const bad of [-2, C, 2147483647, -2147483648]) {
       const labels = host(integers([B], (b) => (b === 1 ? bad : -1)));
       for (const device of ["cpu", "reference"])
@@ -199,9 +218,14 @@ test("an empty last dimension", () => {
     const inputs: Given = {};
     for (const r of info.inputs) {
       if (r.optional) continue;
-      const dims = r.name === input ? [...shape] : r.dtype === "i32" ? [3] : r.shape === "[O,D]" ? [2, 0] : [0];
+      const dims =
+        r.name === input ? [...shape] : r.dtype === "i32" ? [3] : r.shape === "[O,D]" ? [2, 0] : [0];
       const n = dims.reduce((a, b) => a * b, 1);
-      inputs[r.name] = { dtype: r.dtype, shape: dims, data: r.dtype === "i32" ? new Int32Array(n) : new Float32Array(n) };
+      inputs[r.name] = {
+        dtype: r.dtype,
+        shape: dims,
+        data: r.dtype === "i32" ? new Int32Array(n) : new Float32Array(n),
+      };
     }
     refused("ERR_AFFUSE_SHAPE", [input, "[3,0]"], () => call(info, inputs, {}));
   }
@@ -220,8 +244,11 @@ test("concat: an axis that is not there, inputs that do not fit", () => {
     shape,
     data: new Float32Array(shape.reduce((a, b) => a * b, 1)),
   });
-  for (const axis of [2, -3]) refused("ERR_AFFUSE_ATTRIBUTE", ["axis", `${axis}`], () => call(info, { x0: make(2, 3) }, { axis }));
-  refused("ERR_AFFUSE_SHAPE", ["x3", "[2,3]", "[3,3]"], () => call(info, { x0: make(2, 3), x3: make(3, 3) }, { axis: 1 }));
+  for (const axis of [2, -3])
+    refused("ERR_AFFUSE_ATTRIBUTE", ["axis", `${axis}`], () => call(info, { x0: make(2, 3) }, { axis }));
+  refused("ERR_AFFUSE_SHAPE", ["x3", "[2,3]", "[3,3]"], () =>
+    call(info, { x0: make(2, 3), x3: make(3, 3) }, { axis: 1 }),
+  );
   refused("ERR_AFFUSE_SHAPE", ["x1"], () => call(info, { x0: make(2, 3), x1: make(2) }, { axis: 1 }));
 });
 

@@ -4,11 +4,12 @@
  *   bound_i = C · u · ( √K · spread_i + floor_i ),   u = 2^-24, C = 8 for every operator
  *
  * K         terms of the longest sum inside the operator (the case says it).
- * spread_i  standard deviation of output i, in units of u, when every float input is multiplied by 1 ± u with random signs: the
- *           reference itself measures how rounding of the inputs, and so of any product of them, reaches output i. It is the
- *           operator's condition number for this very case; nobody sets it by hand.
- * floor_i   largest magnitude in output i's row (last dimension), plus the magnitude at which the formula rounds an
- *           intermediate result that cancels, where an operator has one (cases say which: "p − 1 is rounded at 1").
+ * spread_i  standard deviation of output i, in units of u, when every float input is multiplied by 1 ± u with
+ *           random signs: the reference itself measures how rounding of the inputs, and so of any product of
+ *           them, reaches output i. It is the operator's condition for this very case; nobody sets it by hand.
+ * floor_i   largest magnitude in output i's row (last dimension), plus the magnitude at which the formula rounds
+ *           an intermediate result that cancels, where an operator has one (its entry in the table of cases says
+ *           which: "p − 1 is rounded at 1").
  */
 import type { Random } from "../../lib/data/random.ts";
 import type { Attributes, OperatorInfo } from "../../lib/native/addon.ts";
@@ -59,14 +60,21 @@ export function modelled(
   inputs: Inputs,
   attributes: Attributes,
   shapes: Record<string, number[] | null>,
-  options: { terms: number; random: Random; floor?: (name: string) => number | Float64Array; transform?: Transform },
+  options: {
+    terms: number;
+    random: Random;
+    floor?: (name: string) => number | Float64Array;
+    transform?: Transform;
+  },
 ): { reference: Outputs; bounds: Bounds } {
   const shape = (name: string, v: Values | null): Values | null =>
     v && !(v.data instanceof Int32Array) && options.transform
       ? { shape: v.shape, data: options.transform(name, v.data) }
       : v;
   const once = (x: Inputs) => runReference(call, info, x, attributes, shapes);
-  const reference = Object.fromEntries(Object.entries(once(inputs)).map(([name, v]) => [name, shape(name, v)]));
+  const reference = Object.fromEntries(
+    Object.entries(once(inputs)).map(([name, v]) => [name, shape(name, v)]),
+  );
   const squares: Record<string, Float64Array> = {};
   for (let sample = 0; sample < SAMPLES; sample++) {
     const moved = once(perturbed(inputs, options.random));
@@ -91,7 +99,9 @@ export function modelled(
       (s, i) =>
         SAFETY *
         UNIT *
-        (Math.sqrt(options.terms * s) + (floor[i] as number) + (typeof extra === "number" ? extra : (extra[i] as number))),
+        (Math.sqrt(options.terms * s) +
+          (floor[i] as number) +
+          (typeof extra === "number" ? extra : (extra[i] as number))),
     );
   }
   return { reference, bounds };

@@ -12,7 +12,10 @@ import type {
   TypedArray,
 } from "../../lib/native/addon.ts";
 
-/** Values of one tensor: float64 that float32 holds exactly, so that kernel and reference see the same numbers. */
+/**
+ * Values of one tensor: float64 that float32 holds exactly, so that kernel and reference see the same
+ * numbers.
+ */
 export interface Values {
   shape: number[];
   data: Float64Array | Int32Array;
@@ -86,11 +89,11 @@ class Guarded {
 function odd(values: Values, offset: number): HostTensor {
   const n = values.data.length;
   if (values.data instanceof Int32Array) {
-    const data = new Int32Array(n + offset + 5).subarray(offset, offset + n);
+    const data = new Int32Array(n + offset).subarray(offset);
     data.set(values.data);
     return { dtype: "i32", shape: values.shape, data };
   }
-  const data = new Float32Array(n + offset + 5).subarray(offset, offset + n);
+  const data = new Float32Array(n + offset).subarray(offset);
   data.set(values.data);
   return { dtype: "f32", shape: values.shape, data };
 }
@@ -111,7 +114,9 @@ export function inferred(
     info.inputs.map((rule) => descOf(inputs[rule.name], false)),
     attributes,
   ) as (TensorDesc | null)[];
-  return Object.fromEntries(info.outputs.map((rule, i) => [rule.name, descs[i] ? [...descs[i].shape] : null]));
+  return Object.fromEntries(
+    info.outputs.map((rule, i) => [rule.name, descs[i] ? [...descs[i].shape] : null]),
+  );
 }
 
 /** The float64 reference. All outputs that exist are made unless `want` narrows them. */
@@ -129,7 +134,11 @@ export function runReference(
     info.inputs.map((rule) => {
       const values = inputs[rule.name];
       if (!values) return null;
-      return { dtype: values.data instanceof Int32Array ? "i32" : "f64", shape: values.shape, data: values.data };
+      return {
+        dtype: values.data instanceof Int32Array ? "i32" : "f64",
+        shape: values.shape,
+        data: values.data,
+      };
     }),
     attributes,
     info.outputs.map((rule) => shapes[rule.name] !== null && want(rule.name)),
@@ -179,7 +188,8 @@ export function runKernel(
     if (!g) return;
     raw[rule.name] = g.view;
     const at = g.damage();
-    if (at !== null) damage.push(`${rule.name}: wrote outside the output, at element ${at} of ${g.view.length}`);
+    if (at !== null)
+      damage.push(`${rule.name}: wrote outside the output, at element ${at} of ${g.view.length}`);
   });
   held.forEach((input, i) => {
     if (input && !sameBits(input.data, before[i] as TypedArray))

@@ -1,12 +1,22 @@
 /**
- * The checks themselves, as functions of a way to call operators, so that the positive controls can hand in a broken one.
- * Each returns what it found wrong, in words; an empty list means all is well.
+ * The checks themselves, as functions of a way to call operators, so that the positive controls can hand in a
+ * broken one. Each returns what it found wrong, in words; an empty list means all is well.
  */
 import { Random } from "../../lib/data/random.ts";
 import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
-import { type Case, entryOf } from "./cases.ts";
-import { differences, modelled } from "./model.ts";
-import { type Call, type Inputs, inferred, normal, runKernel, runReference, sameBits, type Values } from "./run.ts";
+import { type Case, casesOf, entryOf } from "./cases.ts";
+import { type Bounds, differences, modelled } from "./model.ts";
+import {
+  type Call,
+  type Inputs,
+  inferred,
+  normal,
+  type Outputs,
+  runKernel,
+  runReference,
+  sameBits,
+  type Values,
+} from "./run.ts";
 
 export const addon = loadAddon();
 export const operators = addon.operators();
@@ -37,10 +47,16 @@ export function differentiable(info: OperatorInfo): string[] {
 }
 
 /**
- * Inputs of the backward: the forward's, the saved outputs if `saved`, and random gradients of the outputs named in
- * `given`. What the case declares unread becomes NaN.
+ * Inputs of the backward: the forward's, the saved outputs if `saved`, and random gradients of the outputs
+ * named in `given`. What the case declares unread becomes NaN.
  */
-export function backwardInputs(call: Call, info: OperatorInfo, c: Case, saved: boolean, given: string[]): Inputs {
+export function backwardInputs(
+  call: Call,
+  info: OperatorInfo,
+  c: Case,
+  saved: boolean,
+  given: string[],
+): Inputs {
   const backward = operator(info.backward as string);
   const shapes = inferred(addon, info, c.inputs, c.attributes);
   const outputs = runReference(call, info, c.inputs, c.attributes, shapes);
@@ -57,7 +73,8 @@ export function backwardInputs(call: Call, info: OperatorInfo, c: Case, saved: b
     }
     const of = rule.name.slice(1);
     const shape = shapes[of];
-    if (!shape) throw new Error(`${backward.name}: input ${rule.name} is neither an input, an output nor d<output>`);
+    if (!shape)
+      throw new Error(`${backward.name}: input ${rule.name} is neither an input, an output nor d<output>`);
     if (given.includes(of)) inputs[rule.name] = normal(random, shape);
   }
   for (const rule of backward.inputs.slice(info.inputs.length)) {
@@ -85,29 +102,56 @@ export function runsOf(call: Call, info: OperatorInfo, c: Case): Run[] {
     for (const saved of saves ? [true, false] : [false]) {
       if (saved && given !== sets[0] && c.large) continue;
       const note = `${c.label}, d of ${given.join(" and ")}${saves ? (saved ? ", saved" : ", computed again") : ""}`;
-      runs.push({ info: backward, label: note, inputs: backwardInputs(call, info, c, saved, given), case: c });
+      runs.push({
+        info: backward,
+        label: note,
+        inputs: backwardInputs(call, info, c, saved, given),
+        case: c,
+      });
     }
   }
   return runs;
 }
 
+/** What a run should give, and within which bounds. */
+export interface Model {
+  reference: Outputs;
+  bounds: Bounds;
+}
+
+export function modelOf(run: Run): Model {
+  const { info, inputs } = run;
+  const attributes = run.case.attributes;
+  const entry = entryOf(operator(info.name.replace(/\.backward$/, "")));
+  return modelled(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes), {
+    terms: run.case.terms,
+    random: new Random(11, `model/${run.label}`),
+    ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
+    ...(entry.transform ? { transform: entry.transform } : {}),
+  });
+}
+
+/** Every run of every operator, always in the same order. */
+export function* allRuns(): Generator<Run> {
+  for (const info of forwards) for (const c of casesOf(info)) yield* runsOf(addon.call, info, c);
+}
+
 /**
- * Kernel against reference, within the model; edges, NaN-filled outputs, guard bands; every output also when it is asked for
- * alone; with several thread counts, the same bits for each.
+ * Kernel against reference, within the model; edges, NaN-filled outputs, guard bands; every output also when
+ * it is asked for alone; with several thread counts, the same bits for each.
  */
-export function checkRun(call: Call, run: Run, threads: readonly number[] = [1]): string[] {
+export function checkRun(
+  call: Call,
+  run: Run,
+  threads: readonly number[] = [1],
+  { reference, bounds }: Model = modelOf(run),
+): string[] {
   const { info, inputs } = run;
   const attributes = run.case.attributes;
   const entry = entryOf(operator(info.name.replace(/\.backward$/, "")));
   const say = (what: string) => `${info.name} (${run.label}): ${what}`;
   const found: string[] = [];
   const shapes = inferred(addon, info, inputs, attributes);
-  const { reference, bounds } = modelled(addon.call, info, inputs, attributes, shapes, {
-    terms: run.case.terms,
-    random: new Random(11, `model/${run.label}`),
-    ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
-    ...(entry.transform ? { transform: entry.transform } : {}),
-  });
   for (const [name, values] of Object.entries(reference))
     if (values && hasNaN(values)) found.push(say(`the reference's ${name} holds NaN or infinity`));
   const first = runKernel(call, info, inputs, attributes, shapes, { threads: threads[0] as number });
@@ -117,7 +161,8 @@ export function checkRun(call: Call, run: Run, threads: readonly number[] = [1])
     const again = runKernel(call, info, inputs, attributes, shapes, { threads: count, offset: 3 });
     for (const [name, values] of Object.entries(first.raw)) {
       const other = again.raw[name];
-      if (!other || !sameBits(values, other)) found.push(say(`${name} differs between ${threads[0]} and ${count} threads`));
+      if (!other || !sameBits(values, other))
+        found.push(say(`${name} differs between ${threads[0]} and ${count} threads`));
     }
   }
   const names = Object.keys(first.raw);
