@@ -58,7 +58,8 @@ void layer_norm_forward(const OpCall& call) {
       } else {
         const WideRow w = wide_statistics(x, C, eps);
         if (y0)
-          for (int64_t c = 0; c < C; ++c) y[c] = float((double(x[c]) - w.mean) * w.rstd * double(gamma[c]) + double(beta[c]));
+          for (int64_t c = 0; c < C; ++c)
+            y[c] = float((double(x[c]) - w.mean) * w.rstd * double(gamma[c]) + double(beta[c]));
         s = {float(w.mean), float(w.rstd)};
       }
       if (means) means[r] = s.mean;
@@ -127,7 +128,10 @@ void layer_norm_backward(const OpCall& call) {
     const int64_t end = (task + 1) * kColumns < C ? (task + 1) * kColumns : C;
     for (int64_t c = task * kColumns; c < end; ++c) {
       float g = 0, b = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) g += partial[chunk * 2 * C + c], b += partial[(chunk * 2 + 1) * C + c];
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        g += partial[chunk * 2 * C + c];
+        b += partial[(chunk * 2 + 1) * C + c];
+      }
       if (dgamma) dgamma[c] = g;
       if (dbeta) dbeta[c] = b;
     }

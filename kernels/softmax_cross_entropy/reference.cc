@@ -86,7 +86,8 @@ void softmax_cross_entropy_backward_reference(const OpCall& call) {
           d += g * ((1 - eps) * batch.weight(y) * (p(c) - (c == y)) + eps / double(C) * (p(c) * sum_w - batch.weight(c)));
         dlogits[i * C + c] = d;
       }
-      if (dweights && y >= 0) dweights[c] += g * ((c == y ? (1 - eps) * (lse - x[c]) - loss : 0) + eps / double(C) * (lse - x[c]));
+      if (dweights && y >= 0)
+        dweights[c] += g * ((c == y ? (1 - eps) * (lse - x[c]) - loss : 0) + eps / double(C) * (lse - x[c]));
     }
   }
 }

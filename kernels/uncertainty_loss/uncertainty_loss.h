@@ -8,8 +8,8 @@
 //   sum       both            L                                  1                  0
 //   loss = term(ce, s_e) + term(mse, s_v)
 //
-// All tensors [1]. countE, countV (int32, optional): labels that the batch had for the task; 0 leaves the whole term out, so it
-// adds 0 to the loss and its gradients are 0, whatever L and s hold.
+// All tensors [1]. countE, countV (int32, optional): labels that the batch had for the task; 0 leaves the whole term out,
+// so it adds 0 to the loss and its gradients are 0, whatever L and s hold.
 // Error (float32): computed in float64, one rounding at the end.
 // Singular points: none. e^{-s}, products and the result saturate at the largest finite number instead of overflowing, so
 // gradients stay finite for every finite input; log(1 + e^s) is max(s,0) + log1p(e^{-|s|}). NaN propagates.

@@ -1,0 +1,110 @@
+// No result and no gradient is NaN or infinite for finite input (spec section 0): inputs of zero, of a size near
+// float32's limits on either side, and single elements of that size, one input at a time.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { casesOf } from "./cases.ts";
+import { type Inputs, inferred, normal, runKernel, runReference, type Values } from "./run.ts";
+import { addon, differentiable, forwards, operator } from "./suite.ts";
+import { Random } from "../../lib/data/random.ts";
+
+/** Sums of a few products with values near 1 must fit: 1e30, not 3e38. */
+const SIZES = [0, 1e-38, 1e-20, 1e10, 1e30];
+/** Inputs for which the exact result itself leaves float32 beyond these sizes: it holds x^2, U^2 v a, or 1/w. */
+const LIMITS: Record<string, Record<string, readonly [least: number, most: number]>> = {
+  masked_mse: { prediction: [0, 1e10], target: [0, 1e10] },
+  ratio_attention: { x: [0, 1e10] },
+  softmax_cross_entropy: { classWeights: [1e-20, 1e30] },
+  fbp: Object.fromEntries(["a", "v", "U", "V", "bu", "bv"].map((name) => [name, [0, 1e10] as const])),
+};
+
+function resized(values: Values, size: number, single: boolean): Values {
+  if (values.data instanceof Int32Array) return values;
+  const at = Math.floor(values.data.length / 2);
+  return {
+    shape: values.shape,
+    data: values.data.map((x, i) => Math.fround(single && i !== at ? x : Math.sign(x) * size)),
+  };
+}
+
+function notFinite(name: string, inputs: Inputs, attributes: Record<string, never>): string[] {
+  const info = operator(name);
+  const shapes = inferred(addon, info, inputs, attributes);
+  const found: string[] = [];
+  for (const [device, outputs] of [
+    ["reference", runReference(addon.call, info, inputs, attributes, shapes)],
+    ["cpu", runKernel(addon.call, info, inputs, attributes, shapes).outputs],
+  ] as const) {
+    for (const [output, values] of Object.entries(outputs)) {
+      if (values?.data.some((x) => !Number.isFinite(x))) found.push(`${name} on ${device}: ${output}`);
+    }
+  }
+  return found;
+}
+
+for (const info of forwards) {
+  if (!info.backward) continue;
+  test(info.name, () => {
+    const found = new Set<string>();
+    let runs = 0;
+    const outputs = differentiable(info);
+    const backward = info.backward as string;
+    for (const c of casesOf(info)) {
+      if (c.large && info.name !== "fbp") continue;
+      if (Object.values(c.inputs).some((v) => v.data.length > 200)) continue;
+      const attributes = c.attributes as Record<string, never>;
+      const shapes = inferred(addon, info, c.inputs, attributes);
+      for (const [name, values] of Object.entries(c.inputs)) {
+        if (values.data instanceof Int32Array) continue;
+        for (const size of SIZES) {
+          const [least, most] = LIMITS[info.name]?.[name] ?? [0, Number.POSITIVE_INFINITY];
+          if (size > most || (size > 0 && size < least)) continue;
+          for (const single of [false, true]) {
+            const inputs: Inputs = { ...c.inputs, [name]: resized(values, size, single) };
+            const random = new Random(1, "finite");
+            for (const output of outputs) inputs[`d${output}`] = normal(random, shapes[output] as number[]);
+            const where = `with ${single ? "one element" : "all"} of ${name} at ${size} (${c.label})`;
+            for (const what of [
+              ...notFinite(info.name, inputs, attributes),
+              ...notFinite(backward, inputs, attributes),
+            ])
+              found.add(`${what} ${where}`);
+            runs++;
+          }
+        }
+      }
+    }
+    assert.ok(runs > 0);
+    assert.equal([...found].slice(0, 12).join("\n"), "", `${found.size} findings in ${runs} runs`);
+  });
+}
+
+test("the largest numbers there are", () => {
+  const most = 3.4e38;
+  const x: Values = {
+    shape: [3, 4],
+    data: Float64Array.of(most, -most, 0, 1, most, most, most, most, 1, 2, 3, -most),
+  };
+  const rounded: Values = { shape: x.shape, data: x.data.map(Math.fround) };
+  const random = new Random(2);
+  const labels: Values = { shape: [3], data: Int32Array.of(1, 0, 2) };
+  const none = {} as Record<string, never>;
+  const dy = normal(random, [3, 4]);
+  const gamma = normal(random, [4]);
+  for (const [name, inputs] of [
+    ["softmax", { x: rounded }],
+    ["softmax.backward", { x: rounded, dy }],
+    ["layer_norm", { x: rounded, gamma, beta: gamma }],
+    ["layer_norm.backward", { x: rounded, gamma, beta: gamma, dy }],
+    ["softmax_cross_entropy.backward", { logits: rounded, labels, dloss: normal(random, [1]) }],
+    ["activation", { x: rounded }],
+    ["activation.backward", { x: rounded, dy }],
+  ] as [string, Inputs][]) {
+    const choices = name.startsWith("activation") ? ["relu", "gelu", "tanh", "sigmoid"] : [undefined];
+    for (const choice of choices) {
+      const attributes = (choice ? { activation: choice } : none) as Record<string, never>;
+      assert.equal(notFinite(name, inputs, attributes), [], `${name} ${choice ?? ""}`);
+    }
+  }
+});
+
+test.run();
