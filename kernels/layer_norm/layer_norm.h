@@ -5,13 +5,13 @@
 //   with d = dy * gamma:   dx = rstd (d - mean_c d - xhat mean_c(d xhat))
 //   dgamma = sum_r dy xhat           dbeta = sum_r dy        (sums over rows in a fixed order)
 //
-// x, y, dx, dy [..., C]; gamma, beta [C]; R = product of the leading dimensions. Saved for the backward: mean [R],
-// rstd [R] (optional outputs; computed again when absent). Error (float32): |error of y| <= c * 2^-24 * sqrt(C) *
-// max|x - mean| * rstd * |gamma|; two passes, so a large common offset in x costs only its own rounding, |mean| *
-// 2^-24 * rstd. dx cancels against rstd |d|: 2^-24 sqrt(C) of that. Singular points: none, since eps > 0; a constant
-// row gives xhat = 0. Rows whose variance leaves float32's range are computed in float64, so finite input gives
-// finite results. A NaN or infinity makes its row NaN (and dgamma, dbeta). FLOPs: forward 8 R C, backward 14 R C.
-// Bytes: forward 4 (2 R C + 2 C), backward 4 (3 R C + 3 C).
+// x, y, dx, dy [..., C]; gamma, beta [C]; R = product of the leading dimensions.
+// Saved for the backward: mean [R], rstd [R] (optional outputs; computed again when absent).
+// Error (float32): of y <= c * 2^-24 * sqrt(C) * max|x - mean| * rstd * |gamma|; two passes, so a large common offset in x
+// costs only its own rounding, |mean| * 2^-24 * rstd. dx cancels against rstd |d|: 2^-24 sqrt(C) of that.
+// Singular points: none, since eps > 0; a constant row gives xhat = 0. Rows whose variance leaves float32's range are
+// computed in float64, so finite input gives finite results. A NaN or infinity makes its row NaN (and dgamma, dbeta).
+// FLOPs: forward 8 R C, backward 14 R C. Bytes: forward 4 (2 R C + 2 C), backward 4 (3 R C + 3 C).
 #pragma once
 #include "../common/op.h"
 
