@@ -110,60 +110,59 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
     fbp_pack_rows(p.a + s.a_row * z.m, s.a_rows, z.m, plan.piece_m, a);
     fbp_pack_rows(p.v + s.row * z.n, s.rows, z.n, plan.piece_n, v);
   };
-  if (plan.ahead)
+  if (plan.by_panel)
     parallel(*p.workers, count, [&](int64_t i, int) {
       pack(fbp_strip(z, plan, first + i), p.scratch + at.a + i * a_size, p.scratch + at.v + i * v_size);
     });
-  parallel(*p.workers, count * plan.col_blocks, [&](int64_t task, int worker) {
-    const int64_t i = task / plan.col_blocks, o0 = task % plan.col_blocks * plan.block_outputs;
-    const int64_t o1 = gemm::min64(z.o, o0 + plan.block_outputs);
+  parallel(*p.workers, plan.by_panel ? plan.col_blocks : count, [&](int64_t task, int worker) {
+    const int64_t i0 = plan.by_panel ? 0 : task, i1 = plan.by_panel ? count : task + 1;
+    const int64_t o0 = plan.by_panel ? task * plan.block_outputs : 0, o1 = gemm::min64(z.o, o0 + plan.block_outputs);
     float* const own = p.scratch + at.worker + worker * at.own;
-    float *const hu = own + at.own_hu, *const hv = own + at.own_hv, *const mask = own + at.own_mask;
-    float* const room = own + at.own_panel;
-    auto panel = [&](const float* packed, const float* W, int64_t K, int64_t q, int vecs) -> const float* {
+    float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
+    float *const room_u = own + at.own_panel, *const room_v = room_u + gemm::kColumnUnit * gemm::round_up(z.m, 16);
+    auto panel = [&](const float* packed, const float* W, int64_t K, int64_t q, int vecs, float* room) -> const float* {
       if (packed) return packed + q * kLanes * K;
       fbp_pack_panel(W, z, K, q, vecs, room);
       return room;
     };
-    FbpPiece piece;
-    piece.strip = fbp_strip(z, plan, first + i);
-    piece.strip_index = first + i;
-    piece.s = own + at.own_s;
-    const FbpStrip& strip = piece.strip;
-    const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
-    if (!plan.ahead) {
-      pack(strip, own + at.own_a, own + at.own_v);
-      a = own + at.own_a;
-      v = own + at.own_v;
-    }
+    if (!plan.by_panel) pack(fbp_strip(z, plan, first + i0), own + at.own_a, own + at.own_v);
     const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
     for (int64_t q = o0 / kLanes * z.k; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
-      fbp_project(a, strip.a_rows, z.m, plan.piece_m, panel(p.U, p.raw_U, z.m, q, vecs), vecs, hu);
-      for (int x = 0; x < vecs; ++x) {
-        const Vec b = load(bias_u + (q + x) * kLanes);
-        for (int64_t r = 0; r < strip.a_rows; ++r) {
-          float* h = hu + r * gemm::kTileStride + x * kLanes;
-          store(h, fbp_activate<F>(load(h) + b));
+      const float *U = panel(p.U, p.raw_U, z.m, q, vecs, room_u), *V = panel(p.V, p.raw_V, z.n, q, vecs, room_v);
+      for (int64_t i = i0; i < i1; ++i) {
+        FbpPiece piece;
+        piece.strip_index = first + i;
+        const FbpStrip& strip = piece.strip = fbp_strip(z, plan, first + i);
+        piece.s = own + at.own_s + (i - i0) * plan.strip_rows * 16;
+        float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
+        float* const mask_row = own + at.own_mask + (i1 - i0) * plan.strip_rows * 16 * z.k;
+        fbp_project(plan.by_panel ? p.scratch + at.a + i * a_size : own + at.own_a, strip.a_rows, z.m, plan.piece_m, U, vecs, hu);
+        for (int x = 0; x < vecs; ++x) {
+          const Vec b = load(bias_u + (q + x) * kLanes);
+          for (int64_t r = 0; r < strip.a_rows; ++r) {
+            float* h = hu + r * gemm::kTileStride + x * kLanes;
+            store(h, fbp_activate<F>(load(h) + b));
+          }
         }
-      }
-      fbp_project(v, strip.rows, z.n, plan.piece_n, panel(p.V, p.raw_V, z.n, q, vecs), vecs, hv);
-      for (int x = 0; x < vecs; ++x) {
-        piece.block = (q + x) / z.k;
-        piece.j = (q + x) % z.k;
-        piece.lanes = int(gemm::min64(kLanes, z.o - piece.block * kLanes));
-        piece.hu = hu + x * kLanes;
-        piece.hv = hv + x * kLanes;
-        piece.bias_v = load(bias_v + (q + x) * kLanes);
-        if (z.dropout && piece.j == 0) fbp_mask(p.mask, z, strip, piece.block, piece.lanes, mask, mask + strip.rows * z.k * kLanes);
-        piece.mask = z.dropout ? mask + piece.j * kLanes : nullptr;
-        epilogue(piece);
+        fbp_project(plan.by_panel ? p.scratch + at.v + i * v_size : own + at.own_v, strip.rows, z.n, plan.piece_n, V, vecs, hv);
+        for (int x = 0; x < vecs; ++x) {
+          piece.block = (q + x) / z.k;
+          piece.j = (q + x) % z.k;
+          piece.lanes = int(gemm::min64(kLanes, z.o - piece.block * kLanes));
+          piece.hu = hu + x * kLanes;
+          piece.hv = hv + x * kLanes;
+          piece.bias_v = load(bias_v + (q + x) * kLanes);
+          if (z.dropout && piece.j == 0) fbp_mask(p.mask, z, strip, piece.block, piece.lanes, mask, mask_row);
+          piece.mask = z.dropout ? mask + piece.j * kLanes : nullptr;
+          epilogue(piece);
+        }
       }
     }
   });
 }
 
-// The pass of a call whose workspace starts with the weights (fbp_weights): packed by the caller, packed here, or fresh. The
+// The pass of a call whose workspace starts with the weights (fbp_weights): packed by the caller, packed here, or not (by_panel). The
 // rest of its scratch lies at `scratch`, or right behind the weights.
 FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* workspace, float* scratch = nullptr) {
   FbpPass p;
@@ -180,7 +179,7 @@ FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* workspace, flo
   const FbpWeights at = fbp_weights(z, p.plan);
   auto weight = [&](int input, const float* raw, int64_t K, float* place) -> const float* {
     if (call.packed && call.packed[input]) return static_cast<const float*>(call.packed[input]);
-    if (p.plan.fresh) return nullptr;
+    if (p.plan.by_panel) return nullptr;
     fbp_pack_factors(raw, z, K, place, *call.workers);
     return place;
   };

@@ -9,15 +9,16 @@ namespace affuse {
 // Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last output.
 static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) { return gemm::round_up(z.o, 16) * z.k * width; }
 
-// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; outputs in column blocks.
+// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one. Few strips: a task is a block of
+// outputs and takes all strips through each panel of weights, so that a panel is read (or packed, if nobody did) once; strips
+// are packed ahead. Many: a task is a strip with all its outputs.
 struct FbpPlan {
   int64_t strips, strip_rows;        // the last strip (of a group, if groups are longer than a strip) may be shorter
   int64_t strips_per_group;          // > 1: groups longer than a strip
   int64_t a_rows;                    // rows of a that a strip needs, at most
-  int64_t col_blocks, block_outputs; // multiple of 32 outputs
+  bool by_panel;                     // few strips
+  int64_t col_blocks, block_outputs; // multiple of 32 outputs; one block unless by_panel
   int64_t piece_m, piece_n;          // K per pass
-  bool ahead;                        // strips are packed in a pass of their own because several tasks read each
-  bool fresh;                        // weights that nobody packed are packed panel by panel on the way: each is needed once
 };
 
 static constexpr int64_t kFbpColumnUnit = 32;
@@ -38,18 +39,14 @@ static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
     p.a_rows = 1;
     p.strips = z.A * p.strips_per_group;
   }
+  p.by_panel = p.strips <= 16;
   const int64_t units = gemm::max64(1, gemm::ceil_div(z.o, kFbpColumnUnit));
-  int64_t want = 1;
-  if (p.strips < 16) {
-    const double work = (double(z.A) * double(z.m) + double(z.B) * double(z.n)) * double(z.P);
-    want = gemm::min64(gemm::min64(gemm::ceil_div(16, gemm::max64(1, p.strips)), 1 + int64_t(work / 524288.0)), units);
-  }
+  const double work = (double(z.A) * double(z.m) + double(z.B) * double(z.n)) * double(z.P);
+  const int64_t want = p.by_panel ? gemm::min64(gemm::min64(16, 1 + int64_t(work / 524288.0)), units) : 1;
   p.block_outputs = gemm::ceil_div(units, want) * kFbpColumnUnit;
   p.col_blocks = gemm::max64(1, gemm::ceil_div(z.o, p.block_outputs));
   p.piece_m = z.m <= gemm::kWholeK ? z.m : gemm::kCutK;
   p.piece_n = z.n <= gemm::kWholeK ? z.n : gemm::kCutK;
-  p.ahead = p.col_blocks > 1;
-  p.fresh = p.strips <= 1;
   return p;
 }
 
@@ -77,16 +74,17 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   FbpScratch s{};
   const int64_t a = gemm::round_up(p.a_rows * z.m, 16), v = gemm::round_up(p.strip_rows * z.n, 16);
   s.a = 2 * gemm::round_up(z.o, 16) * z.k;
-  s.v = s.a + (p.ahead ? p.strips * a : 0);
-  s.worker = s.v + (p.ahead ? p.strips * v : 0);
+  s.v = s.a + (p.by_panel ? p.strips * a : 0);
+  s.worker = s.v + (p.by_panel ? p.strips * v : 0);
   s.own_a = 0;
-  s.own_v = p.ahead ? 0 : a;
-  s.own_hu = s.own_v + (p.ahead ? 0 : v);
+  s.own_v = p.by_panel ? 0 : a;
+  s.own_hu = s.own_v + (p.by_panel ? 0 : v);
   s.own_hv = s.own_hu + p.a_rows * gemm::kColumnUnit;
   s.own_s = s.own_hv + p.strip_rows * gemm::kColumnUnit;
-  s.own_mask = s.own_s + p.strip_rows * 16;
-  s.own_panel = s.own_mask + (z.dropout ? (p.strip_rows + 1) * 16 * z.k : 0);  // and room for one row in element order
-  s.own = s.own_panel + (p.fresh ? gemm::kColumnUnit * gemm::round_up(gemm::max64(z.m, z.n), 16) : 0);
+  const int64_t strips = p.by_panel ? p.strips : 1;  // that are under way at a time
+  s.own_mask = s.own_s + strips * p.strip_rows * 16;
+  s.own_panel = s.own_mask + (z.dropout ? (strips * p.strip_rows + 1) * 16 * z.k : 0);  // and one row in element order
+  s.own = s.own_panel + (p.by_panel ? gemm::kColumnUnit * (gemm::round_up(z.m, 16) + gemm::round_up(z.n, 16)) : 0);
   s.total = s.worker + workers * s.own;
   return s;
 }
@@ -97,8 +95,8 @@ struct FbpWeights {
 };
 static constexpr FbpWeights fbp_weights(const FbpSizes& z, const FbpPlan& p) {
   FbpWeights w{};
-  w.V = p.fresh ? 0 : fbp_packed_floats(z, z.m);
-  w.end = w.V + (p.fresh ? 0 : fbp_packed_floats(z, z.n));
+  w.V = p.by_panel ? 0 : fbp_packed_floats(z, z.m);
+  w.end = w.V + (p.by_panel ? 0 : fbp_packed_floats(z, z.n));
   return w;
 }
 static constexpr int64_t fbp_forward_workspace(const FbpSizes& z, int workers) {

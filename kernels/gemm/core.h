@@ -116,26 +116,10 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 
 // ---- loops ----
 
-// Where run() finds a panel of columns: packed beforehand, or packed now into the worker's room.
-struct PackedPanels {
-  const float* packed;
-  int64_t K;
-  AFFUSE_INLINE const float* panel(int64_t n, int cols, int64_t k, int64_t, float*) const {
-    return packed + n * K + k * (vecs_of(cols) * kLanes);
-  }
-};
-struct FreshPanels {  // element (k,n) = w[n*ld + k]
-  const float* w;
-  int64_t ld;
-  AFFUSE_INLINE const float* panel(int64_t n, int cols, int64_t k, int64_t kc, float* room) const {
-    pack_panel(w + n * ld + k, ld, cols, kc, Layout::nk, room);
-    return room;
-  }
-};
-
-template <class Rows, class Panels, class E>
-void run_panels(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Panels& panels, const E& epilogue,
-                float* workspace, Split split, int64_t room) {
+// Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
+template <class Rows, class E>
+void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
+         float* workspace, Split split = Split::any) {
   if (M <= 0 || N <= 0) return;
   const Plan p = plan(M, N, K, split);
   float* ahead = nullptr;
@@ -148,15 +132,14 @@ void run_panels(const Workers& workers, int64_t M, int64_t N, int64_t K, const R
       for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
     });
   }
-  const int64_t own = worker_floats(p) + room;
+  const int64_t own = worker_floats(p);
   parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
     const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
     const int64_t n1 = min64(N, n0 + p.block_cols);
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
     float* acc = workspace + worker * own;
-    float* panel_room = acc + p.sums;
-    float* block = panel_room + room;
+    float* block = acc + p.sums;
     const bool cut = p.piece < K;
     epilogue.begin(i, m, worker);
     int64_t k = 0;
@@ -168,7 +151,7 @@ void run_panels(const Workers& workers, int64_t M, int64_t N, int64_t K, const R
       else rows.pack(i, m, k, kc, block);
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-        const float* b = panels.panel(n, cols, k, kc, panel_room);
+        const float* b = packed + n * K + k * (vecs * kLanes);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
@@ -182,25 +165,39 @@ void run_panels(const Workers& workers, int64_t M, int64_t N, int64_t K, const R
   });
 }
 
-// Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
-template <class Rows, class E>
-void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
-         float* workspace, Split split = Split::any) {
-  run_panels(workers, M, N, K, rows, PackedPanels{packed, K}, epilogue, workspace, split, 0);
-}
-
-// Columns as they lie in memory, element (k,n) = w[n*ld + k]: where every panel is needed once it is packed on the way and stays
-// in the cache, otherwise all of them are packed first. workspace: unpacked_workspace_floats(M,N,K,workers.count,split).
+// Columns as they lie in memory, element (k,n) = w[n*ld + k], for a weight that nobody packed: with few rows (fresh_panels) each
+// panel is packed into the cache, meets all rows and is gone; with many the whole weight is packed first. As run() with
+// Split::any, except that begin() and end() are not called. workspace: unpacked_workspace_floats(M,N,K,workers.count).
 template <class Rows, class E>
 void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* w, int64_t ld,
-                  const E& epilogue, float* workspace, Split split = Split::any) {
-  const Plan p = plan(M, N, K, split);
-  if (p.row_blocks == 1) {
-    run_panels(workers, M, N, K, rows, FreshPanels{w, ld}, epilogue, workspace, split, panel_floats(p));
-  } else {
+                  const E& epilogue, float* workspace) {
+  if (!fresh_panels(M, K)) {
     pack_columns(w, ld, N, K, Layout::nk, workspace, workers);
-    run(workers, M, N, K, rows, workspace, epilogue, workspace + packed_floats(N, K), split);
+    return run(workers, M, N, K, rows, workspace, epilogue, workspace + packed_floats(N, K));
   }
+  if (M <= 0 || N <= 0) return;
+  const FreshPlan p = fresh_plan(M, N, K);
+  parallel(workers, p.row_blocks, [&](int64_t block, int) {
+    const int64_t i = block * p.block_rows;
+    rows.pack(i, int(min64(p.block_rows, M - i)), 0, K, workspace + i * K);
+  });
+  float* const own = workspace + round_up(M * K, 16);
+  parallel(workers, p.col_blocks, [&](int64_t task, int worker) {
+    float* const acc = own + worker * p.worker;
+    float* const panel = acc + 16 * kColumnUnit;
+    const int64_t n1 = min64(N, (task + 1) * p.block_cols);
+    for (int64_t n = task * p.block_cols; n < n1; n += kTileStride) {
+      const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
+      pack_panel(w + n * ld, ld, cols, K, Layout::nk, panel);
+      for (int64_t i = 0; i < M; i += p.block_rows) {
+        const RowTiles tiles(int(min64(p.block_rows, M - i)));
+        for (int t = 0; t < tiles.count; ++t) {
+          tile_multiply(tiles.height(t), vecs, K, workspace + (i + tiles.start(t)) * K, panel, acc, false);
+          epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, acc}, worker);
+        }
+      }
+    }
+  });
 }
 
 // Both operands through loaders, K cut into short pieces that are packed as they are needed: for a long K (dW = dy^T x, K the

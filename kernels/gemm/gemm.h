@@ -105,11 +105,26 @@ static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, 
   return ahead + workers * (sums + round_up(rows * piece, 16));
 }
 
-// Scratch of run_unpacked(): the packed weight, or room for one panel per worker.
-static constexpr int64_t panel_floats(const Plan& p) { return kColumnUnit * round_up(p.piece, 16); }
-static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t K, int workers, Split split) {
-  const Plan p = plan(M, N, K, split);
-  return workspace_floats(M, N, K, workers, split) + (p.row_blocks == 1 ? workers * panel_floats(p) : packed_floats(N, K));
+// run_unpacked() with few rows: tasks are column blocks, all rows are packed ahead.
+static constexpr bool fresh_panels(int64_t M, int64_t K) { return M <= 16 * kBlockRows && K <= kWholeK; }
+struct FreshPlan {
+  int64_t row_blocks, block_rows, col_blocks, block_cols;
+  int64_t worker;  // floats of one worker: a tile's sums and a panel
+};
+static constexpr FreshPlan fresh_plan(int64_t M, int64_t N, int64_t K) {
+  FreshPlan p{};
+  p.row_blocks = max64(1, ceil_div(M, kBlockRows));
+  p.block_rows = max64(1, ceil_div(M, p.row_blocks));
+  const int64_t units = max64(1, ceil_div(N, kColumnUnit));
+  const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0));
+  p.block_cols = ceil_div(units, min64(min64(16, by_work), units)) * kColumnUnit;
+  p.col_blocks = max64(1, ceil_div(N, p.block_cols));
+  p.worker = 16 * kColumnUnit + kColumnUnit * round_up(K, 16);
+  return p;
+}
+static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
+  if (!fresh_panels(M, K)) return packed_floats(N, K) + workspace_floats(M, N, K, workers, Split::any);
+  return round_up(M * K, 16) + workers * fresh_plan(M, N, K).worker;
 }
 
 struct StreamPlan {
