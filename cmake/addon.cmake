@@ -3,30 +3,28 @@
 set(AFFUSE_NODE_INCLUDES "${CMAKE_JS_INC}")
 if(NOT AFFUSE_NODE_INCLUDES)
   find_program(AFFUSE_NODE NAMES node nodejs)
-  # Resolved by Node itself so that hoisted dependencies are found too; Node's own headers are the fallback.
+  # Resolved by Node itself so that hoisted packages are found too; Node's own headers are the fallback.
   execute_process(
     COMMAND ${AFFUSE_NODE} -e "
-      const path = require('path'), out = [];
-      const dir = (name, sub) => { try { out.push(path.join(path.dirname(require.resolve(name + '/package.json')), sub)); return true; } catch { return false; } };
-      dir('node-addon-api', '.');
-      if (!dir('node-api-headers', 'include')) out.push(path.join(path.dirname(path.dirname(process.execPath)), 'include/node'));
-      process.stdout.write(out.join(';'));"
+      const path = require('path');
+      let file;
+      try { file = path.join(path.dirname(require.resolve('node-api-headers/package.json')), 'include'); }
+      catch { file = path.join(path.dirname(path.dirname(process.execPath)), 'include/node'); }
+      process.stdout.write(file);"
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE AFFUSE_NODE_INCLUDES)
 endif()
-find_path(AFFUSE_NAPI_HEADER napi.h PATHS ${AFFUSE_NODE_INCLUDES} NO_DEFAULT_PATH)
 find_path(AFFUSE_NODE_API_HEADER node_api.h PATHS ${AFFUSE_NODE_INCLUDES} NO_DEFAULT_PATH)
-if(NOT AFFUSE_NAPI_HEADER OR NOT AFFUSE_NODE_API_HEADER)
-  message(FATAL_ERROR "affuse.node needs the packages node-addon-api and node-api-headers (looked in: ${AFFUSE_NODE_INCLUDES}). "
-    "Run npm install first, or configure with -DAFFUSE_ADDON=OFF for the library alone.")
+if(NOT AFFUSE_NODE_API_HEADER)
+  message(FATAL_ERROR "affuse.node needs Node's headers (looked in: ${AFFUSE_NODE_INCLUDES}). Run npm install first, or "
+    "configure with -DAFFUSE_ADDON=OFF for the library alone.")
 endif()
 
 file(GLOB addon_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/native/addon/*.cc)
 add_library(affuse_node MODULE ${addon_sources})
 affuse_compile(affuse_node)
 affuse_link(affuse_node)
-target_include_directories(affuse_node SYSTEM PRIVATE ${AFFUSE_NAPI_HEADER} ${AFFUSE_NODE_API_HEADER})
-target_compile_definitions(affuse_node PRIVATE NAPI_VERSION=8 NODE_ADDON_API_CPP_EXCEPTIONS NODE_ADDON_API_DISABLE_DEPRECATED
-  AFFUSE_VERSION="${PROJECT_VERSION}")
+target_include_directories(affuse_node SYSTEM PRIVATE ${AFFUSE_NODE_API_HEADER})
+target_compile_definitions(affuse_node PRIVATE NAPI_VERSION=8 AFFUSE_VERSION="${PROJECT_VERSION}")
 target_link_libraries(affuse_node PRIVATE affuse)
 # Linked in a private place and then moved, so that a process that loads the addon meanwhile sees the old file or the new
 # one, never half of one. cmake-js names the destination; scripts/build-native.mjs takes the private file itself.

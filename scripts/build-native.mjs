@@ -56,6 +56,8 @@ await withLock(`${folder}.lock`, () => {
   try {
     copyFileSync(path.join(folder, "addon/affuse.node"), fresh);
     utimesSync(fresh, started, started);
+    // A library that does not load must not replace one that does.
+    if (definitions.length === 0) run(process.execPath, ["-e", "process.dlopen({ exports: {} }, process.argv[1])", fresh]);
     renameSync(fresh, out);
     writeFileSync(`${out}.stamp`, hash);
   } finally {

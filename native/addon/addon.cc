@@ -1,45 +1,42 @@
 // Entry of affuse.node.
 #include "addon.h"
-#include "tensors.h"
 
+#include "instance.h"
 #include "native/runtime/cpu.h"
-#include "programs.h"
 
 namespace affuse::addon {
 namespace {
 
-Napi::Value set_threads(const Napi::CallbackInfo& info) {
-  if (info[0].IsUndefined())
-    raise(info.Env(), "ERR_AFFUSE_THREADS", "expected a thread count in [1, %d], got nothing", kMaxThreads);
-  set_default_threads(read_threads(info.Env(), info[0]));
-  return info.Env().Undefined();
+napi_value set_threads(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Arguments args(env, info);
+    if (is_nullish(env, args[0])) raise("ERR_AFFUSE_THREADS", "expected a thread count in [1, %d], got nothing", kMaxThreads);
+    set_default_threads(threads_of(env, args[0]));
+    return undefined(env);
+  });
 }
 
-Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  exports["version"] = AFFUSE_VERSION;
-  exports["operators"] = Napi::Function::New(env, list_operators, "operators");
-  exports["backends"] = Napi::Function::New(env, list_backends, "backends");
-  exports["cpu"] = Napi::Function::New(env, describe_cpu, "cpu");
-  exports["setThreads"] = Napi::Function::New(env, set_threads, "setThreads");
-  exports["infer"] = Napi::Function::New(env, infer, "infer");
-  exports["cost"] = Napi::Function::New(env, cost, "cost");
-  exports["callAsync"] = Napi::Function::New(env, call_async, "callAsync");
-  exports["createBuffer"] = Napi::Function::New(env, create_buffer, "createBuffer");
-  exports["createProgram"] = Napi::Function::New(env, create_program, "createProgram");
-  auto* instance = new Instance(env);
-  env.SetInstanceData(instance);
-  instance->buffer_class = Napi::Persistent(BufferObject::define(env));
-  instance->program_class = Napi::Persistent(ProgramObject::define(env));
-  napi_value function;
-  require(env, napi_create_function(env, "call", NAPI_AUTO_LENGTH, call, nullptr, &function));
-  exports["call"] = function;
-  return exports;
+void initialise(napi_env env, napi_value exports) {
+  Instance::create(env);
+  set(env, exports, "version", make(env, AFFUSE_VERSION));
+  const struct {
+    const char* name;
+    napi_callback callback;
+  } functions[] = {
+      {"operators", list_operators}, {"backends", list_backends},     {"cpu", describe_cpu},
+      {"setThreads", set_threads},   {"infer", infer},                {"cost", cost},
+      {"callAsync", call_async},     {"createBuffer", create_buffer}, {"createProgram", create_program},
+  };
+  for (const auto& function : functions) set(env, exports, function.name, make_function(env, function.name, function.callback));
+  set(env, exports, "call", make_call(env));
 }
 
 }  // namespace
 }  // namespace affuse::addon
 
-static Napi::Object initialise_module(Napi::Env env, Napi::Object exports) {
-  return affuse::addon::initialise(env, exports);
+NAPI_MODULE_INIT() {
+  return affuse::addon::guarded(env, [&]() -> napi_value {
+    affuse::addon::initialise(env, exports);
+    return exports;
+  });
 }
-NODE_API_MODULE(affuse, initialise_module)

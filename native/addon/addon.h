@@ -4,12 +4,19 @@
 
 namespace affuse::addon {
 
-Napi::Value list_operators(const Napi::CallbackInfo& info);
-Napi::Value list_backends(const Napi::CallbackInfo& info);
-Napi::Value describe_cpu(const Napi::CallbackInfo& info);
-Napi::Value infer(const Napi::CallbackInfo& info);
-Napi::Value cost(const Napi::CallbackInfo& info);
-Napi::Value call_async(const Napi::CallbackInfo& info);
+napi_value list_operators(napi_env env, napi_callback_info info);
+napi_value list_backends(napi_env env, napi_callback_info info);
+napi_value describe_cpu(napi_env env, napi_callback_info info);
+napi_value infer(napi_env env, napi_callback_info info);
+napi_value cost(napi_env env, napi_callback_info info);
 napi_value call(napi_env env, napi_callback_info info);
+napi_value call_async(napi_env env, napi_callback_info info);
+napi_value create_buffer(napi_env env, napi_callback_info info);
+napi_value create_program(napi_env env, napi_callback_info info);
+
+// call() as exported: the quick way (fast_call.cc), which turns to call() for everything unusual.
+napi_value make_call(napi_env env);
+// "none|l2" → ["none", "l2"]
+napi_value split_choices(napi_env env, const char* choices);
 
 }  // namespace affuse::addon

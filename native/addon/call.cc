@@ -1,5 +1,5 @@
 // infer, cost and call: one operator at a time, on the calling thread.
-#include <cstring>
+#include <string>
 
 #include "addon.h"
 #include "native/runtime/cpu.h"
@@ -9,15 +9,6 @@
 namespace affuse::addon {
 namespace {
 
-void read_descs(napi_env env, const OpDef& op, napi_value list, TensorDesc* in) {
-  const uint32_t count = list_length(env, list, "inputs", op.name, op.input_count);
-  for (uint32_t i = 0; i < count; ++i) {
-    napi_value value;
-    require(env, napi_get_element(env, list, i, &value));
-    in[i] = read_desc(env, value, label("input", op.inputs[i].name, op.name).c_str());
-  }
-}
-
 struct Inferred {
   const OpDef& op;
   TensorDesc in[kMaxInputs];
@@ -25,62 +16,66 @@ struct Inferred {
   Attr attr[kMaxAttrs];
 };
 
-Inferred infer_call(const Napi::CallbackInfo& info) {
-  const napi_env env = info.Env();
-  Inferred result{operator_of(env, info[0]), {}, {}, {}};
-  read_descs(env, result.op, info[1], result.in);
-  read_attributes(env, result.op, info[2], result.attr);
-  // float64 descriptions are the reference's.
+// (op, inputs, attributes) → everything that follows from descriptions alone.
+Inferred infer_call(napi_env env, const Arguments& args) {
+  Inferred result{operator_of(env, args[0]), {}, {}, {}};
+  const OpDef& op = result.op;
+  const uint32_t count = list_length(env, args[1], "inputs", op.name, op.input_count);
   Device device = Device::cpu;
-  for (const TensorDesc& t : result.in)
-    if (t.dtype == DType::f64) device = Device::reference;
+  for (uint32_t i = 0; i < count; ++i) {
+    const std::string label = std::string("input ") + op.inputs[i].name + " of " + op.name;
+    result.in[i] = read_desc(env, get(env, args[1], i), label.c_str());
+    if (result.in[i].dtype == DType::f64) device = Device::reference;  // who describes float64 means the reference
+  }
+  read_attributes(env, op, args[2], result.attr);
   Status status;
-  if (check_inputs(result.op, result.in, device, status))
-    infer_outputs(result.op, result.in, result.attr, device, result.out, status);
-  check(env, status);
+  if (check_inputs(op, result.in, device, status)) infer_outputs(op, result.in, result.attr, device, result.out, status);
+  check(status);
   return result;
 }
 
 }  // namespace
 
-Napi::Value infer(const Napi::CallbackInfo& info) {
-  const Inferred inferred = infer_call(info);
-  Napi::Array list = Napi::Array::New(info.Env(), size_t(inferred.op.output_count));
-  for (int i = 0; i < inferred.op.output_count; ++i) {
-    const TensorDesc& t = inferred.out[i];
-    list[uint32_t(i)] = t.given() ? Napi::Value(info.Env(), make_tensor(info.Env(), t, nullptr)) : info.Env().Null();
-  }
-  return list;
+napi_value infer(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Inferred inferred = infer_call(env, Arguments(env, info));
+    napi_value list = make_array(env, size_t(inferred.op.output_count));
+    for (int i = 0; i < inferred.op.output_count; ++i) {
+      const TensorDesc& t = inferred.out[i];
+      set(env, list, uint32_t(i), t.given() ? make_tensor(env, t, nullptr) : null(env));
+    }
+    return list;
+  });
 }
 
-Napi::Value cost(const Napi::CallbackInfo& info) {
-  const Inferred inferred = infer_call(info);
-  const OpDef& op = inferred.op;
-  TensorDesc made[kMaxOutputs];
-  double bytes = 0;
-  for (int i = 0; i < op.input_count; ++i) bytes += double(inferred.in[i].bytes());
-  for (int i = 0; i < op.output_count; ++i) {
-    if (op.outputs[i].optional) continue;
-    made[i] = inferred.out[i];
-    bytes += double(made[i].bytes());
-  }
-  Napi::Object result = Napi::Object::New(info.Env());
-  result["flops"] = op.flop_count ? op.flop_count(OpShape{inferred.in, made, inferred.attr}) : 0.0;
-  result["bytes"] = bytes;
-  return result;
+napi_value cost(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Inferred inferred = infer_call(env, Arguments(env, info));
+    const OpDef& op = inferred.op;
+    TensorDesc made[kMaxOutputs];
+    double bytes = 0;
+    for (int i = 0; i < op.input_count; ++i) bytes += double(inferred.in[i].bytes());
+    for (int i = 0; i < op.output_count; ++i) {
+      if (op.outputs[i].optional) continue;
+      made[i] = inferred.out[i];
+      bytes += double(made[i].bytes());
+    }
+    napi_value result = make_object(env);
+    set(env, result, "flops", make(env, op.flop_count ? op.flop_count(OpShape{inferred.in, made, inferred.attr}) : 0.0));
+    set(env, result, "bytes", make(env, bytes));
+    return result;
+  });
 }
 
 napi_value call(napi_env env, napi_callback_info info) {
-  return Napi::details::WrapCallback(env, [&]() -> napi_value {
-    napi_value args[6];
-    size_t count = 6;
-    require(env, napi_get_cb_info(env, info, &count, args, nullptr, nullptr));
+  return guarded(env, [&]() -> napi_value {
+    const Arguments args(env, info);
     const Device device = device_of(env, args[0]);
     const OpDef& op = operator_of(env, args[1]);
-    check(env, cpu_info().error);
+    check(cpu_info().error);
     Attr attr[kMaxAttrs];
     read_attributes(env, op, args[3], attr);
-    const int threads = read_threads(env, args[5]);
+    const int threads = threads_of(env, args[5]);
 
     // All JavaScript that this may run (getters, proxies) runs before any pointer is taken.
     InputValues inputs(env, op, args[2]);
@@ -91,14 +86,14 @@ napi_value call(napi_env env, napi_callback_info info) {
     for (int i = 0; i < op.input_count; ++i) in_desc[i] = in[i];
     Status status;
     if (check_inputs(op, in_desc, device, status)) infer_outputs(op, in_desc, attr, device, made, status);
-    check(env, status);
+    check(status);
     outputs.take(made, in, out);
-    SharedCopies copies(env, op, inputs, in);
+    const SharedCopies copies(op, inputs, in);
 
-    static thread_local Scratch scratch;
+    Scratch& scratch = thread_scratch();
     invoke(op, device, in, made, out, attr, nullptr, threads, scratch, status);
-    scratch.trim(size_t(64) << 20);
-    check(env, status);
+    scratch.trim(kKeptScratch);
+    check(status);
     return outputs.result(made);
   });
 }

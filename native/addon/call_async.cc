@@ -44,13 +44,11 @@ class CallJob : public PromiseJob {
   }
 
   napi_value result(napi_env env) override {
-    napi_value list, nothing;
-    require(env, napi_create_array_with_length(env, size_t(op_.output_count), &list));
-    require(env, napi_get_null(env, &nothing));
+    napi_value list = make_array(env, size_t(op_.output_count)), nothing = null(env);
     for (int i = 0; i < op_.output_count; ++i) {
       napi_value value = nothing;
-      if (wanted[i]) value = make_tensor(env, made[i], make_array(env, made[i], results_[i].release()));
-      require(env, napi_set_element(env, list, uint32_t(i), value));
+      if (wanted[i]) value = make_tensor(env, made[i], adopt_array(env, made[i], std::move(results_[i])));
+      set(env, list, uint32_t(i), value);
     }
     return list;
   }
@@ -64,25 +62,27 @@ class CallJob : public PromiseJob {
 
 }  // namespace
 
-Napi::Value call_async(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const Device device = device_of(env, info[0]);
-  const OpDef& op = operator_of(env, info[1]);
-  check(env, cpu_info().error);
-  auto job = std::make_shared<CallJob>(op, device, read_threads(env, info[5]));
-  read_attributes(env, op, info[3], job->attr);
-  InputValues inputs(env, op, info[2]);
-  const OutputValues outputs(env, op, info[4]);
-  inputs.take(job->in);
-  TensorDesc in_desc[kMaxInputs];
-  for (int i = 0; i < op.input_count; ++i) in_desc[i] = job->in[i];
-  Status status;
-  if (check_inputs(op, in_desc, device, status)) infer_outputs(op, in_desc, job->attr, device, job->made, status);
-  check(env, status);
-  for (int i = 0; i < op.output_count; ++i) job->wanted[i] = outputs.wants_fresh(i, job->made[i]);
-  job->copy_inputs(status);
-  check(env, status);
-  return {env, Instance::of(env).submit(std::move(job))};
+napi_value call_async(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Arguments args(env, info);
+    const Device device = device_of(env, args[0]);
+    const OpDef& op = operator_of(env, args[1]);
+    check(cpu_info().error);
+    auto job = std::make_shared<CallJob>(op, device, threads_of(env, args[5]));
+    read_attributes(env, op, args[3], job->attr);
+    InputValues inputs(env, op, args[2]);
+    const OutputValues outputs(env, op, args[4]);
+    inputs.take(job->in);
+    TensorDesc in_desc[kMaxInputs];
+    for (int i = 0; i < op.input_count; ++i) in_desc[i] = job->in[i];
+    Status status;
+    if (check_inputs(op, in_desc, device, status)) infer_outputs(op, in_desc, job->attr, device, job->made, status);
+    check(status);
+    for (int i = 0; i < op.output_count; ++i) job->wanted[i] = outputs.wants_fresh(i, job->made[i]);
+    job->copy_inputs(status);
+    check(status);
+    return Instance::of(env).submit(std::move(job));
+  });
 }
 
 }  // namespace affuse::addon

@@ -1,19 +1,16 @@
 #include "instance.h"
 
-#include <new>
-
 #include "native/runtime/pool.h"
 
 namespace affuse::addon {
 namespace {
 
-// Jobs that share no memory may run side by side; beyond a few they would only take each other's cores.
-constexpr int kDrivers = 4;
-
 std::mutex counting;
 int instances = 0;
 
 }  // namespace
+
+// --- jobs --------------------------------------------------------------------------------------------------------------
 
 void PromiseJob::run(Scratch& scratch, const std::atomic<bool>& cancelled) {
   try {
@@ -28,32 +25,45 @@ void PromiseJob::finished(std::shared_ptr<Job> self) {
   instance_->enqueue(std::static_pointer_cast<PromiseJob>(std::move(self)));
 }
 
-void PromiseJob::settle(napi_env env) {
-  const Napi::HandleScope scope(env);
-  try {
-    check(env, status_);
-    napi_value value = result(env);
+void PromiseJob::settle(napi_env env) noexcept {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  const napi_value value = guarded(env, [&]() -> napi_value {
+    check(status_);
+    return result(env);
+  });
+  // What fails from here on fails because the environment is ending: nobody is left to see it.
+  if (value) {
     napi_resolve_deferred(env, deferred_, value);
-  } catch (const Napi::Error& error) {
-    napi_reject_deferred(env, deferred_, error.Value());
+  } else {
+    napi_value error = nullptr;
+    if (napi_get_and_clear_last_exception(env, &error) == napi_ok && error) napi_reject_deferred(env, deferred_, error);
   }
+  napi_close_handle_scope(env, scope);
 }
 
-Instance::Instance(Napi::Env env) : env_(env), scheduler_(std::make_unique<Scheduler>(kDrivers)) {
+// --- instance ----------------------------------------------------------------------------------------------------------
+
+void Instance::create(napi_env env) {
+  auto* self = new Instance(env);
   {
     std::lock_guard lock(counting);
     ++instances;
   }
-  require(env, napi_create_threadsafe_function(env, nullptr, nullptr, make_string(env, "affuse"), 0, 1, nullptr, nullptr, this,
-                                               deliver, &wake_));
-  require(env, napi_unref_threadsafe_function(env, wake_));
+  require(napi_set_instance_data(
+      env, self, [](napi_env, void* data, void*) { delete static_cast<Instance*>(data); }, nullptr));
+  require(napi_create_threadsafe_function(env, nullptr, nullptr, make(env, "affuse"), 0, 1, nullptr, nullptr, self, deliver,
+                                          &self->wake_));
+  require(napi_unref_threadsafe_function(env, self->wake_));
   // Hooks run in reverse order: this one before the function above is taken down, so that drivers never call a dead one.
-  require(env, napi_add_env_cleanup_hook(env, tear_down, this));
+  require(napi_add_env_cleanup_hook(env, tear_down, self));
 }
 
-Instance::~Instance() = default;
-
-Instance& Instance::of(napi_env env) { return *Napi::Env(env).GetInstanceData<Instance>(); }
+Instance& Instance::of(napi_env env) {
+  void* data = nullptr;
+  require(napi_get_instance_data(env, &data));
+  return *static_cast<Instance*>(data);
+}
 
 // The environment ends, perhaps in the middle of runs: they stop at their next instruction, and nothing is settled any more.
 void Instance::tear_down(void* data) {
@@ -65,11 +75,9 @@ void Instance::tear_down(void* data) {
 }
 
 napi_value Instance::submit(std::shared_ptr<PromiseJob> job) {
-  if (!scheduler_) raise(env_, "ERR_AFFUSE_CANCELLED", "expected a living environment, got one that is shutting down");
+  if (!scheduler_) raise("ERR_AFFUSE_CANCELLED", "expected a living environment, got one that is shutting down");
   napi_value promise;
-  napi_deferred deferred;
-  require(env_, napi_create_promise(env_, &deferred, &promise));
-  job->deferred_ = deferred;
+  require(napi_create_promise(env_, &job->deferred_, &promise));
   job->instance_ = this;
   if (outstanding_++ == 0) napi_ref_threadsafe_function(env_, wake_);
   if (!scheduler_->submit(job)) {

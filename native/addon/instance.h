@@ -17,7 +17,7 @@ class PromiseJob : public Job {
   void run(Scratch& scratch, const std::atomic<bool>& cancelled) final;
   void finished(std::shared_ptr<Job> self) final;
   // On the JavaScript thread: settles the promise.
-  void settle(napi_env env);
+  void settle(napi_env env) noexcept;
 
  protected:
   virtual void work(Scratch& scratch, const std::atomic<bool>& cancelled, Status& status) = 0;
@@ -34,8 +34,7 @@ class PromiseJob : public Job {
 
 class Instance {
  public:
-  explicit Instance(Napi::Env env);
-  ~Instance();
+  static void create(napi_env env);
   static Instance& of(napi_env env);
 
   // Submits the job and returns its promise. While any is outstanding the event loop stays alive.
@@ -43,13 +42,18 @@ class Instance {
   bool idle() const { return outstanding_ == 0; }
   ArenaPool& arenas() { return arenas_; }
 
-  Napi::FunctionReference buffer_class, program_class;
+  // The classes of buffers and programs; made when the first is.
+  napi_ref buffer_class = nullptr, program_class = nullptr;
 
  private:
   friend class PromiseJob;
+  explicit Instance(napi_env env) : env_(env), scheduler_(std::make_unique<Scheduler>(kDrivers)) {}
   static void tear_down(void* self);
   static void deliver(napi_env env, napi_value, void* self, void*);
   void enqueue(std::shared_ptr<PromiseJob> job);
+
+  // Jobs that share no memory may run side by side; beyond a few they would only take each other's cores.
+  static constexpr int kDrivers = 4;
 
   napi_env env_;
   napi_threadsafe_function wake_ = nullptr;  // carries nothing: it only brings deliver() to the JavaScript thread

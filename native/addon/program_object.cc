@@ -1,7 +1,13 @@
+// NativeProgram.
 #include <cstring>
+#include <string>
 
+#include "addon.h"
+#include "instance.h"
 #include "native/runtime/cpu.h"
-#include "programs.h"
+#include "program_desc.h"
+#include "tensors.h"
+#include "wrapped.h"
 
 namespace affuse::addon {
 namespace {
@@ -22,26 +28,23 @@ class ProgramJob : public PromiseJob {
   std::vector<double>& scalars() { return run_.scalars; }
 
   // Straight into the arena when nothing else can be running; otherwise aside, until the run has an arena.
-  bool reserve_arena(Status& status) {
-    arena_ = arenas_.acquire(program_->spec().arena_bytes, status);
-    return status.ok();
-  }
-  bool feed(size_t index, const void* data, size_t bytes, Status& status) {
-    if (!bytes) return true;
+  void reserve_arena(Status& status) { arena_ = arenas_.acquire(program_->spec().arena_bytes, status); }
+  void feed(size_t index, const void* data, size_t bytes, Status& status) {
+    if (!bytes) return;
     char* to;
     if (arena_) {
       to = program_->place_of(*arena_, program_->spec().feeds[index]);
     } else {
-      if (!run_.feeds[index].allocate(bytes, "a copy of a feed", status)) return false;
+      if (!run_.feeds[index].allocate(bytes, "a copy of a feed", status)) return;
       to = static_cast<char*>(run_.feeds[index].data());
     }
     memcpy(to, data, bytes);
-    return true;
   }
 
  protected:
   void work(Scratch& scratch, const std::atomic<bool>& cancelled, Status& status) override {
-    if (!arena_ && !reserve_arena(status)) return;
+    if (!arena_) reserve_arena(status);
+    if (!status.ok()) return;
     run_.arena = arena_.get();
     program_->run(run_, scratch, cancelled, status);
   }
@@ -53,12 +56,11 @@ class ProgramJob : public PromiseJob {
   }
 
   napi_value result(napi_env env) override {
-    napi_value list;
     const auto& fetches = program_->spec().fetches;
-    require(env, napi_create_array_with_length(env, fetches.size(), &list));
+    napi_value list = make_array(env, fetches.size());
     for (size_t i = 0; i < fetches.size(); ++i) {
       const ProgramValue& value = program_->spec().values[size_t(fetches[i])];
-      require(env, napi_set_element(env, list, uint32_t(i), make_array(env, value, run_.fetches[i].release())));
+      set(env, list, uint32_t(i), adopt_array(env, value, std::move(run_.fetches[i])));
     }
     return list;
   }
@@ -71,68 +73,75 @@ class ProgramJob : public PromiseJob {
   bool counted_ = true;
 };
 
+napi_value construct(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Arguments args(env, info);
+    check(cpu_info().error);
+    Status status;
+    std::shared_ptr<Program> program = Program::create(read_program(env, args[0]), status);
+    check(status);
+    // An arena that cannot be had is found out now rather than at the first run.
+    ArenaPool& arenas = Instance::of(env).arenas();
+    arenas.release(arenas.acquire(program->spec().arena_bytes, status));
+    check(status);
+    wrap(env, args.self, std::move(program));
+    return args.self;
+  });
+}
+
+napi_value run(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    const Arguments args(env, info);
+    // A copy: a getter among the feeds may dispose of the program.
+    const std::shared_ptr<Program> program = self_of<Program>(env, args, "NativeProgram");
+    if (!program) raise("ERR_AFFUSE_DISPOSED", "expected a live program to run, got a disposed one");
+    const ProgramSpec& spec = program->spec();
+    if (!is_array(env, args[0]) || array_length(env, args[0]) != spec.feeds.size())
+      raise("ERR_AFFUSE_FEED", "expected %zu feeds in an array", spec.feeds.size());
+    if (!is_array(env, args[1]) || array_length(env, args[1]) != uint32_t(spec.scalars))
+      raise("ERR_AFFUSE_SCALAR", "expected %d scalars in an array", spec.scalars);
+    // All that may run JavaScript first, then the pointers.
+    std::vector<napi_value> feeds(spec.feeds.size());
+    for (uint32_t i = 0; i < feeds.size(); ++i) feeds[i] = get(env, args[0], i);
+    Instance& instance = Instance::of(env);
+    const auto job = std::make_shared<ProgramJob>(program, instance.arenas());
+    for (uint32_t i = 0; i < uint32_t(spec.scalars); ++i) {
+      napi_value element = get(env, args[1], i);
+      if (type_of(env, element) != napi_number) raise("ERR_AFFUSE_SCALAR", "expected scalar %u as a number", i);
+      job->scalars().push_back(number_or_nan(env, element));
+    }
+    Status status;
+    if (instance.idle()) job->reserve_arena(status);
+    for (size_t i = 0; i < feeds.size() && status.ok(); ++i) {
+      const ProgramValue& value = spec.values[size_t(spec.feeds[i])];
+      const std::string name = "feed " + std::to_string(i);
+      const View view = view_of(env, feeds[i], name.c_str());
+      if (view.dtype != value.dtype || view.length != value.count())
+        raise("ERR_AFFUSE_FEED", "expected %s as %lld elements of %s, got %lld of %s", name.c_str(), (long long)value.count(),
+              dtype_name(value.dtype), (long long)view.length, dtype_name(view.dtype));
+      job->feed(i, view.data, value.bytes(), status);
+    }
+    check(status);
+    return instance.submit(job);
+  });
+}
+
+napi_value dispose(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    self_of<Program>(env, Arguments(env, info), "NativeProgram").reset();
+    return undefined(env);
+  });
+}
+
 }  // namespace
 
-Napi::Function ProgramObject::define(Napi::Env env) {
-  return DefineClass(env, "NativeProgram",
-                     {InstanceMethod<&ProgramObject::run>("run"), InstanceMethod<&ProgramObject::dispose>("dispose")});
-}
-
-ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {
-  const Napi::Env env = info.Env();
-  check(env, cpu_info().error);
-  Status status;
-  program_ = Program::create(read_program(env, info[0]), status);
-  check(env, status);
-  // An arena that cannot be had is found out now rather than at the first run.
-  ArenaPool& arenas = Instance::of(env).arenas();
-  arenas.release(arenas.acquire(program_->spec().arena_bytes, status));
-  check(env, status);
-}
-
-Napi::Value ProgramObject::run(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  if (!program_) raise(env, "ERR_AFFUSE_DISPOSED", "expected a live program to run, got a disposed one");
-  const ProgramSpec& spec = program_->spec();
-  if (!info[0].IsArray() || info[0].As<Napi::Array>().Length() != spec.feeds.size())
-    raise(env, "ERR_AFFUSE_FEED", "expected %zu feeds in an array", spec.feeds.size());
-  if (!info[1].IsArray() || info[1].As<Napi::Array>().Length() != uint32_t(spec.scalars))
-    raise(env, "ERR_AFFUSE_SCALAR", "expected %d scalars in an array", spec.scalars);
-  Instance& instance = Instance::of(env);
-  std::vector<napi_value> feeds(spec.feeds.size());
-  for (uint32_t i = 0; i < feeds.size(); ++i) require(env, napi_get_element(env, info[0], i, &feeds[i]));
-
-  auto job = std::make_shared<ProgramJob>(program_, instance.arenas());
-  for (uint32_t i = 0; i < uint32_t(spec.scalars); ++i) {
-    napi_value element;
-    double number = 0;
-    require(env, napi_get_element(env, info[1], i, &element));
-    if (napi_get_value_double(env, element, &number) != napi_ok)
-      raise(env, "ERR_AFFUSE_SCALAR", "expected scalar %u as a number", i);
-    job->scalars().push_back(number);
-  }
-  Status status;
-  if (instance.idle()) job->reserve_arena(status);
-  for (size_t i = 0; i < feeds.size() && status.ok(); ++i) {
-    const ProgramValue& value = spec.values[size_t(spec.feeds[i])];
-    const std::string name = "feed " + std::to_string(i);
-    const View view = view_of(env, feeds[i], name.c_str());
-    if (view.dtype != value.dtype || view.length != value.count())
-      raise(env, "ERR_AFFUSE_FEED", "expected %s as %lld elements of %s, got %lld of %s", name.c_str(), (long long)value.count(),
-            dtype_name(value.dtype), (long long)view.length, dtype_name(view.dtype));
-    job->feed(i, view.data, value.bytes(), status);
-  }
-  check(env, status);
-  return {env, instance.submit(std::move(job))};
-}
-
-Napi::Value ProgramObject::dispose(const Napi::CallbackInfo& info) {
-  program_.reset();
-  return info.Env().Undefined();
-}
-
-Napi::Value create_program(const Napi::CallbackInfo& info) {
-  return Instance::of(info.Env()).program_class.New({info[0]});
+napi_value create_program(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    return new_instance(env, Instance::of(env).program_class, "NativeProgram", construct,
+                        {{"run", nullptr, run, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+                         {"dispose", nullptr, dispose, nullptr, nullptr, nullptr, napi_default_method, nullptr}},
+                        Arguments(env, info)[0]);
+  });
 }
 
 }  // namespace affuse::addon

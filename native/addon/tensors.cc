@@ -3,30 +3,101 @@
 #include <cstring>
 
 #include "kernels/common/shape.h"
-#include "native/runtime/cpu.h"
 
 namespace affuse::addon {
 
-uint32_t list_length(napi_env env, napi_value list, const char* what, const char* op, int limit) {
-  if (is_nullish(env, list)) return 0;
-  bool array = false;
-  uint32_t length = 0;
-  require(env, napi_is_array(env, list, &array));
-  if (!array) raise(env, "ERR_AFFUSE_USAGE", "expected the %s of %s as an array", what, op);
-  require(env, napi_get_array_length(env, list, &length));
-  if (length > uint32_t(limit))
-    raise(env, "ERR_AFFUSE_USAGE", "expected at most %d %s of %s, got %u", limit, what, op, length);
-  return length;
+// --- typed arrays ----------------------------------------------------------------------------------------------------
+
+View view_of(napi_env env, napi_value value, const char* label) {
+  bool typed = false;
+  require(napi_is_typedarray(env, value, &typed));
+  if (!typed) raise("ERR_AFFUSE_DTYPE", "expected the data of %s as a Float32Array, Float64Array or Int32Array", label);
+  napi_typedarray_type type;
+  size_t length = 0, offset = 0;
+  napi_value buffer;
+  View view;
+  // Asking for the buffer also takes a small array's elements out of the moving heap: the pointer stays good.
+  require(napi_get_typedarray_info(env, value, &type, &length, &view.data, &buffer, &offset));
+  view.dtype = type == napi_float32_array   ? DType::f32
+               : type == napi_int32_array   ? DType::i32
+               : type == napi_float64_array ? DType::f64
+                                            : DType::none;
+  if (view.dtype == DType::none)
+    raise("ERR_AFFUSE_DTYPE", "expected the data of %s as a Float32Array, Float64Array or Int32Array, got another typed array",
+          label);
+  view.length = int64_t(length);
+  if (length) {
+    bool plain = false;
+    require(napi_is_arraybuffer(env, buffer, &plain));
+    view.shared = !plain;
+    return view;
+  }
+  // Empty on purpose, or because its memory went away?
+  view.data = nullptr;
+  bool detached = false;
+  require(napi_is_detached_arraybuffer(env, buffer, &detached));
+  if (detached)
+    raise("ERR_AFFUSE_DETACHED", "expected live memory for %s, got an array whose buffer was transferred elsewhere", label);
+  return view;
 }
 
-int read_threads(napi_env env, napi_value value) {
-  napi_valuetype type;
-  require(env, napi_typeof(env, value, &type));
-  if (type == napi_undefined || type == napi_null) return default_threads();
-  double count = 0;
-  if (napi_get_value_double(env, value, &count) != napi_ok || !(count >= 1 && count <= kMaxThreads) || count != int(count))
-    raise(env, "ERR_AFFUSE_THREADS", "expected threads as an integer in [1, %d], got %g", kMaxThreads, count);
-  return int(count);
+namespace {
+
+napi_typedarray_type array_type(DType dtype) {
+  return dtype == DType::f32 ? napi_float32_array : dtype == DType::f64 ? napi_float64_array : napi_int32_array;
+}
+
+napi_value wrap(napi_env env, const TensorDesc& desc, napi_value buffer) {
+  napi_value array;
+  require(napi_create_typedarray(env, array_type(desc.dtype), size_t(desc.count()), buffer, 0, &array));
+  return array;
+}
+
+// Below this V8's own zeroed memory is cheaper than an external block with a finalizer. Above it, V8 would abort the process
+// where our allocation merely fails.
+constexpr size_t kInlineBytes = 1 << 16;
+
+}  // namespace
+
+napi_value adopt_array(napi_env env, const TensorDesc& desc, Memory memory) {
+  napi_value buffer = nullptr;
+  const size_t bytes = desc.bytes();
+  if (bytes > kInlineBytes) {
+    const auto free_it = [](napi_env, void* data, void*) { release_memory(data); };
+    if (napi_create_external_arraybuffer(env, memory.data(), bytes, free_it, nullptr, &buffer) == napi_ok) {
+      memory.release();
+      return wrap(env, desc, buffer);
+    }
+  }
+  void* copy = nullptr;
+  require(napi_create_arraybuffer(env, bytes, &copy, &buffer));
+  if (bytes) memcpy(copy, memory.data(), bytes);
+  return wrap(env, desc, buffer);
+}
+
+napi_value fresh_array(napi_env env, const TensorDesc& desc, void** data) {
+  const size_t bytes = desc.bytes();
+  if (bytes > kInlineBytes) {
+    Memory memory;
+    Status status;
+    memory.allocate(bytes, "an output", status);
+    check(status);
+    napi_value array = adopt_array(env, desc, std::move(memory));
+    *data = view_of(env, array, "an output").data;
+    return array;
+  }
+  napi_value buffer;
+  require(napi_create_arraybuffer(env, bytes, data, &buffer));
+  if (!bytes) *data = nullptr;
+  return wrap(env, desc, buffer);
+}
+
+uint32_t list_length(napi_env env, napi_value list, const char* what, const char* op, int limit) {
+  if (is_nullish(env, list)) return 0;
+  if (!is_array(env, list)) raise("ERR_AFFUSE_USAGE", "expected the %s of %s as an array", what, op);
+  const uint32_t length = array_length(env, list);
+  if (length > uint32_t(limit)) raise("ERR_AFFUSE_USAGE", "expected at most %d %s of %s, got %u", limit, what, op, length);
+  return length;
 }
 
 // --- inputs ----------------------------------------------------------------------------------------------------------
@@ -34,16 +105,12 @@ int read_threads(napi_env env, napi_value value) {
 InputValues::InputValues(napi_env env, const OpDef& op, napi_value list) : env_(env), op_(op) {
   const uint32_t count = list_length(env, list, "inputs", op.name, op.input_count);
   for (uint32_t i = 0; i < count; ++i) {
-    napi_value value, shape;
-    require(env, napi_get_element(env, list, i, &value));
-    napi_valuetype type;
-    require(env, napi_typeof(env, value, &type));
-    if (type == napi_null || type == napi_undefined) continue;
-    if (type != napi_object)
-      raise(env, "ERR_AFFUSE_USAGE", "expected input %s of %s as {dtype, shape, data} or null", op.inputs[i].name, op.name);
-    require(env, napi_get_named_property(env, value, "data", &data_[i]));
-    require(env, napi_get_named_property(env, value, "shape", &shape));
-    read_shape(env, shape, shapes_[i], op.inputs[i].name);
+    napi_value value = get(env, list, i);
+    if (is_nullish(env, value)) continue;
+    if (type_of(env, value) != napi_object)
+      raise("ERR_AFFUSE_USAGE", "expected input %s of %s as {dtype, shape, data} or null", op.inputs[i].name, op.name);
+    data_[i] = get(env, value, "data");
+    read_shape(env, get(env, value, "shape"), shapes_[i], op.inputs[i].name);
   }
 }
 
@@ -56,16 +123,17 @@ void InputValues::take(Tensor* in) {
     in[i].dtype = view.dtype;
     in[i].data = view.data;
     if (in[i].count() != view.length)
-      raise(env_, "ERR_AFFUSE_SHAPE", "expected data of %lld elements for input %s %s of %s, got %lld",
-            (long long)in[i].count(), op_.inputs[i].name, ShapeText(in[i]).text, op_.name, (long long)view.length);
+      raise("ERR_AFFUSE_SHAPE", "expected data of %lld elements for input %s %s of %s, got %lld", (long long)in[i].count(),
+            op_.inputs[i].name, ShapeText(in[i]).text, op_.name, (long long)view.length);
   }
 }
 
-SharedCopies::SharedCopies(napi_env env, const OpDef& op, const InputValues& inputs, Tensor* in) {
+SharedCopies::SharedCopies(const OpDef& op, const InputValues& inputs, Tensor* in) {
   for (int i = 0; i < op.input_count; ++i) {
     if (in[i].dtype != DType::i32 || !in[i].data || !inputs.shared(i)) continue;
     Status status;
-    if (!memory_[i].allocate(in[i].bytes(), "a copy of shared memory", status)) raise(env, status);
+    memory_[i].allocate(in[i].bytes(), "a copy of shared memory", status);
+    check(status);
     memcpy(memory_[i].data(), in[i].data, in[i].bytes());
     in[i].data = memory_[i].data();
   }
@@ -76,25 +144,22 @@ SharedCopies::SharedCopies(napi_env env, const OpDef& op, const InputValues& inp
 OutputValues::OutputValues(napi_env env, const OpDef& op, napi_value list) : env_(env), op_(op) {
   const uint32_t count = list_length(env, list, "outputs", op.name, op.output_count);
   for (uint32_t i = 0; i < count; ++i) {
-    napi_value value;
-    require(env, napi_get_element(env, list, i, &value));
-    napi_valuetype type;
-    require(env, napi_typeof(env, value, &type));
+    napi_value value = get(env, list, i);
+    const napi_valuetype type = type_of(env, value);
     if (type == napi_boolean) {
-      require(env, napi_get_value_bool(env, value, &wanted_[i]));
+      require(napi_get_value_bool(env, value, &wanted_[i]));
     } else if (type == napi_object) {
       wanted_[i] = true;
       arrays_[i] = value;
     } else if (type != napi_null && type != napi_undefined) {
-      raise(env, "ERR_AFFUSE_USAGE", "expected output %s of %s as a typed array, true, false or null", op.outputs[i].name,
-            op.name);
+      raise("ERR_AFFUSE_USAGE", "expected output %s of %s as a typed array, true, false or null", op.outputs[i].name, op.name);
     }
   }
 }
 
 bool OutputValues::wants_fresh(int output, const TensorDesc& made) const {
   if (arrays_[output])
-    raise(env_, "ERR_AFFUSE_OUTPUT", "expected true, false or null for output %s of an asynchronous %s, got a target: its outputs are always fresh",
+    raise("ERR_AFFUSE_OUTPUT", "expected true, false or null for output %s of an asynchronous %s, got a target: its outputs are always fresh",
           op_.outputs[output].name, op_.name);
   if (wanted_[output]) require_made(output, made);
   return wanted_[output];
@@ -102,46 +167,43 @@ bool OutputValues::wants_fresh(int output, const TensorDesc& made) const {
 
 void OutputValues::require_made(int output, const TensorDesc& made) const {
   if (!made.given())
-    raise(env_, "ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name, op_.outputs[output].name);
+    raise("ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name, op_.outputs[output].name);
 }
 
 void OutputValues::take(const TensorDesc* made, const Tensor* in, Tensor* out) {
-  // Fresh arrays first: making them may move small arrays of the caller's.
-  bool targets = false;
+  bool targets = false, target[kMaxOutputs] = {};
   for (int i = 0; i < op_.output_count; ++i) {
     if (!wanted_[i]) continue;
     require_made(i, made[i]);
     static_cast<TensorDesc&>(out[i]) = made[i];
-    if (arrays_[i]) targets = true;
-    else arrays_[i] = make_array(env_, made[i], &out[i].data);
+    target[i] = arrays_[i] != nullptr;
+    if (target[i]) targets = true;
+    else arrays_[i] = fresh_array(env_, made[i], &out[i].data);
   }
   if (!targets) return;
   for (int i = 0; i < op_.output_count; ++i) {
-    if (!wanted_[i] || out[i].data) continue;
+    if (!target[i]) continue;
     const View view = view_of(env_, arrays_[i], op_.outputs[i].name);
     if (view.dtype != made[i].dtype)
-      raise(env_, "ERR_AFFUSE_DTYPE", "expected the target of output %s of %s as %s, got %s", op_.outputs[i].name, op_.name,
+      raise("ERR_AFFUSE_DTYPE", "expected the target of output %s of %s as %s, got %s", op_.outputs[i].name, op_.name,
             dtype_name(made[i].dtype), dtype_name(view.dtype));
     if (view.length != made[i].count())
-      raise(env_, "ERR_AFFUSE_SHAPE", "expected a target of %lld elements for output %s %s of %s, got %lld",
-            (long long)made[i].count(), op_.outputs[i].name, ShapeText(made[i]).text, op_.name, (long long)view.length);
+      raise("ERR_AFFUSE_SHAPE", "expected a target of %lld elements for output %s %s of %s, got %lld", (long long)made[i].count(),
+            op_.outputs[i].name, ShapeText(made[i]).text, op_.name, (long long)view.length);
     if (view.shared)
-      raise(env_, "ERR_AFFUSE_SHARED", "expected the target of output %s of %s in unshared memory, got a SharedArrayBuffer",
+      raise("ERR_AFFUSE_SHARED", "expected the target of output %s of %s in unshared memory, got a SharedArrayBuffer",
             op_.outputs[i].name, op_.name);
     out[i].data = view.data;
   }
   Status status;
   check_overlap(op_, in, out, status);
-  check(env_, status);
+  check(status);
 }
 
 napi_value OutputValues::result(const TensorDesc* made) const {
-  napi_value list;
-  require(env_, napi_create_array_with_length(env_, size_t(op_.output_count), &list));
-  napi_value nothing;
-  require(env_, napi_get_null(env_, &nothing));
+  napi_value list = make_array(env_, size_t(op_.output_count)), nothing = null(env_);
   for (int i = 0; i < op_.output_count; ++i)
-    require(env_, napi_set_element(env_, list, uint32_t(i), wanted_[i] ? make_tensor(env_, made[i], arrays_[i]) : nothing));
+    set(env_, list, uint32_t(i), wanted_[i] ? make_tensor(env_, made[i], arrays_[i]) : nothing);
   return list;
 }
 

@@ -1,15 +1,28 @@
-// The tensors of one operator call as they come from JavaScript, in two steps: first every property is read (which may run
-// JavaScript and so move or detach memory), then every pointer is taken.
+// Typed arrays, and the tensors of one operator call as they come from JavaScript, in two steps: first every property is read
+// (which may run JavaScript and so move or detach memory), then every pointer is taken.
 #pragma once
 #include "convert.h"
 #include "native/runtime/memory.h"
 
 namespace affuse::addon {
 
+// A typed array, seen at one moment: valid until JavaScript runs again.
+struct View {
+  DType dtype = DType::none;
+  int64_t length = 0;
+  void* data = nullptr;  // null when length is 0
+  bool shared = false;   // over a SharedArrayBuffer
+};
+// ERR_AFFUSE_DTYPE when the value is no Float32Array, Float64Array or Int32Array; ERR_AFFUSE_DETACHED when its memory is gone.
+View view_of(napi_env env, napi_value value, const char* label);
+
+// A typed array over native memory, which it takes over (release_memory), or a copy where the runtime allows no such thing.
+napi_value adopt_array(napi_env env, const TensorDesc& desc, Memory memory);
+// A fresh typed array, and where its memory is.
+napi_value fresh_array(napi_env env, const TensorDesc& desc, void** data);
+
 // Length of an array argument; ERR_AFFUSE_USAGE when it is no array or longer than `limit`. null and undefined count as empty.
 uint32_t list_length(napi_env env, napi_value list, const char* what, const char* op, int limit);
-// Undefined: the default.
-int read_threads(napi_env env, napi_value value);
 
 class InputValues {
  public:
@@ -48,7 +61,7 @@ class OutputValues {
 // int32 inputs over shared memory are copied: another thread could change a length after it was checked.
 class SharedCopies {
  public:
-  SharedCopies(napi_env env, const OpDef& op, const InputValues& inputs, Tensor* in);
+  SharedCopies(const OpDef& op, const InputValues& inputs, Tensor* in);
 
  private:
   Memory memory_[kMaxInputs];

@@ -124,9 +124,9 @@ struct Call {
       }
     }
     if (!check_overlap(*op, in, out, status)) return false;
-    static thread_local Scratch scratch;
+    Scratch& scratch = thread_scratch();
     invoke(*op, device, in, made, out, attr, nullptr, threads ? threads : default_threads(), scratch, status);
-    scratch.trim(size_t(64) << 20);
+    scratch.trim(kKeptScratch);
     return status.ok();
   }
 };

@@ -46,31 +46,10 @@ bool widen(const OpDef& op, const Tensor* in, Tensor* wide, Memory* copies, Stat
   return true;
 }
 
-}  // namespace
 
-KernelFn cpu_kernel(const OpDef& op) {
-  for (int level = cpu_info().isa; level > kBaseline; --level)
-    if (op.cpu[level]) return op.cpu[level];
-  return op.cpu[kBaseline];
-}
-
-auto cpu_pack(const OpDef& op) -> void (*)(const OpShape&, int, const void*, void*, const Workers&) {
-  for (int level = cpu_info().isa; level > kBaseline; --level)
-    if (op.pack[level]) return op.pack[level];
-  return op.pack[kBaseline];
-}
-
-void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
-            const void* const* packed, int threads, Scratch& scratch, Status& status) {
+void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
+                     const Attr* attr, const void* const* packed, int threads, Scratch& scratch, Status& status) {
   const bool reference = device == Device::reference;
-  Tensor wide[kMaxInputs];
-  Memory copies[kMaxInputs];
-  if (reference) {
-    if (!op.reference) return status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a reference, got %s", op.name);
-    if (!widen(op, in, wide, copies, status)) return;
-    in = wide;
-  }
-
   // Descriptions as the kernel sees them, and what the unwanted but necessary outputs need.
   Tensor outputs[kMaxOutputs];
   TensorDesc in_desc[kMaxInputs], out_desc[kMaxOutputs];
@@ -120,6 +99,30 @@ void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* 
     place += round_up(outputs[i].bytes());
   }
   (reference ? op.reference : cpu_kernel(op))(call);
+}
+
+}  // namespace
+
+KernelFn cpu_kernel(const OpDef& op) {
+  for (int level = cpu_info().isa; level > kBaseline; --level)
+    if (op.cpu[level]) return op.cpu[level];
+  return op.cpu[kBaseline];
+}
+
+auto cpu_pack(const OpDef& op) -> void (*)(const OpShape&, int, const void*, void*, const Workers&) {
+  for (int level = cpu_info().isa; level > kBaseline; --level)
+    if (op.pack[level]) return op.pack[level];
+  return op.pack[kBaseline];
+}
+
+void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
+            const void* const* packed, int threads, Scratch& scratch, Status& status) {
+  if (device == Device::cpu) return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status);
+  if (!op.reference) return status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a reference, got %s", op.name);
+  Tensor wide[kMaxInputs];
+  Memory copies[kMaxInputs];
+  if (widen(op, in, wide, copies, status))
+    invoke_as_given(op, device, wide, made, out, attr, nullptr, 1, scratch, status);
 }
 
 }  // namespace affuse

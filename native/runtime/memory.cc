@@ -48,6 +48,11 @@ void* Scratch::reserve(size_t bytes, Status& status) {
   return memory_.data();
 }
 
+Scratch& thread_scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 std::unique_ptr<Memory> ArenaPool::acquire(size_t bytes, Status& status) {
   {
     std::lock_guard lock(mutex_);

@@ -60,6 +60,10 @@ class Scratch {
   Memory memory_;
 };
 
+// The calling thread's own, for calls that run on it; trimmed to kKeptScratch after each.
+Scratch& thread_scratch();
+constexpr size_t kKeptScratch = size_t(64) << 20;
+
 // Arenas lent to runs. Programs keep nothing in their arena between runs, so that many programs of different sizes share
 // one; there are as many as runs at the same time.
 class ArenaPool {

@@ -1,0 +1,62 @@
+/** The thread pool under stress: results never depend on the number of threads or on who else calls. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { Random } from "../../lib/data/random.ts";
+import type { HostTensor } from "../../lib/native/addon.ts";
+import { addon, chain, codeOf, f32, wave } from "./helpers.ts";
+
+const bits = (tensor: HostTensor | null) => Buffer.from((tensor as HostTensor).data.buffer).toString("base64");
+const gather = () => [
+  f32([7, 33, 40], wave),
+  { dtype: "i32" as const, shape: [7], data: new Int32Array([33, 1, 0, 12, 33, 7, 32]) },
+  f32([24, 40], (i) => wave(i) / 6),
+  f32([24], (i) => wave(i)),
+  f32([24], (i) => wave(i + 5)),
+];
+
+test("bitwise equal results for 1 to 8 threads", () => {
+  const results = [1, 2, 3, 8].map((threads) => addon.call("cpu", "afg", gather(), {}, [true, true], threads).map((t) => t && bits(t)));
+  for (const result of results) assert.equal(result, results[0]);
+});
+
+test("hundreds of concurrent calls with mixed thread counts", async () => {
+  const random = new Random(7, "pool");
+  const x = f32([96, 128], wave);
+  const W = f32([64, 128], (i) => wave(i * 3));
+  const expected = bits(addon.call("cpu", "linear", [x, W], {}, [true], 1)[0] as HostTensor);
+  for (let round = 0; round < 4; round++) {
+    const calls = Array.from({ length: 100 }, () => addon.callAsync("cpu", "linear", [x, W], {}, [true], 1 + random.integer(6)));
+    for (const result of await Promise.all(calls)) assert.is(bits(result[0] as HostTensor), expected);
+  }
+});
+
+test("synchronous calls beside programs beside asynchronous calls", async () => {
+  const { program } = chain(96, 64, 60);
+  const x = f32([64, 96], wave);
+  const gathered = addon.call("cpu", "afg", gather(), {}, [true, true], 1).map((t) => t && bits(t));
+  for (let round = 0; round < 20; round++) {
+    const run = program.run([x.data], []);
+    const later = addon.callAsync("cpu", "afg", gather(), {}, [true, true]);
+    assert.equal(addon.call("cpu", "afg", gather(), {}, [true, true], 2).map((t) => t && bits(t)), gathered);
+    assert.equal((await later).map((t) => t && bits(t)), gathered);
+    assert.equal((await run)[0], x.data);
+  }
+});
+
+test("thread counts that cannot be", async () => {
+  const x = f32([4], wave);
+  for (const threads of [0, -1, 1.5, 1e9, Number.NaN, "2"]) {
+    assert.is(await codeOf(() => addon.call("cpu", "scale", [x], {}, [true], threads as number)), "ERR_AFFUSE_THREADS");
+    assert.is(await codeOf(() => addon.setThreads(threads as number)), "ERR_AFFUSE_THREADS");
+  }
+  assert.is(await codeOf(() => addon.setThreads(undefined as never)), "ERR_AFFUSE_THREADS");
+});
+
+test("setThreads is what calls without a count use", () => {
+  const before = addon.cpu().threads;
+  addon.setThreads(3);
+  assert.is(addon.cpu().threads, 3);
+  addon.setThreads(before);
+});
+
+test.run();
