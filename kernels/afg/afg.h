@@ -27,7 +27,7 @@
 //              2·B·T·A·D each for dW and dx, + 2·B·T·J·D for dx; without k: 2·B·T·A·D more. Only valid frames are visited.
 // Bytes        forward 4(B·T·D + A·D + 2A + B·J·D + B·J·T); backward reads x, W, k, alpha, dc and writes what is wanted.
 // Tasks        forward: chunks of the list of valid frames (all samples one after another), cut at fixed sizes; a sample
-//              that spans chunks is merged in the order of its chunks. Backward: see cpu_backward.cc.
+//              that spans chunks is merged in the order of its chunks. Backward: see backward_cpu.cc.
 #pragma once
 #include "../common/frames.h"
 #include "../common/op.h"

@@ -39,11 +39,16 @@ struct Forward : gemm::Epilogue {
       const float* q = queries(s.list.sample[row]) + t.col;
       Vec* product = block_products + r * n.J;
       float* key_out = k ? k + (s.list.sample[row] * n.T + s.list.frame[row]) * n.A + t.col : nullptr;
+      Vec key[gemm::kTileVecs];
       for_lanes(t.cols, [&](int64_t a, int lanes) {
-        const Vec key = tanh(load(t.acc + r * gemm::kTileStride + a) + get(bias + t.col + a, lanes));
-        if (key_out) put(key_out + a, key, lanes);
-        for (int64_t j = 0; j < n.J; ++j) product[j] = fma(key, get(q + j * n.A + a, lanes), product[j]);
+        Vec& v = key[a / kLanes] = tanh(load(t.acc + r * gemm::kTileStride + a) + get(bias + t.col + a, lanes));
+        if (key_out) put(key_out + a, v, lanes);
       });
+      for (int64_t j = 0; j < n.J; ++j) {
+        Vec sum = product[j];
+        for_lanes(t.cols, [&](int64_t a, int lanes) { sum = fma(key[a / kLanes], get(q + j * n.A + a, lanes), sum); });
+        product[j] = sum;
+      }
     }
   }
 
