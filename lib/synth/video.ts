@@ -59,7 +59,8 @@ export async function encodeVideos(
           reject(new AffuseError(answer.error.code, answer.error.message));
           return;
         }
-        onProgress?.(++done);
+        done++; // outside the call: its arguments are not evaluated when nobody listens
+        onProgress?.(done);
         next();
       });
       child.on("error", reject);
