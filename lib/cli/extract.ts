@@ -30,15 +30,27 @@ export const register: Register = (program) => {
         "average over time) with a manifest.json beside them. Run it again to go on: finished clips are recognised and skipped.\n" +
         "Clips that cannot be read are listed in OUT/failed.json and make the exit code 1; all others are written.",
     )
-    .argument("<data>", "folder with audio/*.wav and faces/*.npy, or with media files (there or in clips/ or video/), or one file")
-    .option("--encoder <name>", "built-in name or manifest file (.yaml, .json); may be repeated (logmel, gabor-face)", (text, before: string[] = []) => [
-      ...before,
-      text,
-    ])
+    .argument(
+      "<data>",
+      "folder with audio/*.wav and faces/*.npy, or with media files (there or in clips/ or video/), or one file",
+    )
+    .option(
+      "--encoder <name>",
+      "built-in name or manifest file (.yaml, .json); may be repeated (logmel, gabor-face)",
+      (text, before: string[] = []) => [...before, text],
+    )
     .option("--out <dir>", "where the feature folders go (DATA/features)")
     .option("--threads <n>", "threads for everything together (all cores)", count)
-    .option("--workers <n>", "worker threads, each with its own copy of the models (chosen from threads and model size)", count)
-    .addOption(new Option("--device <d>", "cuda falls back to the CPU and says why").choices(["cpu", "cuda"]).default("cpu"))
+    .option(
+      "--workers <n>",
+      "worker threads, each with its own copy of the models (chosen from threads and model size)",
+      count,
+    )
+    .addOption(
+      new Option("--device <d>", "cuda falls back to the CPU and says why")
+        .choices(["cpu", "cuda"])
+        .default("cpu"),
+    )
     .option("--overwrite", "delete features in the way and extract everything again")
     .option("--partial", "accept media files that end before their stated length")
     .option("--json", "print a summary as JSON")
@@ -65,7 +77,10 @@ A manifest for your own ONNX file:
       process.on("SIGINT", interrupt);
       process.on("SIGTERM", interrupt);
       const shown = process.stderr.isTTY === true;
-      const bar = new cliProgress.SingleBar({ stream: process.stderr, format: "extract {bar} {value}/{total} | {eta_formatted} left | {failed} failed" });
+      const bar = new cliProgress.SingleBar({
+        stream: process.stderr,
+        format: "extract {bar} {value}/{total} | {eta_formatted} left | {failed} failed",
+      });
       let started = false;
       try {
         const summary = await extract(data, {
@@ -96,9 +111,11 @@ A manifest for your own ONNX file:
 };
 
 function report(summary: ExtractSummary, json: boolean): void {
-  for (const { clip, encoder, code, message } of summary.failed.slice(0, 20)) note(`${clip} (${encoder}): ${code}: ${message}`);
+  for (const { clip, encoder, code, message } of summary.failed.slice(0, 20))
+    note(`${clip} (${encoder}): ${code}: ${message}`);
   if (summary.failed.length > 20) note(`… and ${summary.failed.length - 20} more`);
-  for (const { name, fallback } of summary.encoders) if (fallback !== undefined) note(`${name}: CUDA is not used: ${fallback}`);
+  for (const { name, fallback } of summary.encoders)
+    if (fallback !== undefined) note(`${name}: CUDA is not used: ${fallback}`);
   if (json) {
     printJson(summary);
     return;
@@ -107,6 +124,7 @@ function report(summary: ExtractSummary, json: boolean): void {
     const lacking = missing.length > 0 ? `, ${missing.length} clips lack it` : "";
     print(`${name} [T,${dim}]: ${written} written, ${skipped} were there${lacking} → ${folder}`);
   }
-  if (summary.failed.length > 0) print(`${summary.failed.length} failed, listed in ${summary.out}/failed.json`);
+  if (summary.failed.length > 0)
+    print(`${summary.failed.length} failed, listed in ${summary.out}/failed.json`);
   print(`${summary.clips} clips in ${summary.seconds.toFixed(1)} s`);
 }

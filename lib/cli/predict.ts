@@ -58,11 +58,22 @@ export const register: Register = (program) => {
         "the posteriors, the valence, where in time the attention gathered from, and what was missing. A file without sound, or\n" +
         "without pictures or faces, is predicted from what it has. Video is taken as face crops: the middle square of the picture.",
     )
-    .argument("<file...>", "video or sound files, face frames (.npy), or folders laid out as for affuse extract")
+    .argument(
+      "<file...>",
+      "video or sound files, face frames (.npy), or folders laid out as for affuse extract",
+    )
     .option("--model <run>", "run folder; may be repeated (the newest in runs/ or demo/)", collect)
-    .option("--encoder <manifest>", "an encoder's manifest, where the one in the checkpoint no longer finds its file", collect)
+    .option(
+      "--encoder <manifest>",
+      "an encoder's manifest, where the one in the checkpoint no longer finds its file",
+      collect,
+    )
     .option("--threads <n>", "threads (all cores)", count)
-    .addOption(new Option("--device <d>", "of the encoders; cuda falls back to the CPU").choices(["cpu", "cuda"]).default("cpu"))
+    .addOption(
+      new Option("--device <d>", "of the encoders; cuda falls back to the CPU")
+        .choices(["cpu", "cuda"])
+        .default("cpu"),
+    )
     .option("--partial", "accept media files that end before their stated length")
     .option("--json", "print one JSON document")
     .addHelpText(
@@ -86,7 +97,9 @@ Exit code: 0 if every file got a prediction, 1 if any did not (its entry holds t
       }
       const runs = flags.model ?? [await latestRun()];
       if (!flags.model) note(`Model: ${runs[0]}`);
-      const ensemble = await loadEnsemble(runs, { ...(flags.threads !== undefined && { threads: flags.threads }) });
+      const ensemble = await loadEnsemble(runs, {
+        ...(flags.threads !== undefined && { threads: flags.threads }),
+      });
       try {
         const results = await predictClips(ensemble, clips, {
           ...(flags.encoder && { encoders: flags.encoder }),
@@ -94,7 +107,13 @@ Exit code: 0 if every file got a prediction, 1 if any did not (its entry holds t
           provider: flags.device ?? "cpu",
           partial: flags.partial === true,
         });
-        if (flags.json) printJson({ model: runs, members: ensemble.members.length, classes: ensemble.classes, clips: results });
+        if (flags.json)
+          printJson({
+            model: runs,
+            members: ensemble.members.length,
+            classes: ensemble.classes,
+            clips: results,
+          });
         else for (const result of results) show(result);
         process.exitCode = results.some((r) => "error" in r) ? EXIT.failed : EXIT.ok;
       } finally {
@@ -104,7 +123,8 @@ Exit code: 0 if every file got a prediction, 1 if any did not (its entry holds t
 };
 
 const percent = (x: number): string => `${(100 * x).toFixed(0)} %`;
-const range = ({ start, end, weight }: TimeRange): string => `${start.toFixed(2)}–${end.toFixed(2)} s (${percent(weight)})`;
+const range = ({ start, end, weight }: TimeRange): string =>
+  `${start.toFixed(2)}–${end.toFixed(2)} s (${percent(weight)})`;
 
 function show(result: ClipResult | ClipError): void {
   if ("error" in result) {
@@ -121,6 +141,7 @@ function show(result: ClipResult | ClipError): void {
   for (const { stream, modality, ranges } of result.attention) {
     lines.push(`  ${modality.padEnd(9)} attention of ${stream}: ${ranges.map(range).join(", ")}`);
   }
-  for (const { modality, stream, why } of result.missing) lines.push(`  missing   ${modality} (${stream}): ${why}`);
+  for (const { modality, stream, why } of result.missing)
+    lines.push(`  missing   ${modality} (${stream}): ${why}`);
   print(lines.join("\n"));
 }

@@ -67,15 +67,27 @@ export function buildGabor(): Uint8Array {
   const x = g.input("frames", ["frames", 1, size, size]);
   const mean = g.node("ReduceMean", [x], { axes: [1, 2, 3], keepdims: 1 });
   const centred = g.node("Sub", [x, mean]);
-  const variance = g.node("ReduceMean", [g.node("Mul", [centred, centred])], { axes: [1, 2, 3], keepdims: 1 });
+  const variance = g.node("ReduceMean", [g.node("Mul", [centred, centred])], {
+    axes: [1, 2, 3],
+    keepdims: 1,
+  });
   const deviation = g.node("Add", [g.node("Sqrt", [variance]), g.constant([1], [1 / 64])]);
   const normal = g.node("Div", [centred, deviation]);
   // The convolution is valid, so its input is the middle part plus the filters' reach.
   const margin = (size - middle - (filter - 1)) / 2;
-  const part = g.node("Slice", [normal, g.integers([margin, margin]), g.integers([size - margin, size - margin]), g.integers([2, 3])]);
-  const responses = g.node("Conv", [part, g.constant([2 * orientations, 1, filter, filter], gaborFilters())], {
-    kernel_shape: [filter, filter],
-  });
+  const part = g.node("Slice", [
+    normal,
+    g.integers([margin, margin]),
+    g.integers([size - margin, size - margin]),
+    g.integers([2, 3]),
+  ]);
+  const responses = g.node(
+    "Conv",
+    [part, g.constant([2 * orientations, 1, filter, filter], gaborFilters())],
+    {
+      kernel_shape: [filter, filter],
+    },
+  );
   const squares = g.node("Reshape", [
     g.node("Mul", [responses, responses]),
     g.integers([-1, 2, orientations, middle, middle]),

@@ -57,9 +57,16 @@ const hzToMel = (hz: number): number => (2595 / ln(10)) * ln(1 + hz / 700);
 const melToHz = (mel: number): number => 700 * (exp((mel * ln(10)) / 2595) - 1);
 
 /** Triangular mel filters M [mels, bins] on the frequencies (k+1)·sampleRate/window, peak 1. */
-export function melFilters(mels: number, bins: number, binHz: number, low: number, high: number): Float64Array {
+export function melFilters(
+  mels: number,
+  bins: number,
+  binHz: number,
+  low: number,
+  high: number,
+): Float64Array {
   const filters = new Float64Array(mels * bins);
-  const edge = (i: number): number => melToHz(hzToMel(low) + ((hzToMel(high) - hzToMel(low)) * i) / (mels + 1));
+  const edge = (i: number): number =>
+    melToHz(hzToMel(low) + ((hzToMel(high) - hzToMel(low)) * i) / (mels + 1));
   for (let m = 0; m < mels; m++) {
     const [left, centre, right] = [edge(m), edge(m + 1), edge(m + 2)];
     for (let k = 0; k < bins; k++) {
@@ -111,7 +118,8 @@ function standardisation(): { offset: number[]; scale: number[] } {
 
 /** The ONNX bytes of the encoder: input `waveform` [1,N], N >= 1280; output `features` [⌊N/1280⌋, 64]. */
 export function buildLogMel(): Uint8Array {
-  const { sampleRate, window, hop, bins, mels, lags, pitchBands, pitchBins, modulations, modulationTaps } = LOGMEL;
+  const { sampleRate, window, hop, bins, mels, lags, pitchBands, pitchBins, modulations, modulationTaps } =
+    LOGMEL;
   const g = new OnnxGraph("affuse-logmel");
   const binHz = sampleRate / window;
   const x = g.input("waveform", [1, "samples"]);
@@ -141,7 +149,8 @@ export function buildLogMel(): Uint8Array {
   const gain = 2 / w.reduce((a, b) => a + b, 0);
   const power = g.node("Mul", [raw, g.constant([1], [gain * gain])]); // [1,bins,F]
 
-  const log = (value: string): string => g.node("Log", [g.node("Add", [value, g.constant([1], [LOGMEL.epsilon])])]);
+  const log = (value: string): string =>
+    g.node("Log", [g.node("Add", [value, g.constant([1], [LOGMEL.epsilon])])]);
   const map = (value: string, rows: number, columns: number, weights: ArrayLike<number>): string =>
     g.node("Conv", [value, g.constant([rows, columns, 1], weights)], { kernel_shape: [1] });
 
@@ -149,14 +158,31 @@ export function buildLogMel(): Uint8Array {
   const mel = log(map(power, mels, bins, melWeights));
   const energy = log(map(power, 1, bins, new Float64Array(bins).fill(1)));
   const above = (k: number): boolean => (k + 1) * binHz >= 1000;
-  const high = log(map(power, 1, bins, Float64Array.from({ length: bins }, (_, k) => (above(k) ? 1 : 0))));
-  const low = log(map(power, 1, bins, Float64Array.from({ length: bins }, (_, k) => (above(k) ? 0 : 1))));
+  const high = log(
+    map(
+      power,
+      1,
+      bins,
+      Float64Array.from({ length: bins }, (_, k) => (above(k) ? 1 : 0)),
+    ),
+  );
+  const low = log(
+    map(
+      power,
+      1,
+      bins,
+      Float64Array.from({ length: bins }, (_, k) => (above(k) ? 0 : 1)),
+    ),
+  );
   const tilt = g.node("Sub", [high, low]);
 
   // Pitch: generalised autocorrelation at logarithmically spaced lags.
   const lowPower = g.node("Slice", [power, g.integers([0]), g.integers([pitchBins]), g.integers([1])]);
   const magnitude = g.node("Sqrt", [g.node("Add", [lowPower, g.constant([1], [1e-12])])]);
-  const taper = Float64Array.from({ length: pitchBins }, (_, k) => 0.5 + 0.5 * cos((Math.PI * k) / pitchBins));
+  const taper = Float64Array.from(
+    { length: pitchBins },
+    (_, k) => 0.5 + 0.5 * cos((Math.PI * k) / pitchBins),
+  );
   const cosines = new Float64Array(lags * pitchBins);
   for (let l = 0; l < lags; l++) {
     for (let k = 0; k < pitchBins; k++) {
@@ -182,7 +208,10 @@ export function buildLogMel(): Uint8Array {
   // Everything over time repeats the first and last frame at the edges.
   const edge = (value: string, before: number, after: number): string =>
     g.node("Pad", [value, g.integers([0, 0, before, 0, 0, after])], { mode: "edge" });
-  const hann = Float64Array.from({ length: modulationTaps }, (_, i) => 0.5 - 0.5 * cos((TAU * (i + 0.5)) / modulationTaps));
+  const hann = Float64Array.from(
+    { length: modulationTaps },
+    (_, i) => 0.5 - 0.5 * cos((TAU * (i + 0.5)) / modulationTaps),
+  );
   const hannSum = hann.reduce((a, b) => a + b, 0);
   const modulation = new Float64Array(2 * modulations.length * modulationTaps);
   modulations.forEach((mu, j) => {
@@ -193,23 +222,37 @@ export function buildLogMel(): Uint8Array {
       });
       const mean = row.reduce((a, b) => a + b, 0) / hannSum; // no response to a constant level
       row.forEach((v, i) => {
-        modulation[(part * modulations.length + j) * modulationTaps + i] = grid(2 * (v - mean * (hann[i] as number)));
+        modulation[(part * modulations.length + j) * modulationTaps + i] = grid(
+          2 * (v - mean * (hann[i] as number)),
+        );
       });
     }
   });
   const swing = g.node(
     "Conv",
-    [edge(energy, modulationTaps / 2, modulationTaps / 2 - 1), g.constant([2 * modulations.length, 1, modulationTaps], modulation)],
+    [
+      edge(energy, modulationTaps / 2, modulationTaps / 2 - 1),
+      g.constant([2 * modulations.length, 1, modulationTaps], modulation),
+    ],
     { kernel_shape: [modulationTaps] },
   );
-  const swingPairs = g.node("Reshape", [g.node("Mul", [swing, swing]), g.integers([1, 2, modulations.length, -1])]);
+  const swingPairs = g.node("Reshape", [
+    g.node("Mul", [swing, swing]),
+    g.integers([1, 2, modulations.length, -1]),
+  ]);
   const rates = g.node("Sqrt", [
-    g.node("Add", [g.node("ReduceSum", [swingPairs, g.integers([1])], { keepdims: 0 }), g.constant([1], [1e-9])]),
+    g.node("Add", [
+      g.node("ReduceSum", [swingPairs, g.integers([1])], { keepdims: 0 }),
+      g.constant([1], [1e-9]),
+    ]),
   ]);
   const delta = (value: string, channels: number): string =>
     g.node(
       "Conv",
-      [edge(value, 1, 1), g.constant([channels, 1, 3], Array.from({ length: channels }, () => [-0.5, 0, 0.5]).flat())],
+      [
+        edge(value, 1, 1),
+        g.constant([channels, 1, 3], Array.from({ length: channels }, () => [-0.5, 0, 0.5]).flat()),
+      ],
       { kernel_shape: [3], group: channels },
     );
   const energyDelta = delta(energy, 1);
@@ -218,7 +261,20 @@ export function buildLogMel(): Uint8Array {
 
   const all = g.node(
     "Concat",
-    [mel, bands, energy, pitch, voicing, rates, energyDelta, pitchDelta, g.node("Abs", [energyDelta]), g.node("Abs", [pitchDelta]), tilt, flux],
+    [
+      mel,
+      bands,
+      energy,
+      pitch,
+      voicing,
+      rates,
+      energyDelta,
+      pitchDelta,
+      g.node("Abs", [energyDelta]),
+      g.node("Abs", [pitchDelta]),
+      tilt,
+      flux,
+    ],
     { axis: 1 },
   );
   const perFrame = LOGMEL.frame / hop;

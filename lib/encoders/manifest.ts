@@ -66,7 +66,10 @@ const outputSchema = z.strictObject({
   /** Which layers of an L axis; negative counts from the end. Absent: all. */
   layers: z.array(z.int()).min(1).optional(),
   /** Width of a row after combining. */
-  dim: z.int().min(1).max(1 << 20),
+  dim: z
+    .int()
+    .min(1)
+    .max(1 << 20),
   /** Rows per second of clip, for time ranges; null when rows have no fixed rate. */
   rate: z.number().positive().nullable().default(null),
 });
@@ -82,7 +85,10 @@ export const manifestSchema = z
     /** ONNX file, relative to the manifest, or "builtin:logmel" / "builtin:gabor-face". */
     model: z.string().min(1),
     /** SHA-256 of the ONNX file; checked when given. */
-    sha256: z.string().regex(/^[0-9a-f]{64}$/, "64 lower-case hexadecimal digits").optional(),
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, "64 lower-case hexadecimal digits")
+      .optional(),
     input: z.discriminatedUnion("kind", [waveformInput, framesInput]),
     output: outputSchema,
     /** none: one row per frame, FRA [T,D]; mean: one vector per clip, UTT [D]. */
@@ -100,7 +106,8 @@ export const manifestSchema = z
     provenance: z.record(z.string(), z.string()).optional(),
   })
   .superRefine((m, context) => {
-    const issue = (where: string[], message: string): void => context.addIssue({ code: "custom", path: where, message });
+    const issue = (where: string[], message: string): void =>
+      context.addIssue({ code: "custom", path: where, message });
     if ((m.modality === "audio") !== (m.input.kind === "waveform")) {
       issue(["input", "kind"], `modality ${m.modality} does not go with input ${m.input.kind}`);
     }
@@ -108,7 +115,8 @@ export const manifestSchema = z
       const channels = m.input.colour === "grey" ? 1 : 3;
       for (const key of ["mean", "std"] as const) {
         const { length } = m.input[key];
-        if (length !== 1 && length !== channels) issue(["input", key], `expected 1 or ${channels} values, got ${length}`);
+        if (length !== 1 && length !== channels)
+          issue(["input", key], `expected 1 or ${channels} values, got ${length}`);
       }
     }
     if (m.chunk?.seconds !== undefined) {
@@ -127,7 +135,8 @@ export type EncoderManifest = z.output<typeof manifestSchema>;
 export type EncoderManifestInput = Partial<z.input<typeof manifestSchema>> & { preset?: string };
 
 type Plain = Record<string, unknown>;
-const isPlain = (value: unknown): value is Plain => typeof value === "object" && value !== null && !Array.isArray(value);
+const isPlain = (value: unknown): value is Plain =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** `over` on top of `base`, objects merged key by key. */
 function merge(base: Plain, over: Plain): Plain {
@@ -146,7 +155,10 @@ function merge(base: Plain, over: Plain): Plain {
  */
 export function parseManifest(value: unknown, where = "the manifest"): EncoderManifest {
   if (!isPlain(value)) {
-    throw new AffuseError("ERR_AFFUSE_MANIFEST", `${where}: expected an object with name, modality, model, input and output.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_MANIFEST",
+      `${where}: expected an object with name, modality, model, input and output.`,
+    );
   }
   let full: Plain = value;
   if (value.preset !== undefined) {
@@ -164,7 +176,10 @@ export function parseManifest(value: unknown, where = "the manifest"): EncoderMa
   const result = manifestSchema.safeParse(full);
   if (result.success) return result.data;
   const problems = result.error.issues.map((i) => `${i.path.join(".") || "top level"}: ${i.message}`);
-  throw new AffuseError("ERR_AFFUSE_MANIFEST", `${where} is not a valid encoder manifest: ${problems.join("; ")}.`);
+  throw new AffuseError(
+    "ERR_AFFUSE_MANIFEST",
+    `${where} is not a valid encoder manifest: ${problems.join("; ")}.`,
+  );
 }
 
 /**
@@ -178,7 +193,12 @@ export function readManifest(file: string): EncoderManifest {
     value = file.endsWith(".json") ? JSON.parse(text) : parseYaml(text, { maxAliasCount: 16 });
   } catch (error) {
     const what = file.endsWith(".json") ? "JSON" : "YAML";
-    throw new AffuseError("ERR_AFFUSE_MANIFEST", `${file} is not valid ${what}: ${(error as Error).message}.`, "", { cause: error });
+    throw new AffuseError(
+      "ERR_AFFUSE_MANIFEST",
+      `${file} is not valid ${what}: ${(error as Error).message}.`,
+      "",
+      { cause: error },
+    );
   }
   const manifest = parseManifest(value, file);
   if (manifest.model.startsWith("builtin:")) return manifest;

@@ -28,7 +28,8 @@ function varint(value: number | bigint): Buffer {
 }
 
 const tag = (field: number, wire: number): Buffer => varint((field << 3) | wire);
-const integer = (field: number, value: number | bigint): Buffer => Buffer.concat([tag(field, WIRE_VARINT), varint(value)]);
+const integer = (field: number, value: number | bigint): Buffer =>
+  Buffer.concat([tag(field, WIRE_VARINT), varint(value)]);
 function bytes(field: number, value: Uint8Array | string): Buffer {
   const data = typeof value === "string" ? Buffer.from(value) : value;
   return Buffer.concat([tag(field, WIRE_BYTES), varint(data.length), data]);
@@ -129,7 +130,12 @@ export class OnnxGraph {
       ...this.#outputs.map((o) => bytes(12, o)),
     ]);
     return new Uint8Array(
-      Buffer.concat([integer(1, 7), bytes(2, "affuse"), bytes(7, graph), bytes(8, Buffer.concat([bytes(1, ""), integer(2, 13)]))]),
+      Buffer.concat([
+        integer(1, 7),
+        bytes(2, "affuse"),
+        bytes(7, graph),
+        bytes(8, Buffer.concat([bytes(1, ""), integer(2, 13)])),
+      ]),
     );
   }
 }

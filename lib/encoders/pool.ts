@@ -58,7 +58,11 @@ export async function resolveEncoder(spec: string | EncoderManifest): Promise<Re
   if (manifest.model.startsWith("builtin:")) {
     const name = manifest.model.slice("builtin:".length);
     if (!(name in BUILTIN)) {
-      throw new AffuseError("ERR_AFFUSE_ENCODER_UNKNOWN", `there is no built-in model "${name}".`, `Built in: ${Object.keys(BUILTIN).join(", ")}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_ENCODER_UNKNOWN",
+        `there is no built-in model "${name}".`,
+        `Built in: ${Object.keys(BUILTIN).join(", ")}.`,
+      );
     }
     const bytes = builtinModel(name);
     const sha256 = createHash("sha256").update(bytes).digest("hex");
@@ -72,7 +76,12 @@ export async function resolveEncoder(spec: string | EncoderManifest): Promise<Re
       "No weights come with this package: export the model to ONNX and name the file in the manifest.",
     );
   }
-  return checkSha({ manifest, model: manifest.model, sha256: await fileSha256(manifest.model), bytes: info.size });
+  return checkSha({
+    manifest,
+    model: manifest.model,
+    sha256: await fileSha256(manifest.model),
+    bytes: info.size,
+  });
 }
 
 function checkSha(encoder: ResolvedEncoder): ResolvedEncoder {
@@ -137,7 +146,11 @@ export class EncoderPool {
   #nextId = 1;
   #closed = false;
 
-  private constructor(encoders: readonly ResolvedEncoder[], providers: readonly ProviderReport[], task: WorkerTask) {
+  private constructor(
+    encoders: readonly ResolvedEncoder[],
+    providers: readonly ProviderReport[],
+    task: WorkerTask,
+  ) {
     this.encoders = encoders;
     this.providers = providers;
     this.#task = task;
@@ -152,14 +165,20 @@ export class EncoderPool {
    * Opens every encoder in every worker.
    * @throws ERR_AFFUSE_NO_ONNXRUNTIME, ERR_AFFUSE_ENCODER_MODEL, and resolveEncoder's errors
    */
-  static async open(specs: readonly (string | EncoderManifest | ResolvedEncoder)[], options: PoolOptions = {}): Promise<EncoderPool> {
+  static async open(
+    specs: readonly (string | EncoderManifest | ResolvedEncoder)[],
+    options: PoolOptions = {},
+  ): Promise<EncoderPool> {
     const encoders: ResolvedEncoder[] = [];
     for (const spec of specs) {
       encoders.push(typeof spec === "object" && "manifest" in spec ? spec : await resolveEncoder(spec));
     }
     requireOnnxruntime();
     const threads = Math.max(1, Math.floor(options.threads ?? os.availableParallelism()));
-    const weights = Math.max(1, encoders.reduce((sum, e) => sum + e.bytes, 0));
+    const weights = Math.max(
+      1,
+      encoders.reduce((sum, e) => sum + e.bytes, 0),
+    );
     const affordable = Math.max(1, Math.floor(WEIGHT_BUDGET / weights));
     const workers = Math.max(1, Math.floor(options.workers ?? Math.min(threads, affordable)));
     const task: WorkerTask = {
@@ -186,7 +205,8 @@ export class EncoderPool {
         void worker.terminate();
         reject(error);
       };
-      const exited = (code: number): void => fail(new AffuseError("ERR_AFFUSE_ENCODER", `an encoder thread ended with code ${code}.`));
+      const exited = (code: number): void =>
+        fail(new AffuseError("ERR_AFFUSE_ENCODER", `an encoder thread ended with code ${code}.`));
       worker.once("error", fail);
       worker.once("exit", exited);
       worker.once("message", (report: WorkerReport) => {
@@ -215,7 +235,9 @@ export class EncoderPool {
       const at = this.#slots.indexOf(slot);
       if (at < 0) return;
       this.#slots.splice(at, 1);
-      finish((pending) => pending.reject(new AffuseError("ERR_AFFUSE_ENCODER", `an encoder thread ended: ${why}.`)));
+      finish((pending) =>
+        pending.reject(new AffuseError("ERR_AFFUSE_ENCODER", `an encoder thread ended: ${why}.`)),
+      );
       if (!this.#closed) void this.#replace();
     };
     worker.on("error", (error) => died(error.message));
@@ -231,7 +253,8 @@ export class EncoderPool {
       if (this.#closed) await worker.terminate();
       else this.#add(worker);
     } catch (error) {
-      if (this.#slots.length === 0) for (const pending of this.#queue.splice(0)) pending.reject(error as Error);
+      if (this.#slots.length === 0)
+        for (const pending of this.#queue.splice(0)) pending.reject(error as Error);
     }
   }
 
@@ -263,7 +286,9 @@ export class EncoderPool {
    */
   async encodeAudio(index: number, samples: Float32Array, sampleRate: number): Promise<ClipFeatures> {
     const own = samples.byteLength === samples.buffer.byteLength ? samples : samples.slice();
-    const { rows } = await this.#submit({ encoder: index, kind: "audio", samples: own, sampleRate }, [own.buffer as ArrayBuffer]);
+    const { rows } = await this.#submit({ encoder: index, kind: "audio", samples: own, sampleRate }, [
+      own.buffer as ArrayBuffer,
+    ]);
     return this.#pooled(index, rows);
   }
 
@@ -278,14 +303,22 @@ export class EncoderPool {
     let frames = 0;
     for await (const block of blocks) {
       frames += block.frames;
-      const done = this.#submit({ encoder: index, kind: "frames", block }, [block.data.buffer as ArrayBuffer]);
+      const done = this.#submit({ encoder: index, kind: "frames", block }, [
+        block.data.buffer as ArrayBuffer,
+      ]);
       done.catch(() => {}); // reported below, in order
       results.push(done);
       // Keep at most two blocks in flight; a failure ends the clip here.
       if (results.length > 2) await results[results.length - 3];
     }
     const parts = await Promise.all(results);
-    const rows = this.#pooled(index, stackRows(parts.map((p) => p.rows), manifest.output.dim));
+    const rows = this.#pooled(
+      index,
+      stackRows(
+        parts.map((p) => p.rows),
+        manifest.output.dim,
+      ),
+    );
     return { ...rows, frames, blankFrames: parts.reduce((sum, p) => sum + p.blank, 0) };
   }
 

@@ -11,7 +11,12 @@
 import type { EncoderManifestInput } from "./manifest.ts";
 
 /** A transformer on raw 16 kHz audio: strides 5·2·2·2·2·2·2 = 320 samples a row, 25 ms receptive field. */
-function speech(name: string, dim: number, normalize: "none" | "standard", family: string): EncoderManifestInput {
+function speech(
+  name: string,
+  dim: number,
+  normalize: "none" | "standard",
+  family: string,
+): EncoderManifestInput {
   return {
     name,
     modality: "audio",
@@ -54,16 +59,41 @@ export const PRESETS: Readonly<Record<string, EncoderManifestInput>> = {
   "wavlm-large": speech("wavlm-large", 1024, "standard", "WavLM, arXiv 2110.13900"),
   // audeering's export already averages over time: its output `hidden_states` is [1,1024]
   "audeering-msp-dim": {
-    ...speech("audeering-msp-dim", 1024, "standard", "audeering wav2vec 2.0 dimensional emotion, arXiv 2203.07378"),
-    input: { kind: "waveform", tensor: "signal", layout: "BN", sampleRate: 16000, normalize: "standard", minSamples: 400 },
+    ...speech(
+      "audeering-msp-dim",
+      1024,
+      "standard",
+      "audeering wav2vec 2.0 dimensional emotion, arXiv 2203.07378",
+    ),
+    input: {
+      kind: "waveform",
+      tensor: "signal",
+      layout: "BN",
+      sampleRate: 16000,
+      normalize: "standard",
+      minSamples: 400,
+    },
     output: { tensors: ["hidden_states"], layout: "BD", dim: 1024 },
     pooling: "mean",
     chunk: undefined,
   },
   "clip-vit-base": pictures("clip-vit-base", 224, 512, CLIP, "CLIP ViT-B, arXiv 2103.00020 (image_embeds)"),
-  "clip-vit-large": pictures("clip-vit-large", 224, 768, CLIP, "CLIP ViT-L/14, arXiv 2103.00020 (image_embeds)"),
+  "clip-vit-large": pictures(
+    "clip-vit-large",
+    224,
+    768,
+    CLIP,
+    "CLIP ViT-L/14, arXiv 2103.00020 (image_embeds)",
+  ),
   "vit-base": pictures("vit-base", 224, 768, HALF, "ViT-B/16, arXiv 2010.11929 (pooler_output)"),
-  resnet50: pictures("resnet50", 224, 2048, IMAGENET, "ResNet-50, arXiv 1512.03385 (last feature map)", "TDHW"),
+  resnet50: pictures(
+    "resnet50",
+    224,
+    2048,
+    IMAGENET,
+    "ResNet-50, arXiv 1512.03385 (last feature map)",
+    "TDHW",
+  ),
   "ir-50": pictures("ir-50", 112, 512, HALF, "IR-50 face embedding, arXiv 1801.07698"),
   manet: pictures("manet", 224, 1024, IMAGENET, "MA-Net, doi 10.1109/TIP.2021.3093397"),
 };

@@ -66,7 +66,8 @@ export function framesTensor(block: FrameBlock, input: FramesInput): PlainTensor
       const to = t * (stride.T as number) + c * (stride.C as number);
       for (let y = 0, i = from; y < height; y++) {
         let o = to + y * (stride.H as number);
-        for (let x = 0; x < width; x++, i += channels, o += stride.W as number) data[o] = (fitted[i] as number) * factor - offset;
+        for (let x = 0; x < width; x++, i += channels, o += stride.W as number)
+          data[o] = (fitted[i] as number) * factor - offset;
       }
     }
   }
@@ -74,7 +75,11 @@ export function framesTensor(block: FrameBlock, input: FramesInput): PlainTensor
 }
 
 function shapeError(manifest: EncoderManifest, message: string): AffuseError {
-  return new AffuseError("ERR_AFFUSE_ENCODER_OUTPUT", `encoder ${manifest.name}: ${message}.`, "Correct output in its manifest.");
+  return new AffuseError(
+    "ERR_AFFUSE_ENCODER_OUTPUT",
+    `encoder ${manifest.name}: ${message}.`,
+    "Correct output in its manifest.",
+  );
 }
 
 /** One output tensor as one or several [T,D] tables (several: the layers of an L axis). H and W are averaged over. */
@@ -92,19 +97,33 @@ function tables(tensor: PlainTensor, manifest: EncoderManifest): Rows[] {
     stride[layout[i] as string] = step;
     step *= dims[i] as number;
   }
-  const [T, D, L, H, W] = ["T", "D", "L", "H", "W"].map((axis) => size[axis] as number) as [number, number, number, number, number];
-  const [sT, sD, sL, sH, sW] = ["T", "D", "L", "H", "W"].map((axis) => stride[axis] as number) as [number, number, number, number, number];
+  const [T, D, L, H, W] = ["T", "D", "L", "H", "W"].map((axis) => size[axis] as number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  const [sT, sD, sL, sH, sW] = ["T", "D", "L", "H", "W"].map((axis) => stride[axis] as number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
   if (size.B !== 1) throw shapeError(manifest, `expected a batch axis of 1, got ${size.B}`);
   const wanted = layout.includes("L") ? (layers ?? Array.from({ length: L }, (_, l) => l)) : [0];
   return wanted.map((layer) => {
     const l = layer < 0 ? layer + L : layer;
     if (l < 0 || l >= L) throw shapeError(manifest, `layer ${layer} is not among ${L}`);
-    if (sD === 1 && sT === D && H * W === 1) return { data: data.slice(l * sL, l * sL + T * D), rows: T, dim: D };
+    if (sD === 1 && sT === D && H * W === 1)
+      return { data: data.slice(l * sL, l * sL + T * D), rows: T, dim: D };
     const out = new Float32Array(T * D);
     for (let t = 0; t < T; t++) {
       for (let d = 0; d < D; d++) {
         let sum = 0;
-        for (let y = 0; y < H; y++) for (let x = 0; x < W; x++) sum += data[l * sL + t * sT + d * sD + y * sH + x * sW] as number;
+        for (let y = 0; y < H; y++)
+          for (let x = 0; x < W; x++) sum += data[l * sL + t * sT + d * sD + y * sH + x * sW] as number;
         out[t * D + d] = sum / (H * W);
       }
     }
@@ -120,8 +139,14 @@ function tables(tensor: PlainTensor, manifest: EncoderManifest): Rows[] {
 export function collectRows(outputs: readonly PlainTensor[], manifest: EncoderManifest): Rows {
   const parts = outputs.flatMap((tensor) => tables(tensor, manifest));
   const first = parts[0] as Rows;
-  if (parts.some((p) => p.rows !== first.rows)) throw shapeError(manifest, "its outputs differ in their number of rows");
-  const joined = parts.length === 1 ? first : manifest.output.combine === "concat" ? concatenated(parts) : averaged(parts, manifest);
+  if (parts.some((p) => p.rows !== first.rows))
+    throw shapeError(manifest, "its outputs differ in their number of rows");
+  const joined =
+    parts.length === 1
+      ? first
+      : manifest.output.combine === "concat"
+        ? concatenated(parts)
+        : averaged(parts, manifest);
   if (joined.dim !== manifest.output.dim) {
     throw shapeError(manifest, `expected rows of ${manifest.output.dim} values, got ${joined.dim}`);
   }
@@ -130,9 +155,12 @@ export function collectRows(outputs: readonly PlainTensor[], manifest: EncoderMa
 
 function averaged(parts: readonly Rows[], manifest: EncoderManifest): Rows {
   const { rows, dim } = parts[0] as Rows;
-  if (parts.some((p) => p.dim !== dim)) throw shapeError(manifest, "its outputs differ in width and cannot be averaged");
+  if (parts.some((p) => p.dim !== dim))
+    throw shapeError(manifest, "its outputs differ in width and cannot be averaged");
   const data = new Float32Array(rows * dim);
-  for (const part of parts) for (let i = 0; i < data.length; i++) data[i] = (data[i] as number) + (part.data[i] as number) / parts.length;
+  for (const part of parts)
+    for (let i = 0; i < data.length; i++)
+      data[i] = (data[i] as number) + (part.data[i] as number) / parts.length;
   return { data, rows, dim };
 }
 
@@ -142,7 +170,8 @@ function concatenated(parts: readonly Rows[]): Rows {
   const data = new Float32Array(rows * dim);
   let at = 0;
   for (const part of parts) {
-    for (let t = 0; t < rows; t++) data.set(part.data.subarray(t * part.dim, (t + 1) * part.dim), t * dim + at);
+    for (let t = 0; t < rows; t++)
+      data.set(part.data.subarray(t * part.dim, (t + 1) * part.dim), t * dim + at);
     at += part.dim;
   }
   return { data, rows, dim };
@@ -163,6 +192,7 @@ export function stackRows(parts: readonly Rows[], dim: number): Rows {
 /** Mean over rows, [1, dim]; summed in double precision. No rows: zeros. */
 export function meanRow(table: Rows): Rows {
   const sum = new Float64Array(table.dim);
-  for (let i = 0; i < table.data.length; i++) sum[i % table.dim] = (sum[i % table.dim] as number) + (table.data[i] as number);
+  for (let i = 0; i < table.data.length; i++)
+    sum[i % table.dim] = (sum[i % table.dim] as number) + (table.data[i] as number);
   return { data: Float32Array.from(sum, (v) => v / Math.max(1, table.rows)), rows: 1, dim: table.dim };
 }

@@ -48,7 +48,10 @@ export type WorkerReport =
 const { encoders, intraOpThreads, provider } = workerData as WorkerTask;
 type Ort = typeof import("onnxruntime-node");
 
-async function open(ort: Ort, { manifest, model }: WorkerTask["encoders"][number]): Promise<[InferenceSession, ProviderReport]> {
+async function open(
+  ort: Ort,
+  { manifest, model }: WorkerTask["encoders"][number],
+): Promise<[InferenceSession, ProviderReport]> {
   const create = (executionProviders: Provider[]): Promise<InferenceSession> => {
     const options: InferenceSession.SessionOptions = {
       executionProviders,
@@ -58,7 +61,9 @@ async function open(ort: Ort, { manifest, model }: WorkerTask["encoders"][number
       // Threads of the runtime would otherwise spin between runs and take the cores from everyone else.
       extra: { session: { intra_op: { allow_spinning: "0" }, inter_op: { allow_spinning: "0" } } },
     };
-    return typeof model === "string" ? ort.InferenceSession.create(model, options) : ort.InferenceSession.create(model, options);
+    return typeof model === "string"
+      ? ort.InferenceSession.create(model, options)
+      : ort.InferenceSession.create(model, options);
   };
   let fallback: string | undefined;
   if (provider === "cuda") {
@@ -72,15 +77,27 @@ async function open(ort: Ort, { manifest, model }: WorkerTask["encoders"][number
     return [await create(["cpu"]), { provider: "cpu", ...(fallback === undefined ? {} : { fallback }) }];
   } catch (error) {
     const { message } = error as Error;
-    throw new AffuseError("ERR_AFFUSE_ENCODER_MODEL", `encoder ${manifest.name}: onnxruntime cannot load its model: ${message}`);
+    throw new AffuseError(
+      "ERR_AFFUSE_ENCODER_MODEL",
+      `encoder ${manifest.name}: onnxruntime cannot load its model: ${message}`,
+    );
   }
 }
 
-async function run(ort: Ort, session: InferenceSession, manifest: EncoderManifest, input: PlainTensor): Promise<Rows> {
+async function run(
+  ort: Ort,
+  session: InferenceSession,
+  manifest: EncoderManifest,
+  input: PlainTensor,
+): Promise<Rows> {
   const inputName = manifest.input.tensor ?? (session.inputNames[0] as string);
   const feeds: Record<string, Tensor> = { [inputName]: new ort.Tensor("float32", input.data, input.dims) };
   if (manifest.input.kind === "waveform" && manifest.input.mask !== undefined) {
-    feeds[manifest.input.mask] = new ort.Tensor("int64", new BigInt64Array(input.data.length).fill(1n), input.dims);
+    feeds[manifest.input.mask] = new ort.Tensor(
+      "int64",
+      new BigInt64Array(input.data.length).fill(1n),
+      input.dims,
+    );
   }
   const names = manifest.output.tensors ?? [session.outputNames[0] as string];
   for (const [what, wanted, has] of [
@@ -101,12 +118,18 @@ async function run(ort: Ort, session: InferenceSession, manifest: EncoderManifes
     results = await session.run(feeds, names);
   } catch (error) {
     const shape = `[${input.dims.join(",")}]`;
-    throw new AffuseError("ERR_AFFUSE_ENCODER", `encoder ${manifest.name} failed on input ${shape}: ${(error as Error).message}`);
+    throw new AffuseError(
+      "ERR_AFFUSE_ENCODER",
+      `encoder ${manifest.name} failed on input ${shape}: ${(error as Error).message}`,
+    );
   }
   const outputs = names.map((name): PlainTensor => {
     const value = results[name] as Tensor;
     if (value.type !== "float32") {
-      throw new AffuseError("ERR_AFFUSE_ENCODER_OUTPUT", `encoder ${manifest.name}: expected float32 output, got ${value.type}.`);
+      throw new AffuseError(
+        "ERR_AFFUSE_ENCODER_OUTPUT",
+        `encoder ${manifest.name}: expected float32 output, got ${value.type}.`,
+      );
     }
     return { dims: [...value.dims], data: value.data as Float32Array };
   });
@@ -114,10 +137,16 @@ async function run(ort: Ort, session: InferenceSession, manifest: EncoderManifes
 }
 
 /** Long audio in pieces, each with context on both sides whose rows are cut off again. */
-async function encodeAudio(ort: Ort, session: InferenceSession, manifest: EncoderManifest, samples: Float32Array): Promise<Rows> {
+async function encodeAudio(
+  ort: Ort,
+  session: InferenceSession,
+  manifest: EncoderManifest,
+  samples: Float32Array,
+): Promise<Rows> {
   const { input, output, chunk } = manifest;
   if (input.kind !== "waveform") throw new TypeError("not an audio encoder");
-  const once = (part: Float32Array): Promise<Rows> => run(ort, session, manifest, waveformTensor(part, input));
+  const once = (part: Float32Array): Promise<Rows> =>
+    run(ort, session, manifest, waveformTensor(part, input));
   const step = Math.round((chunk?.seconds ?? 0) * input.sampleRate);
   const context = Math.round((chunk?.context ?? 0) * input.sampleRate);
   const rate = output.rate;
@@ -128,8 +157,14 @@ async function encodeAudio(ort: Ort, session: InferenceSession, manifest: Encode
     const last = at + step + context >= samples.length;
     const table = await once(samples.slice(from, last ? samples.length : at + step + context));
     const skip = Math.round(((at - from) / input.sampleRate) * rate);
-    const take = last ? table.rows - skip : Math.min(table.rows - skip, Math.round((step / input.sampleRate) * rate));
-    parts.push({ data: table.data.slice(skip * table.dim, (skip + take) * table.dim), rows: take, dim: table.dim });
+    const take = last
+      ? table.rows - skip
+      : Math.min(table.rows - skip, Math.round((step / input.sampleRate) * rate));
+    parts.push({
+      data: table.data.slice(skip * table.dim, (skip + take) * table.dim),
+      rows: take,
+      dim: table.dim,
+    });
     if (last) break;
   }
   return stackRows(parts, output.dim);
@@ -140,7 +175,8 @@ const plain = (error: unknown): { code: string; message: string } => ({
   message: error instanceof Error ? error.message : String(error),
 });
 
-const post = (report: WorkerReport, transfer: ArrayBuffer[] = []): void => parentPort?.postMessage(report, transfer);
+const post = (report: WorkerReport, transfer: ArrayBuffer[] = []): void =>
+  parentPort?.postMessage(report, transfer);
 
 try {
   const module = await import("onnxruntime-node");
@@ -162,7 +198,12 @@ try {
       let blank = 0;
       if (job.kind === "audio") {
         if (manifest.input.kind !== "waveform") throw new TypeError("not an audio encoder");
-        rows = await encodeAudio(ort, session, manifest, prepareWaveform(job.samples, job.sampleRate, manifest.input));
+        rows = await encodeAudio(
+          ort,
+          session,
+          manifest,
+          prepareWaveform(job.samples, job.sampleRate, manifest.input),
+        );
       } else {
         if (manifest.input.kind !== "frames") throw new TypeError("not a visual encoder");
         blank = countBlank(job.block);

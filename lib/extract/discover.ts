@@ -4,8 +4,39 @@ import path from "node:path";
 import { AffuseError } from "../errors.ts";
 import type { ClipFiles } from "../media/source.ts";
 
-const SOUND = new Set(["wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "aiff", "aif", "wma", "ac3", "amr", "au"]);
-const VIDEO = new Set(["mp4", "mkv", "avi", "mov", "webm", "m4v", "mpg", "mpeg", "ts", "mts", "flv", "wmv", "asf", "3gp", "ogv", "mxf"]);
+const SOUND = new Set([
+  "wav",
+  "mp3",
+  "flac",
+  "ogg",
+  "opus",
+  "m4a",
+  "aac",
+  "aiff",
+  "aif",
+  "wma",
+  "ac3",
+  "amr",
+  "au",
+]);
+const VIDEO = new Set([
+  "mp4",
+  "mkv",
+  "avi",
+  "mov",
+  "webm",
+  "m4v",
+  "mpg",
+  "mpeg",
+  "ts",
+  "mts",
+  "flv",
+  "wmv",
+  "asf",
+  "3gp",
+  "ogv",
+  "mxf",
+]);
 /** Folders that media files are looked for in, beside the data folder itself. */
 const MEDIA_FOLDERS = ["clips", "video", "videos"];
 
@@ -13,7 +44,13 @@ type Kind = "sound" | "faces" | "video";
 
 function kindOf(file: string): Kind | undefined {
   const extension = path.extname(file).slice(1).toLowerCase();
-  return extension === "npy" ? "faces" : SOUND.has(extension) ? "sound" : VIDEO.has(extension) ? "video" : undefined;
+  return extension === "npy"
+    ? "faces"
+    : SOUND.has(extension)
+      ? "sound"
+      : VIDEO.has(extension)
+        ? "video"
+        : undefined;
 }
 
 /** Files of the wanted kinds in a folder by stem. @throws ERR_AFFUSE_DUPLICATE two files of one kind and stem */
@@ -21,7 +58,9 @@ function listKind(folder: string, kinds: readonly Kind[]): Map<string, string> {
   const found = new Map<string, string>();
   let names: string[];
   try {
-    names = readdirSync(folder, { withFileTypes: true }).filter((e) => !e.isDirectory() && !e.name.startsWith(".")).map((e) => e.name);
+    names = readdirSync(folder, { withFileTypes: true })
+      .filter((e) => !e.isDirectory() && !e.name.startsWith("."))
+      .map((e) => e.name);
   } catch {
     return found; // an optional folder that is not there
   }
@@ -46,7 +85,11 @@ function listKind(folder: string, kinds: readonly Kind[]): Map<string, string> {
 export function clipOfFile(file: string): ClipFiles {
   const name = path.basename(file, path.extname(file));
   const kind = kindOf(file);
-  return { name, ...(kind === "faces" ? {} : { audio: file }), ...(kind === "sound" ? {} : { visual: file }) };
+  return {
+    name,
+    ...(kind === "faces" ? {} : { audio: file }),
+    ...(kind === "sound" ? {} : { visual: file }),
+  };
 }
 
 /**
@@ -65,9 +108,13 @@ export function findClips(data: string): ClipFiles[] {
   const faces = listKind(path.join(data, "faces"), ["faces"]);
   const media = new Map<string, string>();
   for (const folder of MEDIA_FOLDERS) {
-    for (const [stem, file] of listKind(path.join(data, folder), ["sound", "video"])) media.set(stem, media.get(stem) ?? file);
+    for (const [stem, file] of listKind(path.join(data, folder), ["sound", "video"]))
+      media.set(stem, media.get(stem) ?? file);
   }
-  const loose = sound.size + faces.size + media.size === 0 ? listKind(data, ["sound", "video"]) : new Map<string, string>();
+  const loose =
+    sound.size + faces.size + media.size === 0
+      ? listKind(data, ["sound", "video"])
+      : new Map<string, string>();
   const stems = [...new Set([...sound.keys(), ...faces.keys(), ...media.keys(), ...loose.keys()])].sort();
   if (stems.length === 0) {
     throw new AffuseError(

@@ -59,9 +59,15 @@ export interface ExtractSummary {
 }
 
 /** Errors that end the whole run instead of one clip: without a disk or a runtime there is no point in going on. */
-const FATAL = new Set(["ERR_AFFUSE_WRITE", "ERR_AFFUSE_NO_DECODER", "ERR_AFFUSE_NO_ONNXRUNTIME", "ERR_AFFUSE_DISPOSED"]);
+const FATAL = new Set([
+  "ERR_AFFUSE_WRITE",
+  "ERR_AFFUSE_NO_DECODER",
+  "ERR_AFFUSE_NO_ONNXRUNTIME",
+  "ERR_AFFUSE_DISPOSED",
+]);
 
-const sourceOf = (clip: ClipFiles, modality: string): string | undefined => (modality === "audio" ? clip.audio : clip.visual);
+const sourceOf = (clip: ClipFiles, modality: string): string | undefined =>
+  modality === "audio" ? clip.audio : clip.visual;
 
 interface Task {
   clip: ClipFiles;
@@ -83,7 +89,11 @@ export async function extract(data: string, options: ExtractOptions = {}): Promi
   const names = encoders.map(({ manifest }) => manifest.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice) {
-    throw new AffuseError("ERR_AFFUSE_DUPLICATE", `expected encoders of different names, got ${twice} twice.`, "Rename one in its manifest.");
+    throw new AffuseError(
+      "ERR_AFFUSE_DUPLICATE",
+      `expected encoders of different names, got ${twice} twice.`,
+      "Rename one in its manifest.",
+    );
   }
   const stores = encoders.map((encoder) => FeatureStore.open(out, encoder, options.overwrite));
   const summaries: EncoderSummary[] = encoders.map(({ manifest }, i) => ({
@@ -100,7 +110,8 @@ export async function extract(data: string, options: ExtractOptions = {}): Promi
   const tasks: Task[] = [];
   for (const clip of clips) {
     for (const [encoder, summary] of summaries.entries()) {
-      if ((stores[encoder] as FeatureStore).isDone(clip.name, sourceOf(clip, summary.modality))) summary.skipped++;
+      if ((stores[encoder] as FeatureStore).isDone(clip.name, sourceOf(clip, summary.modality)))
+        summary.skipped++;
       else tasks.push({ clip, encoder });
     }
   }
@@ -117,27 +128,42 @@ export async function extract(data: string, options: ExtractOptions = {}): Promi
     }
   }
   failUnusable(clips, summaries, failed);
-  const order = (a: ExtractFailure, b: ExtractFailure): number => (a.clip < b.clip ? -1 : a.clip > b.clip ? 1 : a.encoder < b.encoder ? -1 : 1);
+  const order = (a: ExtractFailure, b: ExtractFailure): number =>
+    a.clip < b.clip ? -1 : a.clip > b.clip ? 1 : a.encoder < b.encoder ? -1 : 1;
   failed.sort(order);
   for (const { missing } of summaries) missing.sort((a, b) => (a.clip < b.clip ? -1 : 1));
   const list = path.join(out, "failed.json");
   if (failed.length > 0) writeJson(list, failed, "the list of failures");
   else rmSync(list, { force: true });
   if (options.signal?.aborted) {
-    throw new AffuseError("ERR_AFFUSE_INTERRUPTED", "interrupted; what is done is kept.", "Run the same command again to go on.");
+    throw new AffuseError(
+      "ERR_AFFUSE_INTERRUPTED",
+      "interrupted; what is done is kept.",
+      "Run the same command again to go on.",
+    );
   }
   const seconds = (performance.now() - began) / 1000;
   return { data, out, clips: clips.length, encoders: summaries, failed, seconds };
 }
 
 /** Clips that lack every modality have no features at all, which nobody wants to learn only in training. */
-function failUnusable(clips: readonly ClipFiles[], summaries: readonly EncoderSummary[], failed: ExtractFailure[]): void {
+function failUnusable(
+  clips: readonly ClipFiles[],
+  summaries: readonly EncoderSummary[],
+  failed: ExtractFailure[],
+): void {
   const reasons = new Map<string, string[]>();
-  for (const { missing } of summaries) for (const { clip, why } of missing) reasons.set(clip, [...(reasons.get(clip) ?? []), why]);
+  for (const { missing } of summaries)
+    for (const { clip, why } of missing) reasons.set(clip, [...(reasons.get(clip) ?? []), why]);
   for (const { name } of clips) {
     const why = reasons.get(name);
     if (why && why.length === summaries.length) {
-      failed.push({ clip: name, encoder: "all", code: "ERR_AFFUSE_EMPTY_CLIP", message: `nothing to extract: ${[...new Set(why)].join("; ")}.` });
+      failed.push({
+        clip: name,
+        encoder: "all",
+        code: "ERR_AFFUSE_EMPTY_CLIP",
+        message: `nothing to extract: ${[...new Set(why)].join("; ")}.`,
+      });
     }
   }
 }

@@ -26,7 +26,14 @@ export async function clipFeatures(
     const { fps, size, colour, fit } = manifest.input;
     const pictures = await openPictures(
       clip,
-      { fps, height: size[0], width: size[1], channels: colour === "grey" ? 1 : 3, fit, perBlock: manifest.chunk?.frames ?? 32 },
+      {
+        fps,
+        height: size[0],
+        width: size[1],
+        channels: colour === "grey" ? 1 : 3,
+        fit,
+        perBlock: manifest.chunk?.frames ?? 32,
+      },
       options,
     );
     if ("missing" in pictures) return pictures;
@@ -38,7 +45,10 @@ export async function clipFeatures(
   }
   if (features.rows === 0) return { missing: "the encoder gave no rows: the clip is too short for it" };
   if (!features.data.every(Number.isFinite)) {
-    throw new AffuseError("ERR_AFFUSE_NONFINITE", `encoder ${manifest.name} gave NaN or infinite features for ${clip.name}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_NONFINITE",
+      `encoder ${manifest.name} gave NaN or infinite features for ${clip.name}.`,
+    );
   }
   return features;
 }

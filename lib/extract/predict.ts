@@ -102,7 +102,8 @@ export async function encodersOf(
         "Give --encoder with a manifest of that name, or extract features yourself and run affuse eval.",
       );
     }
-    const encoder = override ?? (await resolveEncoder((trained.data as { encoder: EncoderManifest }).encoder));
+    const encoder =
+      override ?? (await resolveEncoder((trained.data as { encoder: EncoderManifest }).encoder));
     if (trained.success && fingerprint(encoder) !== trained.data.fingerprint) {
       throw new AffuseError(
         "ERR_AFFUSE_PREDICT_ENCODER",
@@ -168,7 +169,10 @@ export async function predictClips(
   options: PredictClipsOptions = {},
 ): Promise<(ClipResult | ClipError)[]> {
   const encoders = await encodersOf(ensemble, options.encoders);
-  const pool = await EncoderPool.open(encoders, { ...options, workers: options.workers ?? Math.min(clips.length + 1, 8, options.threads ?? 8) });
+  const pool = await EncoderPool.open(encoders, {
+    ...options,
+    workers: options.workers ?? Math.min(clips.length + 1, 8, options.threads ?? 8),
+  });
   const results: (ClipResult | ClipError)[] = [];
   try {
     for (let at = 0; at < clips.length; at += GROUP) {
@@ -191,11 +195,21 @@ export async function predictClips(
       await Promise.all(Array.from({ length: pool.workers }, lane));
       // Two files may have the same name; their position tells them apart.
       const there = encoded.flatMap((e, i) => ("features" in e ? [[String(i), e.features] as const] : []));
-      const answers = there.length > 0 ? await ensemble.predict(new FeatureMemory(ensemble.streams, there), there.map(([id]) => id)) : [];
+      const answers =
+        there.length > 0
+          ? await ensemble.predict(
+              new FeatureMemory(ensemble.streams, there),
+              there.map(([id]) => id),
+            )
+          : [];
       const byId = new Map(there.map(([id], i) => [id, answers[i] as EnsemblePrediction]));
       for (const [i, clip] of group.entries()) {
         const e = encoded[i] as Encoded | ClipError;
-        results.push("error" in e ? e : describe(ensemble, clip.name, byId.get(String(i)) as EnsemblePrediction, e.missing, encoders));
+        results.push(
+          "error" in e
+            ? e
+            : describe(ensemble, clip.name, byId.get(String(i)) as EnsemblePrediction, e.missing, encoders),
+        );
       }
     }
   } finally {
@@ -218,6 +232,8 @@ function describe(
     if (!weights || weights.length === 0 || output.rate === null || pooling === "mean") continue;
     attention.push({ stream, modality, ranges: attentionRanges(weights, output.rate) });
   }
-  const posteriors = Object.fromEntries(ensemble.classes.map((label, c) => [label, answer.posteriors[c] as number]));
+  const posteriors = Object.fromEntries(
+    ensemble.classes.map((label, c) => [label, answer.posteriors[c] as number]),
+  );
   return { name, emotion: answer.emotion, posteriors, valence: answer.valence, attention, missing };
 }

@@ -35,19 +35,27 @@ export type FeatureManifest = z.output<typeof featureManifestSchema>;
 /** Hash of everything that decides the features. Where the model lies and notes about it do not. */
 export function fingerprint({ manifest, sha256 }: ResolvedEncoder): string {
   const { provenance: _, model: __, sha256: ___, ...decisive } = manifest;
-  return createHash("sha256").update(JSON.stringify([sha256, sorted(decisive)])).digest("hex");
+  return createHash("sha256")
+    .update(JSON.stringify([sha256, sorted(decisive)]))
+    .digest("hex");
 }
 
 /** Keys in alphabetical order at every level, so that equal manifests have equal text. */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => [k, sorted(v)]));
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([k, v]) => [k, sorted(v)]),
+  );
 }
 
 function describe(encoder: ResolvedEncoder): FeatureManifest {
   const manifest: EncoderManifest = encoder.manifest;
-  const { version } = JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string };
+  const { version } = JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as {
+    version: string;
+  };
   return {
     format: "affuse-features",
     name: manifest.name,
@@ -103,7 +111,9 @@ export class FeatureStore {
       return store;
     }
     if (features.length > 0 && !overwrite) {
-      const what = there?.success ? "another encoder or another version of it" : "no manifest that says what they are";
+      const what = there?.success
+        ? "another encoder or another version of it"
+        : "no manifest that says what they are";
       throw new AffuseError(
         "ERR_AFFUSE_EXTRACT_MIXED",
         `${folder} holds ${features.length} features with ${what}; two kinds of features must not mix.`,
@@ -133,7 +143,13 @@ export class FeatureStore {
     try {
       const { descr, shape, fortranOrder } = readNpyHeader(file); // also checks that the file has its full length
       const rank = this.#manifest.pooling === "mean" ? 1 : 2;
-      return descr === "<f4" && !fortranOrder && shape.length === rank && shape.at(-1) === this.#manifest.dim && !shape.includes(0);
+      return (
+        descr === "<f4" &&
+        !fortranOrder &&
+        shape.length === rank &&
+        shape.at(-1) === this.#manifest.dim &&
+        !shape.includes(0)
+      );
     } catch (error) {
       if (isAffuseError(error)) return false; // damaged: make it again
       throw error;

@@ -64,7 +64,8 @@ function send(type: "i" | "d" | "e" | "z", payload: Uint8Array): void {
   write(payload);
 }
 
-const sendJson = (type: "i" | "e" | "z", value: unknown): void => send(type, Buffer.from(JSON.stringify(value)));
+const sendJson = (type: "i" | "e" | "z", value: unknown): void =>
+  send(type, Buffer.from(JSON.stringify(value)));
 
 async function decode(request: MediaRequest): Promise<void> {
   // Node 20 has no Promise.withResolvers, which node-av uses when it is loaded.
@@ -90,14 +91,24 @@ async function decode(request: MediaRequest): Promise<void> {
   const exact = /^(mov|matroska|avi)/.test(input.formatName);
   const stated = exact && Number.isFinite(input.duration) && input.duration > 0 ? input.duration : null;
   if (stated !== null && stated > request.limits.seconds) {
-    throw new Refused("ERR_AFFUSE_TOO_LARGE", `it lasts ${Math.round(stated)} s, expected at most ${request.limits.seconds} s`);
+    throw new Refused(
+      "ERR_AFFUSE_TOO_LARGE",
+      `it lasts ${Math.round(stated)} s, expected at most ${request.limits.seconds} s`,
+    );
   }
   if (video && video.codecpar.width * video.codecpar.height > request.limits.pixels) {
     const size = `${video.codecpar.width}×${video.codecpar.height}`;
-    throw new Refused("ERR_AFFUSE_TOO_LARGE", `its pictures have ${size} pixels, expected at most ${request.limits.pixels} in all`);
+    throw new Refused(
+      "ERR_AFFUSE_TOO_LARGE",
+      `its pictures have ${size} pixels, expected at most ${request.limits.pixels} in all`,
+    );
   }
   if (!audio && !video) throw new Refused("ERR_AFFUSE_DECODE", "it has neither sound nor pictures");
-  sendJson("i", { audio: audio !== undefined, video: video !== undefined, seconds: stated } satisfies MediaInfo);
+  sendJson("i", {
+    audio: audio !== undefined,
+    video: video !== undefined,
+    seconds: stated,
+  } satisfies MediaInfo);
 
   const stream = request.audio ? audio : request.video ? video : undefined;
   const end: MediaEnd = { units: 0, seconds: 0 };
@@ -106,7 +117,8 @@ async function decode(request: MediaRequest): Promise<void> {
     for await (const packet of input.packets()) {
       if (packet) {
         const { num, den } = packet.timeBase;
-        if (packet.pts > -(2n ** 62n)) end.seconds = Math.max(end.seconds, (Number(packet.pts + packet.duration) * num) / den);
+        if (packet.pts > -(2n ** 62n))
+          end.seconds = Math.max(end.seconds, (Number(packet.pts + packet.duration) * num) / den);
         if (packet.streamIndex !== index) {
           packet.free();
           continue;
@@ -121,12 +133,15 @@ async function decode(request: MediaRequest): Promise<void> {
       exitOnError: false,
       options: { max_pixels: request.limits.pixels } as never,
     });
-    const filter = FilterAPI.create(request.audio ? soundFilter(request.audio, video !== undefined) : pictureFilter(request.video as never));
+    const filter = FilterAPI.create(
+      request.audio ? soundFilter(request.audio, video !== undefined) : pictureFilter(request.video as never),
+    );
     const most = request.limits.seconds * (request.audio?.sampleRate ?? request.video?.fps ?? 0);
     for await (const frame of filter.frames(decoder.frames(packets(stream.index)))) {
       if (!frame) continue;
       end.units += request.audio ? frame.nbSamples : 1;
-      if (end.units > most) throw new Refused("ERR_AFFUSE_TOO_LARGE", `it goes on for more than ${request.limits.seconds} s`);
+      if (end.units > most)
+        throw new Refused("ERR_AFFUSE_TOO_LARGE", `it goes on for more than ${request.limits.seconds} s`);
       send("d", frame.toBuffer());
       frame.free();
     }

@@ -47,7 +47,10 @@ function limited(command: readonly string[]): [string, string[]] {
   // Running from sources, the TypeScript loader's WebAssembly reserves more addresses than any useful limit.
   if (process.platform !== "linux" || rest.at(-1)?.endsWith(".ts")) return [program, rest];
   // "$0" and "$@" carry the command: none of it passes through the shell's parser.
-  return ["/bin/sh", ["-c", `ulimit -v ${ADDRESS_BYTES / 1024} 2>/dev/null; exec "$0" "$@"`, program, ...rest]];
+  return [
+    "/bin/sh",
+    ["-c", `ulimit -v ${ADDRESS_BYTES / 1024} 2>/dev/null; exec "$0" "$@"`, program, ...rest],
+  ];
 }
 
 function failure(file: string, code: string, message: string): AffuseError {
@@ -97,7 +100,9 @@ class Decoding {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        reject(failure(this.#file, "ERR_AFFUSE_DECODE", `the decoder was silent for ${this.#timeout / 1000} s`));
+        reject(
+          failure(this.#file, "ERR_AFFUSE_DECODE", `the decoder was silent for ${this.#timeout / 1000} s`),
+        );
       }, this.#timeout);
     });
     try {
@@ -122,7 +127,11 @@ class Decoding {
       if (this.#buffer.length >= 5 && need === 5) break;
       if (!(await this.#more())) {
         await new Promise((resolve) => setTimeout(resolve, 20)); // lets the exit event come in
-        throw failure(this.#file, "ERR_AFFUSE_DECODE", `the decoder ended early (${this.#exit ?? "no reason known"})`);
+        throw failure(
+          this.#file,
+          "ERR_AFFUSE_DECODE",
+          `the decoder ended early (${this.#exit ?? "no reason known"})`,
+        );
       }
     }
     const type = String.fromCharCode(this.#buffer[0] as number);
@@ -148,7 +157,8 @@ async function start(
   options: DecodeOptions,
 ): Promise<{ decoding: Decoding; info: MediaInfo }> {
   const found = await stat(file).catch(() => null);
-  if (!found?.isFile()) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${file} does not exist or is not a file.`);
+  if (!found?.isFile())
+    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${file} does not exist or is not a file.`);
   if (found.size === 0) throw failure(file, "ERR_AFFUSE_DECODE", "it is empty");
   try {
     requireFromRoot.resolve("node-av");
@@ -158,7 +168,11 @@ async function start(
   const seconds = options.maxSeconds ?? MAX_SECONDS;
   const limits = { seconds, pixels: MAX_PIXELS, residentBytes: RESIDENT_BYTES };
   // An absolute path cannot be mistaken for an option or a URL.
-  const decoding = new Decoding(file, { file: path.resolve(file), ...wanted, limits }, options.timeoutSeconds ?? 60);
+  const decoding = new Decoding(
+    file,
+    { file: path.resolve(file), ...wanted, limits },
+    options.timeoutSeconds ?? 60,
+  );
   try {
     const { type, payload } = await decoding.next();
     if (type !== "i") throw failure(file, "ERR_AFFUSE_DECODE", "the decoder sent nonsense");
@@ -174,7 +188,11 @@ function checkWhole(file: string, info: MediaInfo, payload: Buffer, options: Dec
   const end = JSON.parse(payload.toString()) as MediaEnd;
   if (info.seconds !== null && !options.partial && end.seconds < 0.95 * info.seconds - 0.5) {
     const [has, states] = [end.seconds.toFixed(1), info.seconds.toFixed(1)];
-    throw failure(file, "ERR_AFFUSE_DECODE", `it is cut off: it should last ${states} s, but only ${has} s are there`);
+    throw failure(
+      file,
+      "ERR_AFFUSE_DECODE",
+      `it is cut off: it should last ${states} s, but only ${has} s are there`,
+    );
   }
   return end;
 }
@@ -190,7 +208,11 @@ export async function probeMedia(file: string, options: DecodeOptions = {}): Pro
  * The sound of a media file, mono at the wanted rate; null when it has no audio stream.
  * @throws ERR_AFFUSE_DECODE damaged, cut off or crashing; ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_NO_DECODER, ERR_AFFUSE_TOO_LARGE
  */
-export async function decodeAudio(file: string, sampleRate: number, options: DecodeOptions = {}): Promise<Audio | null> {
+export async function decodeAudio(
+  file: string,
+  sampleRate: number,
+  options: DecodeOptions = {},
+): Promise<Audio | null> {
   const { decoding, info } = await start(file, { audio: { sampleRate } }, options);
   try {
     if (!info.audio) return null;
@@ -245,7 +267,8 @@ export async function decodeFrames(
           checkWhole(file, info, payload, options);
           break;
         }
-        if (payload.length !== size) throw failure(file, "ERR_AFFUSE_DECODE", "the decoder sent a frame of another size");
+        if (payload.length !== size)
+          throw failure(file, "ERR_AFFUSE_DECODE", "the decoder sent a frame of another size");
         data.set(payload, frames++ * size);
         if (frames === perBlock) {
           yield { data, frames, height, width, channels };

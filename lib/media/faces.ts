@@ -20,21 +20,38 @@ export interface FacesHeader {
 export function readFacesHeader(file: string): FacesHeader {
   const header = readNpyHeader(file);
   if (!/^[|<>=]?u1$/.test(header.descr)) {
-    throw new AffuseError("ERR_AFFUSE_DTYPE", `${file}: expected uint8 levels 0 … 255, got ${header.descr}.`, "Save frames as uint8.");
+    throw new AffuseError(
+      "ERR_AFFUSE_DTYPE",
+      `${file}: expected uint8 levels 0 … 255, got ${header.descr}.`,
+      "Save frames as uint8.",
+    );
   }
   const { shape } = header;
   if (shape.length !== 3 && shape.length !== 4) {
-    throw new AffuseError("ERR_AFFUSE_RANK", `${file}: expected frames [T,H,W] or [T,H,W,3], got shape [${shape.join(",")}].`);
+    throw new AffuseError(
+      "ERR_AFFUSE_RANK",
+      `${file}: expected frames [T,H,W] or [T,H,W,3], got shape [${shape.join(",")}].`,
+    );
   }
   const [frames, height, width, channels = 1] = shape as [number, number, number, number?];
-  if ((channels !== 1 && channels !== 3) || height < 1 || width < 1 || height > MAX_SIDE || width > MAX_SIDE) {
+  if (
+    (channels !== 1 && channels !== 3) ||
+    height < 1 ||
+    width < 1 ||
+    height > MAX_SIDE ||
+    width > MAX_SIDE
+  ) {
     throw new AffuseError(
       "ERR_AFFUSE_SHAPE",
       `${file}: expected frames of 1 to ${MAX_SIDE} pixels a side and 1 or 3 channels, got shape [${shape.join(",")}].`,
     );
   }
   if (header.fortranOrder) {
-    throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: expected C order, got Fortran order.`, "Save np.ascontiguousarray(frames).");
+    throw new AffuseError(
+      "ERR_AFFUSE_FORMAT",
+      `${file}: expected C order, got Fortran order.`,
+      "Save np.ascontiguousarray(frames).",
+    );
   }
   return { frames, height, width, channels, offset: header.offset };
 }
@@ -54,7 +71,8 @@ export async function* readFaces(file: string, perBlock: number): AsyncGenerator
       const data = new Uint8Array(count * bytes);
       for (let done = 0; done < data.length; ) {
         const { bytesRead } = await handle.read(data, done, data.length - done, offset + at * bytes + done);
-        if (bytesRead === 0) throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: it ended while it was being read.`);
+        if (bytesRead === 0)
+          throw new AffuseError("ERR_AFFUSE_FORMAT", `${file}: it ended while it was being read.`);
         done += bytesRead;
       }
       yield { data, frames: count, height, width, channels };

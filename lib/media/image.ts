@@ -19,7 +19,12 @@ export interface FitOptions {
 }
 
 /** Share of each input cell in each output cell along one axis: the exact area when shrinking, linear when enlarging. */
-function weights(from: number, start: number, length: number, to: number): { first: Int32Array; count: number; share: Float64Array } {
+function weights(
+  from: number,
+  start: number,
+  length: number,
+  to: number,
+): { first: Int32Array; count: number; share: Float64Array } {
   const ratio = length / to;
   const support = Math.max(1, ratio);
   const count = Math.ceil(support) + 2;
@@ -34,8 +39,13 @@ function weights(from: number, start: number, length: number, to: number): { fir
       const cell = (first[o] as number) + k;
       let w: number;
       if (cell >= from) w = 0;
-      else if (ratio > 1) w = Math.max(0, Math.min(cell + 1, centre + ratio / 2) - Math.max(cell, centre - ratio / 2));
-      else w = Math.max(0, 1 - Math.abs(cell + 0.5 - Math.min(Math.max(centre, start + 0.5), start + length - 0.5)));
+      else if (ratio > 1)
+        w = Math.max(0, Math.min(cell + 1, centre + ratio / 2) - Math.max(cell, centre - ratio / 2));
+      else
+        w = Math.max(
+          0,
+          1 - Math.abs(cell + 0.5 - Math.min(Math.max(centre, start + 0.5), start + length - 0.5)),
+        );
       share[o * count + k] = w;
       sum += w;
     }
@@ -53,7 +63,10 @@ export function fitFrames(block: FrameBlock, { height, width, channels, fit }: F
   const colour = recolour(block, channels);
   if (block.height === height && block.width === width) return colour;
   if (block.height < 1 || block.width < 1) {
-    throw new AffuseError("ERR_AFFUSE_SHAPE", `expected frames of at least 1×1 pixels, got ${block.height}×${block.width}.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_SHAPE",
+      `expected frames of at least 1×1 pixels, got ${block.height}×${block.width}.`,
+    );
   }
   let [y0, x0, h, w] = [0, 0, block.height, block.width];
   if (fit === "crop") {
@@ -87,7 +100,8 @@ export function fitFrames(block: FrameBlock, { height, width, channels, fit }: F
         let sum = 0;
         for (let k = 0; k < rows.count; k++) {
           const share = rows.share[y * rows.count + k] as number;
-          if (share !== 0) sum += share * (line[((rows.first[y] as number) + k) * width * channels + i] as number);
+          if (share !== 0)
+            sum += share * (line[((rows.first[y] as number) + k) * width * channels + i] as number);
         }
         out[(t * height + y) * width * channels + i] = Math.round(sum);
       }
@@ -104,7 +118,11 @@ function recolour(block: FrameBlock, channels: number): Uint8Array {
     for (let i = 0; i < pixels; i++) out.fill(block.data[i] as number, 3 * i, 3 * i + 3);
   } else {
     for (let i = 0; i < pixels; i++) {
-      const [r, g, b] = [block.data[3 * i], block.data[3 * i + 1], block.data[3 * i + 2]] as [number, number, number];
+      const [r, g, b] = [block.data[3 * i], block.data[3 * i + 1], block.data[3 * i + 2]] as [
+        number,
+        number,
+        number,
+      ];
       out[i] = Math.round(0.299 * r + 0.587 * g + 0.114 * b);
     }
   }

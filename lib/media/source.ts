@@ -32,7 +32,8 @@ export async function sniff(file: string): Promise<"wav" | "npy" | "media"> {
     throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${file} ${what}.`, "Check the path.", { cause: error });
   });
   try {
-    if (!(await handle.stat()).isFile()) throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${file} is not a file.`);
+    if (!(await handle.stat()).isFile())
+      throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `${file} is not a file.`);
     const head = Buffer.alloc(12);
     const { bytesRead } = await handle.read(head, 0, 12, 0);
     if (bytesRead === 0) throw new AffuseError("ERR_AFFUSE_DECODE", `${file} is empty.`);
@@ -48,7 +49,11 @@ export async function sniff(file: string): Promise<"wav" | "npy" | "media"> {
  * A clip's sound, at its own rate (WAV) or at `sampleRate` (decoded).
  * @throws ERR_AFFUSE_FORMAT, ERR_AFFUSE_DECODE, ERR_AFFUSE_NOT_FOUND, ERR_AFFUSE_TOO_LARGE, ERR_AFFUSE_NO_DECODER
  */
-export async function openSound(clip: ClipFiles, sampleRate: number, options: DecodeOptions = {}): Promise<Audio | Missing> {
+export async function openSound(
+  clip: ClipFiles,
+  sampleRate: number,
+  options: DecodeOptions = {},
+): Promise<Audio | Missing> {
   if (clip.audio === undefined) return { missing: "no sound file" };
   const kind = await sniff(clip.audio);
   if (kind === "npy") return { missing: "no sound: the file holds face frames" };
@@ -65,7 +70,11 @@ export async function openSound(clip: ClipFiles, sampleRate: number, options: De
 }
 
 /** A clip's pictures; a `.npy` is yielded as it is, a video already fitted. Errors as openSound, also while iterating. */
-export async function openPictures(clip: ClipFiles, request: PictureRequest, options: DecodeOptions = {}): Promise<Pictures | Missing> {
+export async function openPictures(
+  clip: ClipFiles,
+  request: PictureRequest,
+  options: DecodeOptions = {},
+): Promise<Pictures | Missing> {
   if (clip.visual === undefined) return { missing: "no picture file" };
   const kind = await sniff(clip.visual);
   if (kind === "wav") return { missing: "no pictures: the file holds sound" };

@@ -26,7 +26,11 @@ interface Format {
 }
 
 function bad(file: string, what: string): AffuseError {
-  return new AffuseError("ERR_AFFUSE_FORMAT", `${file}: ${what}.`, "The file is damaged or is not a WAV file.");
+  return new AffuseError(
+    "ERR_AFFUSE_FORMAT",
+    `${file}: ${what}.`,
+    "The file is damaged or is not a WAV file.",
+  );
 }
 
 function parseFormat(chunk: Buffer, file: string): Format {
@@ -39,11 +43,16 @@ function parseFormat(chunk: Buffer, file: string): Format {
   const bits = chunk.readUInt16LE(14);
   const known = tag === 1 ? [8, 16, 24, 32].includes(bits) : tag === 3 && [32, 64].includes(bits);
   if (!known) {
-    throw new AffuseError("ERR_AFFUSE_CODEC", `${file}: expected PCM or float samples, got WAV format ${tag} with ${bits} bits.`);
+    throw new AffuseError(
+      "ERR_AFFUSE_CODEC",
+      `${file}: expected PCM or float samples, got WAV format ${tag} with ${bits} bits.`,
+    );
   }
   if (channels < 1 || channels > 64) throw bad(file, `expected 1 to 64 channels, got ${channels}`);
-  if (sampleRate < 1000 || sampleRate > 384000) throw bad(file, `expected a sample rate of 1 to 384 kHz, got ${sampleRate} Hz`);
-  if (align !== (channels * bits) / 8) throw bad(file, `its block size ${align} does not fit ${channels} channels of ${bits} bits`);
+  if (sampleRate < 1000 || sampleRate > 384000)
+    throw bad(file, `expected a sample rate of 1 to 384 kHz, got ${sampleRate} Hz`);
+  if (align !== (channels * bits) / 8)
+    throw bad(file, `its block size ${align} does not fit ${channels} channels of ${bits} bits`);
   return { float: tag === 3, bits, channels, sampleRate };
 }
 
@@ -72,7 +81,11 @@ async function readExactly(handle: FileHandle, position: number, length: number)
 }
 
 /** Finds the format and the samples. Chunks of unknown kind are skipped. */
-async function findChunks(handle: FileHandle, size: number, file: string): Promise<{ format: Format; start: number; bytes: number }> {
+async function findChunks(
+  handle: FileHandle,
+  size: number,
+  file: string,
+): Promise<{ format: Format; start: number; bytes: number }> {
   let format: Format | undefined;
   let position = 12;
   for (let n = 0; n < MAX_CHUNKS && position + 8 <= size; n++) {
@@ -86,7 +99,10 @@ async function findChunks(handle: FileHandle, size: number, file: string): Promi
       // Programs that write to a pipe leave 0 or 2³²−1 here: the samples then go on to the end of the file.
       const open = length === 0xffffffff || (length === 0 && position < size);
       if (!open && position + length > size) {
-        throw bad(file, `it should hold ${length} bytes of samples, but ${size - position} are there: it is cut off`);
+        throw bad(
+          file,
+          `it should hold ${length} bytes of samples, but ${size - position} are there: it is cut off`,
+        );
       }
       return { format, start: position, bytes: open ? size - position : length };
     }
@@ -96,13 +112,23 @@ async function findChunks(handle: FileHandle, size: number, file: string): Promi
 }
 
 /** Reads the samples in blocks, giving way to other work between them. */
-async function readSamples(handle: FileHandle, format: Format, start: number, bytes: number, file: string): Promise<Float32Array> {
+async function readSamples(
+  handle: FileHandle,
+  format: Format,
+  start: number,
+  bytes: number,
+  file: string,
+): Promise<Float32Array> {
   const { channels } = format;
   const frame = (channels * format.bits) / 8;
   const count = Math.floor(bytes / frame);
   if (count / format.sampleRate > MAX_SECONDS) {
     const seconds = Math.round(count / format.sampleRate);
-    throw new AffuseError("ERR_AFFUSE_TOO_LARGE", `${file} lasts ${seconds} s, expected at most ${MAX_SECONDS} s.`, "Cut it.");
+    throw new AffuseError(
+      "ERR_AFFUSE_TOO_LARGE",
+      `${file} lasts ${seconds} s, expected at most ${MAX_SECONDS} s.`,
+      "Cut it.",
+    );
   }
   const read = sampleReader(format);
   const samples = new Float32Array(count);
@@ -127,12 +153,18 @@ async function readSamples(handle: FileHandle, format: Format, start: number, by
  */
 export async function readWav(file: string): Promise<Audio> {
   const handle = await open(file, "r").catch((error: Error) => {
-    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `Could not open ${file}: ${error.message}.`, "", { cause: error });
+    throw new AffuseError("ERR_AFFUSE_NOT_FOUND", `Could not open ${file}: ${error.message}.`, "", {
+      cause: error,
+    });
   });
   try {
     const { size } = await handle.stat();
     const head = await readExactly(handle, 0, 12);
-    if (head.length < 12 || head.toString("latin1", 0, 4) !== "RIFF" || head.toString("latin1", 8, 12) !== "WAVE") {
+    if (
+      head.length < 12 ||
+      head.toString("latin1", 0, 4) !== "RIFF" ||
+      head.toString("latin1", 8, 12) !== "WAVE"
+    ) {
       throw bad(file, "expected RIFF … WAVE at the start");
     }
     const { format, start, bytes } = await findChunks(handle, size, file);

@@ -57,7 +57,8 @@ function referenceLogMel(x: Float32Array): { mel: Float64Array[]; energy: number
     const pitch = weights.reduce((sum, v, l) => sum + (v / norm) * Math.log2(1 / (200 * pitchLag(l))), 0);
     return { mel, energy: Math.log(epsilon + power.reduce((a, b) => a + b, 0)), pitch };
   });
-  const pooled = (get: (f: number) => number, t: number): number => [0, 1, 2, 3].reduce((s, i) => s + get(4 * t + i), 0) / 4;
+  const pooled = (get: (f: number) => number, t: number): number =>
+    [0, 1, 2, 3].reduce((s, i) => s + get(4 * t + i), 0) / 4;
   const rows = Math.floor(count / 4);
   type Frame = (typeof frames)[number];
   const frame = (f: number): Frame => frames[f] as Frame;
@@ -95,10 +96,23 @@ test("logmel agrees with its formulas in float64", async () => {
     for (let t = 0; t < rows; t++) {
       for (let m = 0; m < 32; m++) {
         const [mean, deviation] = m < 16 ? [-7, 3] : [-11, 2];
-        worst = Math.max(worst, Math.abs((data[t * 64 + m] as number) * deviation + mean - ((expected.mel[t] as Float64Array)[m] as number)));
+        worst = Math.max(
+          worst,
+          Math.abs(
+            (data[t * 64 + m] as number) * deviation +
+              mean -
+              ((expected.mel[t] as Float64Array)[m] as number),
+          ),
+        );
       }
-      worst = Math.max(worst, Math.abs((data[t * 64 + 48] as number) * 2.8 - 2.5 - (expected.energy[t] as number)));
-      worstPitch = Math.max(worstPitch, Math.abs((data[t * 64 + 49] as number) * 0.4 - 0.3 - (expected.pitch[t] as number)));
+      worst = Math.max(
+        worst,
+        Math.abs((data[t * 64 + 48] as number) * 2.8 - 2.5 - (expected.energy[t] as number)),
+      );
+      worstPitch = Math.max(
+        worstPitch,
+        Math.abs((data[t * 64 + 49] as number) * 0.4 - 0.3 - (expected.pitch[t] as number)),
+      );
     }
     // Filters on a grid of 2⁻¹⁵ put noise about 95 dB below the signal into each bin: below 1 % of bands 60 dB down.
     assert.ok(worst < 0.01, `largest difference of a log energy ${worst}`);
@@ -121,7 +135,8 @@ test("long sound in pieces gives the rows of one run", async () => {
     assert.equal(pieces.rows, 500);
     assert.equal(once.rows, 500);
     let worst = 0;
-    for (let i = 0; i < once.data.length; i++) worst = Math.max(worst, Math.abs((once.data[i] as number) - (pieces.data[i] as number)));
+    for (let i = 0; i < once.data.length; i++)
+      worst = Math.max(worst, Math.abs((once.data[i] as number) - (pieces.data[i] as number)));
     assert.ok(worst < 1e-3, `largest difference ${worst}`);
   } finally {
     await pool.close();
@@ -134,7 +149,8 @@ test("gabor-face agrees with its formula, ignores light and contrast, and sees a
     Uint8Array.from({ length: size * size }, (_, i) => {
       const [x, y] = [i % size, Math.floor(i / size)];
       const curve = 34 + (mouth * (x - 24) ** 2) / 40;
-      const level = 150 - 60 * Math.exp(-((y - curve) ** 2) / 3) * (Math.abs(x - 24) < 9 ? 1 : 0) - (y < 12 ? 40 : 0);
+      const level =
+        150 - 60 * Math.exp(-((y - curve) ** 2) / 3) * (Math.abs(x - 24) < 9 ? 1 : 0) - (y < 12 ? 40 : 0);
       return Math.round(offset + gain * level);
     });
   const frames = [face(1), face(-1), face(1, 0.8, 20)];
@@ -167,7 +183,9 @@ test("gabor-face agrees with its formula, ignores light and contrast, and sees a
           const [e, d] = [o, o + orientations].map((f) => {
             let s = 0;
             for (let i = 0; i < filter * filter; i++) {
-              s += (filters[f * 49 + i] as number) * (y[(cy + Math.floor(i / 7) - 3) * size + cx + (i % 7) - 3] as number);
+              s +=
+                (filters[f * 49 + i] as number) *
+                (y[(cy + Math.floor(i / 7) - 3) * size + cx + (i % 7) - 3] as number);
             }
             return s;
           }) as [number, number];
@@ -177,8 +195,12 @@ test("gabor-face agrees with its formula, ignores light and contrast, and sees a
       }
     }
     assert.ok(worst < 1e-4, `largest difference ${worst}`);
-    const distance = (a: Float32Array, b: Float32Array): number => Math.sqrt(a.reduce((s, v, i) => s + (v - (b[i] as number)) ** 2, 0));
-    assert.ok(distance(row(0), row(1)) > 4 * distance(row(0), row(2)), "the mouth counts, the light does not");
+    const distance = (a: Float32Array, b: Float32Array): number =>
+      Math.sqrt(a.reduce((s, v, i) => s + (v - (b[i] as number)) ** 2, 0));
+    assert.ok(
+      distance(row(0), row(1)) > 4 * distance(row(0), row(2)),
+      "the mouth counts, the light does not",
+    );
   } finally {
     await pool.close();
   }

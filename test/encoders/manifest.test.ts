@@ -49,7 +49,12 @@ test("every preset is a valid manifest once a model is named", () => {
     const manifest = parseManifest({ preset, model: "x.onnx" });
     assert.equal(manifest.name, preset);
   }
-  const own = parseManifest({ preset: "hubert-large", model: "x.onnx", name: "h24", output: { tensors: ["a", "b"], combine: "concat", dim: 2048 } });
+  const own = parseManifest({
+    preset: "hubert-large",
+    model: "x.onnx",
+    name: "h24",
+    output: { tensors: ["a", "b"], combine: "concat", dim: 2048 },
+  });
   assert.equal(own.output.rate, 50);
   assert.equal(own.output.dim, 2048);
   assert.equal(own.input.kind === "waveform" && own.input.normalize, "standard");
@@ -67,9 +72,21 @@ const wrong: [string, unknown, RegExp][] = [
   ["letter twice", { ...minimal, output: { dim: 4, layout: "TTD" } }, /each letter/],
   ["unknown preset", { preset: "gpt", model: "x" }, /Presets: hubert-base/],
   ["preset that is no name", { preset: "constructor", model: "x" }, /not known|expected/],
-  ["channels", { ...minimal, modality: "visual", input: { kind: "frames", size: [8, 8], colour: "grey", mean: [1, 2, 3] } }, /expected 1 or 1 values, got 3/],
+  [
+    "channels",
+    {
+      ...minimal,
+      modality: "visual",
+      input: { kind: "frames", size: [8, 8], colour: "grey", mean: [1, 2, 3] },
+    },
+    /expected 1 or 1 values, got 3/,
+  ],
   ["chunk without rate", { ...minimal, chunk: { seconds: 10 } }, /output\.rate/],
-  ["chunk of broken rows", { ...minimal, output: { dim: 4, rate: 50 }, chunk: { seconds: 1.01 } }, /whole numbers of rows/],
+  [
+    "chunk of broken rows",
+    { ...minimal, output: { dim: 4, rate: 50 }, chunk: { seconds: 1.01 } },
+    /whole numbers of rows/,
+  ],
   ["sha256", { ...minimal, sha256: "abc" }, /sha256/],
 ];
 for (const [what, value, text] of wrong) {
@@ -86,19 +103,37 @@ test("files: YAML, JSON, relative model, broken text", async () => {
   writeFileSync(broken, "preset: [unclosed\n");
   assert.throws(() => readManifest(broken), coded("ERR_AFFUSE_MANIFEST", /not valid YAML/));
   const bomb = path.join(dir, "c.yaml");
-  writeFileSync(bomb, `a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n`);
+  writeFileSync(
+    bomb,
+    `a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n`,
+  );
   assert.throws(() => readManifest(bomb), coded("ERR_AFFUSE_MANIFEST", /alias/i));
   const json = path.join(dir, "d.json");
   writeFileSync(json, "{");
   assert.throws(() => readManifest(json), coded("ERR_AFFUSE_MANIFEST", /not valid JSON/));
-  assert.throws(() => readManifest(path.join(dir, "none.yaml")), coded("ERR_AFFUSE_NOT_FOUND", /does not exist/));
+  assert.throws(
+    () => readManifest(path.join(dir, "none.yaml")),
+    coded("ERR_AFFUSE_NOT_FOUND", /does not exist/),
+  );
 });
 
 test("resolving: unknown names, presets, missing and changed model files", async () => {
-  await assert.rejects(resolveEncoder("nothing"), coded("ERR_AFFUSE_ENCODER_UNKNOWN", /Built in: logmel, gabor-face/));
-  await assert.rejects(resolveEncoder("hubert-base"), coded("ERR_AFFUSE_ENCODER_UNKNOWN", /write a manifest with preset/));
-  await assert.rejects(resolveEncoder(parseManifest({ ...minimal, model: path.join(dir, "no.onnx") })), coded("ERR_AFFUSE_NOT_FOUND", /No weights come/));
-  await assert.rejects(resolveEncoder(parseManifest({ ...minimal, model: "builtin:no" })), coded("ERR_AFFUSE_ENCODER_UNKNOWN", /built-in model/));
+  await assert.rejects(
+    resolveEncoder("nothing"),
+    coded("ERR_AFFUSE_ENCODER_UNKNOWN", /Built in: logmel, gabor-face/),
+  );
+  await assert.rejects(
+    resolveEncoder("hubert-base"),
+    coded("ERR_AFFUSE_ENCODER_UNKNOWN", /write a manifest with preset/),
+  );
+  await assert.rejects(
+    resolveEncoder(parseManifest({ ...minimal, model: path.join(dir, "no.onnx") })),
+    coded("ERR_AFFUSE_NOT_FOUND", /No weights come/),
+  );
+  await assert.rejects(
+    resolveEncoder(parseManifest({ ...minimal, model: "builtin:no" })),
+    coded("ERR_AFFUSE_ENCODER_UNKNOWN", /built-in model/),
+  );
   const file = path.join(dir, "m.onnx");
   writeFileSync(file, new OnnxGraph("empty").bytes());
   const found = await resolveEncoder(parseManifest({ ...minimal, model: file }));

@@ -30,19 +30,31 @@ function layers(): string {
   const g = new OnnxGraph("layers");
   const x = g.input("audio", [1, "n"]);
   const wave = g.node("Unsqueeze", [x, g.integers([1])]);
-  for (const [name, factor] of [["h1", 1], ["h2", 10]] as const) {
+  for (const [name, factor] of [
+    ["h1", 1],
+    ["h2", 10],
+  ] as const) {
     const taps = [factor, 2 * factor].flatMap((v) => [v, ...Array<number>(99).fill(0)]);
-    const rows = g.node("Conv", [wave, g.constant([2, 1, 100], taps)], { kernel_shape: [100], strides: [100] });
+    const rows = g.node("Conv", [wave, g.constant([2, 1, 100], taps)], {
+      kernel_shape: [100],
+      strides: [100],
+    });
     g.node("Transpose", [rows], { perm: [0, 2, 1] }, name);
     g.output(name, [1, "t", 2]);
   }
-  const both = g.node("Concat", [g.node("Unsqueeze", ["h1", g.integers([0])]), g.node("Unsqueeze", ["h2", g.integers([0])])], { axis: 0 }, "all");
+  const both = g.node(
+    "Concat",
+    [g.node("Unsqueeze", ["h1", g.integers([0])]), g.node("Unsqueeze", ["h2", g.integers([0])])],
+    { axis: 0 },
+    "all",
+  );
   g.output(both, [2, 1, "t", 2]);
   return save("layers", g);
 }
 
 /** A ramp: sample i of row t (100 samples each) starts with t. */
-const ramp = (rows: number): Float32Array => Float32Array.from({ length: rows * 100 }, (_, n) => (n % 100 === 0 ? n / 100 : 0));
+const ramp = (rows: number): Float32Array =>
+  Float32Array.from({ length: rows * 100 }, (_, n) => (n % 100 === 0 ? n / 100 : 0));
 
 test("hidden layers: single, mean, concatenation, an L axis, pooling", async () => {
   const model = layers();
@@ -53,18 +65,29 @@ test("hidden layers: single, mean, concatenation, an L axis, pooling", async () 
     { ...base, name: "concat", output: { tensors: ["h1", "h2"], combine: "concat", dim: 4, rate: 10 } },
     { ...base, name: "axis", output: { tensors: ["all"], layout: "LBTD", layers: [-1], dim: 2, rate: 10 } },
     { ...base, name: "utt", output: { tensors: ["h1"], dim: 2, rate: 10 }, pooling: "mean" },
-    { ...base, name: "chunks", output: { tensors: ["h1"], dim: 2, rate: 10 }, chunk: { seconds: 1, context: 0.5 } },
+    {
+      ...base,
+      name: "chunks",
+      output: { tensors: ["h1"], dim: 2, rate: 10 },
+      chunk: { seconds: 1, context: 0.5 },
+    },
   ].map((m) => parseManifest(m));
   const pool = await EncoderPool.open(manifests, { workers: 2, threads: 2 });
   try {
-    const rows = async (i: number, n: number): Promise<number[]> => [...(await pool.encodeAudio(i, ramp(n), 1000)).data];
+    const rows = async (i: number, n: number): Promise<number[]> => [
+      ...(await pool.encodeAudio(i, ramp(n), 1000)).data,
+    ];
     assert.deepEqual(await rows(0, 3), [0, 0, 10, 20, 20, 40]);
     assert.deepEqual(await rows(1, 2), [0, 0, 5.5, 11]);
     assert.deepEqual(await rows(2, 2), [0, 0, 0, 0, 1, 2, 10, 20]);
     assert.deepEqual(await rows(3, 2), [0, 0, 10, 20]);
     assert.deepEqual(await rows(4, 3), [1, 2]);
     for (const n of [1, 9, 10, 14, 15, 16, 25, 26, 40, 41]) {
-      assert.deepEqual(await rows(5, n), Array.from({ length: n }, (_, t) => [t, 2 * t]).flat(), `${n} rows in pieces`);
+      assert.deepEqual(
+        await rows(5, n),
+        Array.from({ length: n }, (_, t) => [t, 2 * t]).flat(),
+        `${n} rows in pieces`,
+      );
     }
     // A view into a larger buffer must not hand that buffer over.
     const all = ramp(4);
@@ -92,7 +115,13 @@ test("picture layouts: order of axes, colour, mean and std, spatial average", as
     { workers: 1 },
   );
   async function* blocks() {
-    yield { data: Uint8Array.from([9, 18, 27, 9, 18, 27, 9, 18, 27, 9, 18, 27]), frames: 1, height: 2, width: 2, channels: 3 as const };
+    yield {
+      data: Uint8Array.from([9, 18, 27, 9, 18, 27, 9, 18, 27, 9, 18, 27]),
+      frames: 1,
+      height: 2,
+      width: 2,
+      channels: 3 as const,
+    };
     yield { data: Uint8Array.from([0, 40, 80, 120]), frames: 1, height: 2, width: 2, channels: 1 as const };
   }
   try {
@@ -107,24 +136,59 @@ test("picture layouts: order of axes, colour, mean and std, spatial average", as
 
 test("wrong manifests and models give coded errors and leave no thread behind", async () => {
   const model = layers();
-  const base = { name: "x", modality: "audio", model, input: { kind: "waveform", sampleRate: 1000, minSamples: 100 } };
+  const base = {
+    name: "x",
+    modality: "audio",
+    model,
+    input: { kind: "waveform", sampleRate: 1000, minSamples: 100 },
+  };
   const cases: [object, string, RegExp][] = [
-    [{ ...base, output: { tensors: ["h9"], dim: 2 } }, "ERR_AFFUSE_MANIFEST", /no output "h9".*It has: h1, h2, all/],
-    [{ ...base, input: { ...base.input, tensor: "pixels" }, output: { dim: 2 } }, "ERR_AFFUSE_MANIFEST", /no input "pixels"/],
-    [{ ...base, output: { tensors: ["h1"], dim: 3 } }, "ERR_AFFUSE_ENCODER_OUTPUT", /expected rows of 3 values, got 2/],
-    [{ ...base, output: { tensors: ["h1"], layout: "TD", dim: 2 } }, "ERR_AFFUSE_ENCODER_OUTPUT", /axes TD, got shape \[1,3,2\]/],
-    [{ ...base, output: { tensors: ["all"], layout: "LBTD", layers: [2], dim: 2 } }, "ERR_AFFUSE_ENCODER_OUTPUT", /layer 2 is not among 2/],
-    [{ ...base, input: { ...base.input, layout: "BCN" }, output: { tensors: ["h1"], dim: 2 } }, "ERR_AFFUSE_ENCODER", /failed on input \[1,1,300\]/],
+    [
+      { ...base, output: { tensors: ["h9"], dim: 2 } },
+      "ERR_AFFUSE_MANIFEST",
+      /no output "h9".*It has: h1, h2, all/,
+    ],
+    [
+      { ...base, input: { ...base.input, tensor: "pixels" }, output: { dim: 2 } },
+      "ERR_AFFUSE_MANIFEST",
+      /no input "pixels"/,
+    ],
+    [
+      { ...base, output: { tensors: ["h1"], dim: 3 } },
+      "ERR_AFFUSE_ENCODER_OUTPUT",
+      /expected rows of 3 values, got 2/,
+    ],
+    [
+      { ...base, output: { tensors: ["h1"], layout: "TD", dim: 2 } },
+      "ERR_AFFUSE_ENCODER_OUTPUT",
+      /axes TD, got shape \[1,3,2\]/,
+    ],
+    [
+      { ...base, output: { tensors: ["all"], layout: "LBTD", layers: [2], dim: 2 } },
+      "ERR_AFFUSE_ENCODER_OUTPUT",
+      /layer 2 is not among 2/,
+    ],
+    [
+      { ...base, input: { ...base.input, layout: "BCN" }, output: { tensors: ["h1"], dim: 2 } },
+      "ERR_AFFUSE_ENCODER",
+      /failed on input \[1,1,300\]/,
+    ],
   ];
   for (const [manifest, code, text] of cases) {
     const pool = await EncoderPool.open([parseManifest(manifest)], { workers: 1 });
     await assert.rejects(pool.encodeAudio(0, ramp(3), 1000), coded(code, text));
     await pool.close();
-    await assert.rejects(async () => pool.encodeAudio(0, ramp(3), 1000), coded("ERR_AFFUSE_DISPOSED", /closed/));
+    await assert.rejects(
+      async () => pool.encodeAudio(0, ramp(3), 1000),
+      coded("ERR_AFFUSE_DISPOSED", /closed/),
+    );
   }
   const bad = path.join(dir, "bad.onnx");
   writeFileSync(bad, "this is no model");
-  await assert.rejects(EncoderPool.open([parseManifest({ ...base, model: bad, output: { dim: 2 } })], { workers: 2 }), coded("ERR_AFFUSE_ENCODER_MODEL", /cannot load/));
+  await assert.rejects(
+    EncoderPool.open([parseManifest({ ...base, model: bad, output: { dim: 2 } })], { workers: 2 }),
+    coded("ERR_AFFUSE_ENCODER_MODEL", /cannot load/),
+  );
 });
 
 test("a source that fails ends the clip with its error", async () => {

@@ -21,7 +21,10 @@ test.after(() => rmSync(dir, { recursive: true, force: true }));
 const at = (name: string): string => path.join(dir, name);
 const hasFfmpeg = spawnSync("ffmpeg", ["-version"], { stdio: "ignore" }).status === 0;
 const ffmpeg = (...args: string[]): void => {
-  execFileSync("ffmpeg", ["-v", "error", "-y", ...args], { cwd: dir, stdio: ["ignore", "ignore", "inherit"] });
+  execFileSync("ffmpeg", ["-v", "error", "-y", ...args], {
+    cwd: dir,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
 };
 /** Tests that need the ffmpeg program say so when it is absent; those on files of node-av's own run everywhere. */
 const withFfmpeg = (name: string, run: () => Promise<void>): void =>
@@ -29,7 +32,11 @@ const withFfmpeg = (name: string, run: () => Promise<void>): void =>
 
 const request: PictureRequest = { fps: 12.5, height: 48, width: 48, channels: 1, fit: "crop", perBlock: 10 };
 
-async function frames(file: string, wanted: Partial<PictureRequest> = {}, options = {}): Promise<FrameBlock[]> {
+async function frames(
+  file: string,
+  wanted: Partial<PictureRequest> = {},
+  options = {},
+): Promise<FrameBlock[]> {
   const pictures = await decodeFrames(file, { ...request, ...wanted }, options);
   assert.ok(pictures);
   const all: FrameBlock[] = [];
@@ -58,13 +65,19 @@ test("an MP4 gives back the faces and the voice that went in", async () => {
   const faces = readNpy(facesPath(dir, name));
   const got = Buffer.concat(blocks.map((b) => b.data));
   assert.equal(got.length, faces.data.length);
-  assert.deepEqual(blocks.map((b) => b.frames).slice(0, -1), blocks.slice(1).map(() => 10));
+  assert.deepEqual(
+    blocks.map((b) => b.frames).slice(0, -1),
+    blocks.slice(1).map(() => 10),
+  );
   const difference = got.reduce((sum, v, i) => sum + Math.abs(v - (faces.data[i] as number)), 0) / got.length;
   assert.ok(difference < 4, `mean difference of levels ${difference}`);
 
   const voice = await readWav(wavPath(dir, name));
   const audio = await decodeAudio(videoPath(dir, name), 16000);
-  assert.ok(audio && Math.abs(audio.samples.length - voice.samples.length) <= 2048, `${audio?.samples.length} samples of ${voice.samples.length}`);
+  assert.ok(
+    audio && Math.abs(audio.samples.length - voice.samples.length) <= 2048,
+    `${audio?.samples.length} samples of ${voice.samples.length}`,
+  );
   // An AAC encoder delays by 1024 samples or so, and not every writer of MP4 notes it down.
   const correlation = (lag: number): number => {
     let [xy, xx, yy] = [0, 0, 0];
@@ -85,23 +98,40 @@ test("half of an MP4, text, nothing and noise as MP4 are coded errors, and this 
     ["truncated.mp4", whole.subarray(0, whole.length >> 1), /could not be decoded/],
     ["text.mp4", "just some text\n".repeat(100), /could not be decoded/],
     ["empty.mp4", "", /it is empty/],
-    ["noise.mp4", Uint8Array.from({ length: 20000 }, (_, i) => (i * i * 31 + (i >> 3)) & 255), /could not be decoded/],
+    [
+      "noise.mp4",
+      Uint8Array.from({ length: 20000 }, (_, i) => (i * i * 31 + (i >> 3)) & 255),
+      /could not be decoded/,
+    ],
     // FFmpeg would follow a playlist to other files and hosts.
-    ["playlist.mp4", `#EXTM3U\n#EXTINF:10,\n${videoPath(dir, name)}\n#EXT-X-ENDLIST\n`, /could not be decoded/],
+    [
+      "playlist.mp4",
+      `#EXTM3U\n#EXTINF:10,\n${videoPath(dir, name)}\n#EXT-X-ENDLIST\n`,
+      /could not be decoded/,
+    ],
     ["concat.mp4", `ffconcat version 1.0\nfile '${videoPath(dir, name)}'\n`, /could not be decoded/],
   ];
   for (const [file, bytes, text] of bad) {
     writeFileSync(at(file), bytes);
     await assert.rejects(decodeAudio(at(file), 16000), coded("ERR_AFFUSE_DECODE", text), file);
   }
-  await assert.rejects(decodeFrames(at("truncated.mp4"), request), coded("ERR_AFFUSE_DECODE", /could not be decoded/));
+  await assert.rejects(
+    decodeFrames(at("truncated.mp4"), request),
+    coded("ERR_AFFUSE_DECODE", /could not be decoded/),
+  );
   await assert.rejects(decodeAudio(at("none.mp4"), 16000), coded("ERR_AFFUSE_NOT_FOUND", /does not exist/));
   await assert.rejects(probeMedia(dir), coded("ERR_AFFUSE_NOT_FOUND", /is not a file/));
 });
 
 test("limits: length, silence of the decoder", async () => {
-  await assert.rejects(decodeAudio(videoPath(dir, name), 16000, { maxSeconds: 1 }), coded("ERR_AFFUSE_TOO_LARGE", /expected at most 1 s/));
-  await assert.rejects(decodeAudio(videoPath(dir, name), 16000, { timeoutSeconds: 0.01 }), coded("ERR_AFFUSE_DECODE", /silent for 0.01 s/));
+  await assert.rejects(
+    decodeAudio(videoPath(dir, name), 16000, { maxSeconds: 1 }),
+    coded("ERR_AFFUSE_TOO_LARGE", /expected at most 1 s/),
+  );
+  await assert.rejects(
+    decodeAudio(videoPath(dir, name), 16000, { timeoutSeconds: 0.01 }),
+    coded("ERR_AFFUSE_DECODE", /silent for 0.01 s/),
+  );
 });
 
 test("leaving the frames early ends the child", async () => {
@@ -126,16 +156,32 @@ test("faces of another dtype, rank and order are refused", async () => {
   const whole = encodeNpy([2, 4, 4], new Uint8Array(32));
   writeFileSync(at("cut.npy"), whole.subarray(0, -1));
   await assert.rejects(clip(at("cut.npy")), coded("ERR_AFFUSE_FORMAT", /bytes/));
-  writeFileSync(at("fortran.npy"), Buffer.from(Buffer.from(whole).toString("latin1").replace("False", "True "), "latin1"));
+  writeFileSync(
+    at("fortran.npy"),
+    Buffer.from(Buffer.from(whole).toString("latin1").replace("False", "True "), "latin1"),
+  );
   await assert.rejects(clip(at("fortran.npy")), coded("ERR_AFFUSE_FORMAT", /C order/));
   writeFileSync(at("none.npy"), encodeNpy([0, 4, 4], new Uint8Array(0)));
   assert.deepEqual(await clip(at("none.npy")), { missing: "the file has no frames" });
-  assert.deepEqual(await openSound({ name: "x", audio: at("none.npy") }, 16000), { missing: "no sound: the file holds face frames" });
-  assert.deepEqual(await openPictures({ name: "x", visual: wavPath(dir, name) }, request), { missing: "no pictures: the file holds sound" });
+  assert.deepEqual(await openSound({ name: "x", audio: at("none.npy") }, 16000), {
+    missing: "no sound: the file holds face frames",
+  });
+  assert.deepEqual(await openPictures({ name: "x", visual: wavPath(dir, name) }, request), {
+    missing: "no pictures: the file holds sound",
+  });
 });
 
 withFfmpeg("containers and codecs of others: MP4, MKV, AVI, WebM, MOV, MP3, FLAC, odd rates", async () => {
-  const source = ["-f", "lavfi", "-i", "testsrc=size=320x240:rate=30:duration=2", "-f", "lavfi", "-i", "sine=frequency=440:duration=2:sample_rate=44100"];
+  const source = [
+    "-f",
+    "lavfi",
+    "-i",
+    "testsrc=size=320x240:rate=30:duration=2",
+    "-f",
+    "lavfi",
+    "-i",
+    "sine=frequency=440:duration=2:sample_rate=44100",
+  ];
   const kinds: [string, string[]][] = [
     ["a.mp4", ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-ac", "2"]],
     ["a.mkv", ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "libvorbis"]],
@@ -149,7 +195,11 @@ withFfmpeg("containers and codecs of others: MP4, MKV, AVI, WebM, MOV, MP3, FLAC
     const count = (await frames(at(file))).reduce((sum, b) => sum + b.frames, 0);
     assert.ok(Math.abs(count - 25) <= 2, `${file}: ${count} frames`);
   }
-  for (const [file, args] of [["a.mp3", []], ["a.flac", ["-ar", "22050"]], ["adpcm.wav", ["-c:a", "adpcm_ms"]]] as const) {
+  for (const [file, args] of [
+    ["a.mp3", []],
+    ["a.flac", ["-ar", "22050"]],
+    ["adpcm.wav", ["-c:a", "adpcm_ms"]],
+  ] as const) {
     ffmpeg("-i", "a.mkv", "-vn", ...args, file);
   }
   for (const file of ["a.mp4", "a.mkv", "a.mov", "a.mp3", "a.flac", "adpcm.wav"]) {
@@ -157,7 +207,8 @@ withFfmpeg("containers and codecs of others: MP4, MKV, AVI, WebM, MOV, MP3, FLAC
     assert.ok("samples" in audio, file);
     assert.ok(Math.abs(audio.samples.length - 32000) < 3000, `${file}: ${audio.samples.length} samples`);
     let crossings = 0;
-    for (let n = 8001; n < 24000; n++) if ((audio.samples[n] as number) >= 0 !== (audio.samples[n - 1] as number) >= 0) crossings++;
+    for (let n = 8001; n < 24000; n++)
+      if ((audio.samples[n] as number) >= 0 !== (audio.samples[n - 1] as number) >= 0) crossings++;
     assert.ok(Math.abs(crossings / 2 - 440) < 5, `${file}: a tone of ${crossings / 2} Hz`);
   }
 });
@@ -165,44 +216,115 @@ withFfmpeg("containers and codecs of others: MP4, MKV, AVI, WebM, MOV, MP3, FLAC
 withFfmpeg("what is not there is said: no audio, no video, a cover picture, no frames", async () => {
   ffmpeg("-i", "a.mp4", "-an", "-c", "copy", "silent.mp4");
   ffmpeg("-i", "a.mp4", "-vn", "-c", "copy", "blind.mp4");
-  assert.deepEqual(await openSound({ name: "x", audio: at("silent.mp4") }, 16000), { missing: "no audio stream" });
-  assert.deepEqual(await openPictures({ name: "x", visual: at("blind.mp4") }, request), { missing: "no video stream" });
+  assert.deepEqual(await openSound({ name: "x", audio: at("silent.mp4") }, 16000), {
+    missing: "no audio stream",
+  });
+  assert.deepEqual(await openPictures({ name: "x", visual: at("blind.mp4") }, request), {
+    missing: "no video stream",
+  });
   const info = await probeMedia(at("silent.mp4"));
   assert.deepEqual([info.audio, info.video, Math.round(info.seconds ?? 0)], [false, true, 2]);
-  ffmpeg("-f", "lavfi", "-i", "color=size=64x64:rate=25:duration=1", "-frames:v", "0", "-c:v", "libx264", "zero.mp4");
+  ffmpeg(
+    "-f",
+    "lavfi",
+    "-i",
+    "color=size=64x64:rate=25:duration=1",
+    "-frames:v",
+    "0",
+    "-c:v",
+    "libx264",
+    "zero.mp4",
+  );
   await assert.rejects(probeMedia(at("zero.mp4")), coded("ERR_AFFUSE_DECODE", /neither sound nor pictures/));
   ffmpeg("-f", "lavfi", "-i", "color=size=64x64:rate=1:duration=1", "-frames:v", "1", "cover.png");
-  ffmpeg("-i", "a.mp3", "-i", "cover.png", "-map", "0:a", "-map", "1:v", "-c:a", "copy", "-c:v", "png", "-disposition:v:0", "attached_pic", "cover.mp3");
+  ffmpeg(
+    "-i",
+    "a.mp3",
+    "-i",
+    "cover.png",
+    "-map",
+    "0:a",
+    "-map",
+    "1:v",
+    "-c:a",
+    "copy",
+    "-c:v",
+    "png",
+    "-disposition:v:0",
+    "attached_pic",
+    "cover.mp3",
+  );
   assert.equal(await decodeFrames(at("cover.mp3"), request), null);
 });
 
-withFfmpeg("a file whose beginning decodes but whose end is missing is refused, or taken with partial", async () => {
-  ffmpeg("-i", "a.mp4", "-c", "copy", "-movflags", "+faststart", "fast.mp4");
-  for (const file of ["fast.mp4", "a.mkv"]) {
-    const whole = readFileSync(at(file));
-    const cut = at(`cut-${file}`);
-    writeFileSync(cut, whole.subarray(0, whole.length >> 1));
-    await assert.rejects(decodeAudio(cut, 16000), coded("ERR_AFFUSE_DECODE", /cut off: it should last 2\.\d s/), file);
-    if (file === "a.mkv") continue;
-    await assert.rejects(frames(cut), coded("ERR_AFFUSE_DECODE", /cut off/), file);
-    const part = await decodeAudio(cut, 16000, { partial: true });
-    assert.ok(part && part.samples.length > 4000 && part.samples.length < 28000, `${file}: ${part?.samples.length}`);
-  }
-});
+withFfmpeg(
+  "a file whose beginning decodes but whose end is missing is refused, or taken with partial",
+  async () => {
+    ffmpeg("-i", "a.mp4", "-c", "copy", "-movflags", "+faststart", "fast.mp4");
+    for (const file of ["fast.mp4", "a.mkv"]) {
+      const whole = readFileSync(at(file));
+      const cut = at(`cut-${file}`);
+      writeFileSync(cut, whole.subarray(0, whole.length >> 1));
+      await assert.rejects(
+        decodeAudio(cut, 16000),
+        coded("ERR_AFFUSE_DECODE", /cut off: it should last 2\.\d s/),
+        file,
+      );
+      if (file === "a.mkv") continue;
+      await assert.rejects(frames(cut), coded("ERR_AFFUSE_DECODE", /cut off/), file);
+      const part = await decodeAudio(cut, 16000, { partial: true });
+      assert.ok(
+        part && part.samples.length > 4000 && part.samples.length < 28000,
+        `${file}: ${part?.samples.length}`,
+      );
+    }
+  },
+);
 
 withFfmpeg("size, colour and fit of pictures", async () => {
   // Left half red, right half blue, 96×48: the middle square keeps both, a stretch too; green is nowhere.
-  ffmpeg("-f", "lavfi", "-i", "color=red:size=48x48:rate=10:duration=1", "-f", "lavfi", "-i", "color=blue:size=48x48:rate=10:duration=1",
-    "-filter_complex", "hstack", "-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p", "rb.mp4");
+  ffmpeg(
+    "-f",
+    "lavfi",
+    "-i",
+    "color=red:size=48x48:rate=10:duration=1",
+    "-f",
+    "lavfi",
+    "-i",
+    "color=blue:size=48x48:rate=10:duration=1",
+    "-filter_complex",
+    "hstack",
+    "-c:v",
+    "libx264",
+    "-qp",
+    "0",
+    "-pix_fmt",
+    "yuv444p",
+    "rb.mp4",
+  );
   const [crop] = await frames(at("rb.mp4"), { channels: 3, height: 4, width: 4, fps: 10 });
   assert.ok(crop);
   assert.deepEqual([crop.height, crop.width, crop.channels], [4, 4, 3]);
-  const near = (i: number, rgb: number[]): void => rgb.forEach((v, c) => {
-    assert.ok(Math.abs((crop.data[i * 3 + c] as number) - v) < 12, `pixel ${i}: ${crop.data.slice(i * 3, i * 3 + 3)}`);
-  });
+  const near = (i: number, rgb: number[]): void =>
+    rgb.forEach((v, c) => {
+      assert.ok(
+        Math.abs((crop.data[i * 3 + c] as number) - v) < 12,
+        `pixel ${i}: ${crop.data.slice(i * 3, i * 3 + 3)}`,
+      );
+    });
   near(0, [255, 0, 0]);
   near(3, [0, 0, 255]);
-  ffmpeg("-f", "lavfi", "-i", "color=white:size=64x64:rate=10:duration=1", "-c:v", "libx264", "-pix_fmt", "yuv420p", "white.mp4");
+  ffmpeg(
+    "-f",
+    "lavfi",
+    "-i",
+    "color=white:size=64x64:rate=10:duration=1",
+    "-c:v",
+    "libx264",
+    "-pix_fmt",
+    "yuv420p",
+    "white.mp4",
+  );
   const [white] = await frames(at("white.mp4"), { fps: 10 });
   assert.ok((white?.data[0] as number) > 250, `white is ${white?.data[0]}: video range became full range`);
 });

@@ -44,8 +44,17 @@ function wav(payload: Buffer, h: Header = {}): Buffer {
     head.writeUInt32LE(length, 4);
     return Buffer.concat([head, body, Buffer.alloc(body.length % 2)]);
   };
-  const body = Buffer.concat([chunk("fmt ", fmt), ...(h.extra ?? []).map(([id, b]) => chunk(id, b)), chunk("data", payload, stated)]);
-  return Buffer.concat([Buffer.from("RIFF"), Buffer.from(Uint32Array.of(body.length + 4).buffer), Buffer.from("WAVE"), body]);
+  const body = Buffer.concat([
+    chunk("fmt ", fmt),
+    ...(h.extra ?? []).map(([id, b]) => chunk(id, b)),
+    chunk("data", payload, stated),
+  ]);
+  return Buffer.concat([
+    Buffer.from("RIFF"),
+    Buffer.from(Uint32Array.of(body.length + 4).buffer),
+    Buffer.from("WAVE"),
+    body,
+  ]);
 }
 
 let counter = 0;
@@ -66,8 +75,21 @@ const encodings: [string, Header, Buffer][] = [
   ["double", { tag: 3, bits: 64 }, Buffer.from(Float64Array.from(wanted).buffer)],
   ["extensible", { extensible: true }, Buffer.from(Int16Array.of(0, 16384, -16384, -32768).buffer)],
   ["extensible float", { extensible: true, tag: 3, bits: 32 }, Buffer.from(Float32Array.from(wanted).buffer)],
-  ["stereo is averaged", { channels: 2 }, Buffer.from(Int16Array.of(0, 0, 32767, 1, 0, -32768, -32768, -32768).buffer)],
-  ["other chunks, one of odd length", { extra: [["LIST", Buffer.alloc(7)], ["JUNK", Buffer.alloc(3000)]] }, Buffer.from(Int16Array.of(0, 16384, -16384, -32768).buffer)],
+  [
+    "stereo is averaged",
+    { channels: 2 },
+    Buffer.from(Int16Array.of(0, 0, 32767, 1, 0, -32768, -32768, -32768).buffer),
+  ],
+  [
+    "other chunks, one of odd length",
+    {
+      extra: [
+        ["LIST", Buffer.alloc(7)],
+        ["JUNK", Buffer.alloc(3000)],
+      ],
+    },
+    Buffer.from(Int16Array.of(0, 16384, -16384, -32768).buffer),
+  ],
   ["written to a pipe", { stated: 0xffffffff }, Buffer.from(Int16Array.of(0, 16384, -16384, -32768).buffer)],
   ["written to a pipe, zero", { stated: 0 }, Buffer.from(Int16Array.of(0, 16384, -16384, -32768).buffer)],
 ];
@@ -96,14 +118,24 @@ const hostile: [string, Buffer, string, RegExp][] = [
   ["no data chunk", wav(pcm).subarray(0, 36), "ERR_AFFUSE_FORMAT", /no data chunk/],
   ["cut off", wav(pcm).subarray(0, 500), "ERR_AFFUSE_FORMAT", /2000 bytes of samples, but 456 are there/],
   ["a huge stated length", wav(pcm, { stated: 0xfffffff0 }), "ERR_AFFUSE_FORMAT", /cut off/],
-  ["a chunk that jumps past the end", Buffer.concat([wav(pcm).subarray(0, 36), Buffer.from("JUNK"), Buffer.from([255, 255, 255, 255])]), "ERR_AFFUSE_FORMAT", /no data chunk/],
+  [
+    "a chunk that jumps past the end",
+    Buffer.concat([wav(pcm).subarray(0, 36), Buffer.from("JUNK"), Buffer.from([255, 255, 255, 255])]),
+    "ERR_AFFUSE_FORMAT",
+    /no data chunk/,
+  ],
   ["0 channels", wav(pcm, { channels: 0 }), "ERR_AFFUSE_FORMAT", /1 to 64 channels/],
   ["65535 channels", wav(pcm, { channels: 65535, align: 2 }), "ERR_AFFUSE_FORMAT", /1 to 64 channels/],
   ["0 Hz", wav(pcm, { rate: 0 }), "ERR_AFFUSE_FORMAT", /sample rate/],
   ["block size 0", wav(pcm, { align: 0 }), "ERR_AFFUSE_FORMAT", /block size/],
   ["ADPCM", wav(pcm, { tag: 2, bits: 4, align: 256 }), "ERR_AFFUSE_CODEC", /WAV format 2/],
   ["13 bits", wav(pcm, { bits: 13 }), "ERR_AFFUSE_CODEC", /13 bits/],
-  ["data before fmt", Buffer.concat([Buffer.from("RIFF\0\0\0\0WAVEdata"), Buffer.from([4, 0, 0, 0, 1, 2, 3, 4])]), "ERR_AFFUSE_FORMAT", /before its fmt/],
+  [
+    "data before fmt",
+    Buffer.concat([Buffer.from("RIFF\0\0\0\0WAVEdata"), Buffer.from([4, 0, 0, 0, 1, 2, 3, 4])]),
+    "ERR_AFFUSE_FORMAT",
+    /before its fmt/,
+  ],
 ];
 for (const [what, bytes, code, text] of hostile) {
   test(`refused: ${what}`, async () => {
@@ -127,12 +159,20 @@ function toneError(from: number, to: number, hertz: number): number {
   const y = resample(x, from, to);
   assert.equal(y.length, to);
   let worst = 0;
-  for (let n = 2000; n < to - 2000; n++) worst = Math.max(worst, Math.abs((y[n] as number) - Math.sin((2 * Math.PI * hertz * n) / to)));
+  for (let n = 2000; n < to - 2000; n++)
+    worst = Math.max(worst, Math.abs((y[n] as number) - Math.sin((2 * Math.PI * hertz * n) / to)));
   return 20 * Math.log10(worst);
 }
 
 test("tones in the pass band survive resampling, those beyond it vanish", () => {
-  for (const [from, to] of [[44100, 16000], [48000, 16000], [22050, 16000], [8000, 16000], [16000, 44100], [44099, 16001]] as const) {
+  for (const [from, to] of [
+    [44100, 16000],
+    [48000, 16000],
+    [22050, 16000],
+    [8000, 16000],
+    [16000, 44100],
+    [44099, 16001],
+  ] as const) {
     const nyquist = Math.min(from, to) / 2;
     for (const share of [0.01, 0.3, 0.8]) {
       const error = toneError(from, to, share * nyquist);
