@@ -28,8 +28,11 @@ while (argv.length > 0) {
   else usage(`unknown argument ${argument}`);
 }
 
+// Called from a makefile (node-gyp's), CMake's own make would take that one's flags and job slots for its own.
+const { MAKEFLAGS: _flags, MAKELEVEL: _level, MFLAGS: _mflags, ...environment } = process.env;
+
 function run(command, args) {
-  const { status, error } = spawnSync(command, args, { stdio: "inherit" });
+  const { status, error } = spawnSync(command, args, { stdio: "inherit", env: environment });
   if (error?.code === "ENOENT") {
     console.error(`build-native: ${command} was not found. Install CMake >= 3.20 and g++ >= 11 (Debian: apt install cmake g++).`);
     process.exit(1);
@@ -49,7 +52,7 @@ await withLock(`${folder}.lock`, () => {
   const started = new Date();
   const { hash } = nativeSources();
   mkdirSync(folder, { recursive: true });
-  run("cmake", ["-S", packageRoot, "-B", folder, `-DCMAKE_BUILD_TYPE=${type}`, "-DAFFUSE_ADDON=ON", ...definitions]);
+  run("cmake", ["-S", packageRoot, "-B", folder, `-DCMAKE_BUILD_TYPE=${type}`, "-DAFFUSE_ADDON=ON", "-DAFFUSE_SHARED=ON", ...definitions]);
   run("cmake", ["--build", folder, "--target", "affuse_node", "--parallel", String(jobs)]);
   mkdirSync(path.dirname(out), { recursive: true });
   const fresh = `${out}.${process.pid}.new`;
