@@ -93,9 +93,12 @@ export interface ProgramDesc {
 /** Memory owned by the runtime: parameters, gradients, optimiser state. Shared between programs. */
 export interface NativeBuffer {
   readonly bytes: number;
-  /** Copies out of the buffer, starting at a byte offset, until `target` is full. */
+  /**
+   * Copies out of the buffer, starting at a byte offset, until `target` is full.
+   * @throws ERR_AFFUSE_BUSY while a run that uses the buffer is outstanding; ERR_AFFUSE_RANGE, ERR_AFFUSE_DISPOSED
+   */
   read(offset: number, target: TypedArray): void;
-  /** Copies `source` into the buffer at a byte offset. */
+  /** Copies `source` into the buffer at a byte offset. Throws as read(). */
   write(offset: number, source: TypedArray): void;
   /** Frees the memory once no program uses it; later calls throw ERR_AFFUSE_DISPOSED. */
   dispose(): void;
