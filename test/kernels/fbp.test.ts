@@ -1,0 +1,315 @@
+// Factorized bilinear pooling (spec 1.2): golden values, whole numbers bit for bit, invariances, groups, dropout, zeros.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { philox4x32, Random } from "../../lib/data/random.ts";
+import { fbp, op } from "../../lib/kernels/index.ts";
+import type { Attributes } from "../../lib/native/addon.ts";
+import { type Inputs, normal, sameBits, tensor, type Values } from "../operators/run.ts";
+import { DEVICES, type Made, run } from "./gather.ts";
+
+const matrix = (rows: number, ...values: number[]) => ({
+  data: Float32Array.from(values),
+  shape: [rows, values.length / rows],
+});
+const golden = {
+  a: matrix(1, 1, 2),
+  v: matrix(1, 3, -1),
+  U: matrix(4, 1, 0, 0, 1, 1, 1, 1, -1),
+  V: matrix(4, 1, 1, 1, -1, 0, 1, 2, 0),
+};
+const near = (got: ArrayLike<number> | undefined, want: number[]) =>
+  want.forEach((value, i) => {
+    const value32 = got?.[i] as number;
+    assert.ok(
+      Math.abs(value32 - value) <= 3e-7 * Math.max(1, Math.abs(value)),
+      `expected ${value}, got ${value32}`,
+    );
+  });
+
+test("golden values of the specification", () => {
+  const { z, s } = fbp(golden, { k: 2 });
+  assert.equal(Array.from(s.data), [10, -9]);
+  near(z.data, [0.72547625, -0.6882472]);
+  near(fbp(golden, { k: 2, normalize: "power" }).z.data, [3.16227766, -3]);
+  const { da, dv } = op("fbp.backward", { ...golden, dz: matrix(1, 1, 2) }, { k: 2 });
+  near(da?.data, [0.40351101, -0.2017555]);
+  near(dv?.data, [0.0415379, 0.12461369]);
+});
+
+// --- whole numbers -------------------------------------------------------------------------------------------------------
+
+interface Sizes {
+  B: number;
+  m: number;
+  n: number;
+  o: number;
+  k: number;
+  group: number;
+}
+const whole = (random: Random, shape: number[]): Values => tensor(shape, () => random.integer(5) - 2);
+
+function inputsOf(make: (shape: number[]) => Values, { B, m, n, o, k, group }: Sizes): Inputs {
+  const P = o * k;
+  return {
+    a: make([B / group, m]),
+    v: make([B, n]),
+    U: make([P, m]),
+    V: make([P, n]),
+    bu: make([P]),
+    bv: make([P]),
+  };
+}
+
+/** s and, from ds, all gradients, as the formula reads; `keep` is the dropout factor of an element of [B,P]. */
+function plain(inputs: Inputs, ds: Values, { B, m, n, o, k, group }: Sizes, keep: (e: number) => number) {
+  const P = o * k;
+  const A = B / group;
+  const get = (name: string, i: number) => (inputs[name] as Values).data[i] as number;
+  const project = (x: string, W: string, b: string, rows: number, width: number) =>
+    Float64Array.from({ length: rows * P }, (_, e) => {
+      const [i, j] = [Math.floor(e / P), e % P];
+      let sum = get(b, j);
+      for (let d = 0; d < width; d++) sum += get(x, i * width + d) * get(W, j * width + d);
+      return sum;
+    });
+  const hu = project("a", "U", "bu", A, m);
+  const hv = project("v", "V", "bv", B, n);
+  const out = {
+    s: new Float64Array(B * o),
+    da: new Float64Array(A * m),
+    dv: new Float64Array(B * n),
+    dU: new Float64Array(P * m),
+    dV: new Float64Array(P * n),
+    dbu: new Float64Array(P),
+    dbv: new Float64Array(P),
+  };
+  const add = (t: Float64Array, i: number, value: number) => {
+    t[i] = (t[i] as number) + value;
+  };
+  for (let i = 0; i < B; i++)
+    for (let j = 0; j < P; j++) {
+      const r = Math.floor(i / group);
+      const [u, w] = [hu[r * P + j] as number, hv[i * P + j] as number];
+      const at = i * o + Math.floor(j / k);
+      const factor = keep(i * P + j);
+      add(out.s, at, factor * u * w);
+      const g = (ds.data[at] as number) * factor;
+      add(out.dbu, j, g * w);
+      add(out.dbv, j, g * u);
+      for (let d = 0; d < m; d++) {
+        add(out.da, r * m + d, g * w * get("U", j * m + d));
+        add(out.dU, j * m + d, g * w * get("a", r * m + d));
+      }
+      for (let d = 0; d < n; d++) {
+        add(out.dv, i * n + d, g * u * get("V", j * n + d));
+        add(out.dV, j * n + d, g * u * get("v", i * n + d));
+      }
+    }
+  return out;
+}
+
+function compare(made: Made, want: Record<string, Float64Array>): void {
+  for (const [name, values] of Object.entries(want))
+    assert.equal(
+      Array.from((made[name] as Values).data, (v) => v + 0),
+      Array.from(values, (v) => v + 0),
+      name,
+    );
+}
+
+const shapes: Sizes[] = [
+  { B: 0, m: 3, n: 2, o: 5, k: 2, group: 1 },
+  { B: 1, m: 1, n: 1, o: 1, k: 1, group: 1 },
+  { B: 13, m: 15, n: 4, o: 16, k: 4, group: 1 },
+  { B: 15, m: 4, n: 17, o: 33, k: 5, group: 1 },
+  { B: 12, m: 5, n: 6, o: 31, k: 3, group: 4 },
+  { B: 90, m: 3, n: 4, o: 17, k: 2, group: 2 }, // two strips of rows
+  { B: 180, m: 3, n: 4, o: 7, k: 2, group: 90 }, // groups longer than a strip
+  { B: 1400, m: 3, n: 2, o: 5, k: 2, group: 1 }, // many strips
+  { B: 3, m: 2060, n: 3, o: 3, k: 2, group: 1 }, // K in pieces
+];
+for (let k = 1; k <= 9; k++) shapes.push({ B: 6, m: 3, n: 5, o: 18, k, group: 3 });
+
+for (const sizes of shapes) {
+  const { B, m, n, o, k, group } = sizes;
+  test(`whole numbers, B ${B} m ${m} n ${n} o ${o} k ${k} rowsPerGroup ${group}: every bit`, () => {
+    const random = new Random(1, JSON.stringify(sizes));
+    const inputs = inputsOf((shape) => whole(random, shape), sizes);
+    const ds = whole(random, [B, o]);
+    const attributes = { k, normalize: "none", rowsPerGroup: group };
+    const want = plain(inputs, ds, sizes, () => 1);
+    const { s, z } = run("fbp", inputs, attributes);
+    compare({ s: s as Values, ...run("fbp.backward", { ...inputs, ds }, attributes) }, want);
+    assert.ok(sameBits((z as Values).data, (s as Values).data), "z is s without normalisation");
+  });
+}
+
+for (const sizes of [
+  { B: 14, m: 3, n: 4, o: 19, k: 4, group: 1 },
+  { B: 90, m: 3, n: 4, o: 17, k: 3, group: 2 },
+]) {
+  test(`dropout follows Philox, k ${sizes.k} rowsPerGroup ${sizes.group}: every bit`, () => {
+    const { B, o, k, group } = sizes;
+    const random = new Random(2);
+    const inputs = inputsOf((shape) => whole(random, shape), sizes);
+    const ds = whole(random, [B, o]);
+    const [seed, instance, step] = [0x1234_5678_9abc_def0n, 5, 77];
+    const words = new Uint32Array(4);
+    const keep = (e: number) => {
+      const q = Math.floor(e / 4);
+      philox4x32(q >>> 0, 0, step, instance, Number(seed & 0xffff_ffffn), Number(seed >> 32n), words);
+      return (words[e % 4] as number) < 2 ** 31 ? 0 : 2;
+    };
+    const attributes = { k, normalize: "none", rowsPerGroup: group, dropout: 0.5, seed, instance, step };
+    const want = plain(inputs, ds, sizes, keep);
+    compare(
+      {
+        s: run("fbp", inputs, attributes).s as Values,
+        ...run("fbp.backward", { ...inputs, ds }, attributes),
+      },
+      want,
+    );
+  });
+}
+
+// --- properties ------------------------------------------------------------------------------------------------------------
+
+const SIZES: Sizes = { B: 12, m: 40, n: 33, o: 37, k: 4, group: 1 };
+const some = (seed: number, sizes = SIZES): Inputs => {
+  const random = new Random(seed);
+  return inputsOf((shape) => normal(random, shape, 1 / Math.sqrt(shape.at(-1) as number)), sizes);
+};
+const scaled = (t: Values, factor: number): Values => ({
+  shape: t.shape,
+  data: t.data.map((x) => x * factor),
+});
+
+for (const device of DEVICES) {
+  test(`${device}: without biases the output does not change when a or v is scaled`, () => {
+    const { a, v, U, V } = some(3) as Record<"a" | "v" | "U" | "V", Values>;
+    const z = run("fbp", { a, v, U, V }, {}, { device }).z as Values;
+    for (const [p, q] of [
+      [4, 1],
+      [1, 8],
+      [1.75, 3.5],
+    ] as const) {
+      const other = run("fbp", { a: scaled(a, p), v: scaled(v, q), U, V }, {}, { device }).z as Values;
+      other.data.forEach((x, i) => {
+        const y = z.data[i] as number;
+        // eps moves z by eps/(2|s|) of itself: compare z|z|, which is s over the sum of |s|
+        assert.ok(
+          Math.abs(x * Math.abs(x) - y * Math.abs(y)) <= 1e-6,
+          `a times ${p}, v times ${q}: ${x}, ${y}`,
+        );
+      });
+    }
+  });
+
+  test(`${device}: z squared is the share of |s|, with the sign of s`, () => {
+    const { z, s } = run("fbp", some(4), {}, { device }) as Record<"z" | "s", Values>;
+    const { B, o } = SIZES;
+    for (let i = 0; i < B; i++) {
+      const row = s.data.subarray(i * o, (i + 1) * o);
+      const sum = (row as Float64Array).reduce((total, x) => total + Math.abs(x), 0);
+      row.forEach((x, q) => {
+        const y = z.data[i * o + q] as number;
+        assert.ok(Math.abs(y * Math.abs(y) - x / sum) <= 1e-6);
+      });
+    }
+  });
+
+  for (const normalize of ["none", "l2", "power", "power-l2"])
+    for (const activation of ["none", "relu", "tanh"]) {
+      test(`${device}: gradients are finite at zero, ${normalize}, ${activation}`, () => {
+        const inputs = some(5);
+        const dz = normal(new Random(6), [SIZES.B, SIZES.o]);
+        const nothing = (names: string[]) =>
+          Object.fromEntries(
+            Object.entries(inputs).map(([name, t]) => [name, names.includes(name) ? scaled(t, 0) : t]),
+          );
+        for (const zeros of [["a", "bu"], ["v", "bv"], Object.keys(inputs)]) {
+          const made = run("fbp.backward", { ...nothing(zeros), dz }, { normalize, activation }, { device });
+          for (const [name, t] of Object.entries(made))
+            assert.ok(
+              (t.data as Float64Array).every(Number.isFinite),
+              `${name} with ${zeros.join(", ")} at zero`,
+            );
+        }
+      });
+    }
+
+  test(`${device}: a group's row of a counts as if it were repeated`, () => {
+    const sizes = { ...SIZES, B: 100, group: 5 };
+    const inputs = some(7, sizes);
+    const a = inputs.a as Values;
+    const rows = tensor(
+      [100, sizes.m],
+      (i) => a.data[Math.floor(i / sizes.m / 5) * sizes.m + (i % sizes.m)] as number,
+    );
+    const dz = normal(new Random(8), [100, sizes.o]);
+    const grouped = { rowsPerGroup: 5 };
+    const one = {
+      ...run("fbp", inputs, grouped, { device }),
+      ...run("fbp.backward", { ...inputs, dz }, grouped, { device }),
+    };
+    const repeated = { ...inputs, a: rows };
+    const all = {
+      ...run("fbp", repeated, {}, { device }),
+      ...run("fbp.backward", { ...repeated, dz }, {}, { device }),
+    };
+    for (const name of ["s", "z", "dv", "dbv"])
+      assert.ok(sameBits((one[name] as Values).data, (all[name] as Values).data), name);
+    (one.da as Values).data.forEach((x, i) => {
+      const [g, d] = [Math.floor(i / sizes.m), i % sizes.m];
+      let sum = 0;
+      let size = 0;
+      for (let r = g * 5; r < g * 5 + 5; r++) {
+        const part = (all.da as Values).data[r * sizes.m + d] as number;
+        sum += part;
+        size += Math.abs(part);
+      }
+      assert.ok(Math.abs(x - sum) <= 1e-5 * (size + 1), `da ${i}: ${x}, ${sum}`);
+    });
+  });
+
+  test(`${device}: l2Scope group gives every group the length 1`, () => {
+    const sizes = { ...SIZES, B: 12, group: 4 };
+    const attributes: Attributes = { rowsPerGroup: 4, l2Scope: "group" };
+    const z = run("fbp", some(9, sizes), attributes, { device }).z as Values;
+    for (let g = 0; g < 3; g++) {
+      const part = z.data.slice(g * 4 * sizes.o, (g + 1) * 4 * sizes.o) as Float64Array;
+      assert.ok(Math.abs(part.reduce((sum, x) => sum + x * x, 0) - 1) <= 1e-6);
+    }
+  });
+}
+
+test("a saved s and the choice of outputs do not change a bit", () => {
+  for (const sizes of [SIZES, { ...SIZES, B: 180, group: 90 }]) {
+    const inputs = some(10, sizes);
+    const random = new Random(11);
+    const given = { dz: normal(random, [sizes.B, sizes.o]), ds: normal(random, [sizes.B, sizes.o]) };
+    const attributes = { rowsPerGroup: sizes.group, dropout: 0.1, seed: 3, activation: "tanh" };
+    const { s } = run("fbp", inputs, attributes);
+    const all = run("fbp.backward", { ...inputs, ...given }, attributes);
+    const saved = run("fbp.backward", { ...inputs, s: s as Values, ...given }, attributes);
+    for (const [name, values] of Object.entries(all)) {
+      assert.ok(sameBits((saved[name] as Values).data, values.data), `${name} from a saved s`);
+      const one = run("fbp.backward", { ...inputs, s: s as Values, ...given }, attributes, { want: [name] });
+      assert.ok(sameBits((one[name] as Values).data, values.data), `${name} on its own`);
+    }
+  }
+});
+
+test("NaN stays in its row", () => {
+  const inputs = some(12);
+  const clean = run("fbp", inputs).z as Values;
+  const v = inputs.v as Values;
+  v.data[3 * SIZES.n + 2] = Number.NaN;
+  const dirty = run("fbp", inputs).z as Values;
+  dirty.data.forEach((x, i) => {
+    if (Math.floor(i / SIZES.o) === 3) assert.ok(Number.isNaN(x));
+    else assert.is(x, clean.data[i]);
+  });
+});
+
+test.run();
