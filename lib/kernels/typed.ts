@@ -70,8 +70,9 @@ export const afg = typed<
 export const ratioAttention = typed<"x" | "q" | "beta", "lengths" | "mask", "c" | "alpha">("ratio_attention");
 
 /**
- * Factorized bilinear pooling (1.2): a [B,m], v [B,n], U [o·k,m], V [o·k,n], biases bu, bv [o·k] → z [B,o], s [B,o].
- * Defaults: k 4, power + L2 normalisation, no activation, no dropout. rowsPerGroup > 1 takes the L2 norm over groups of rows.
+ * Factorized bilinear pooling (1.2): a [B/rowsPerGroup,m], v [B,n], U [o·k,m], V [o·k,n], biases bu, bv [o·k] → z [B,o],
+ * s [B,o]. Defaults: k 4, power + L2 normalisation, no activation, no dropout, rowsPerGroup 1 (how many consecutive rows of v
+ * share a row of a). l2Scope "group" takes the L2 norm over all rows of a group instead of each row.
  */
 export const fbp = typed<
   "a" | "v" | "U" | "V",
@@ -87,6 +88,9 @@ export const fbp = typed<
     instance?: number;
     step?: number;
     rowsPerGroup?: number;
+    l2Scope?: "sample" | "group";
+    eps?: number;
+    eps2?: number;
   }
 >("fbp");
 
