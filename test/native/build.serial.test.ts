@@ -52,7 +52,7 @@ async function works(file: string) {
 }
 
 test("cmake-js", async () => {
-  const { code, output } = await run("npx", ["--no", "cmake-js", "build", "--", "--parallel", "2"], checkout, offline);
+  const { code, output } = await run("npx", ["--no", "cmake-js", "build", "--parallel", "2"], checkout, offline);
   assert.is(code, 0, output);
   await works(addonFile);
   rmSync(path.join(checkout, "build"), { recursive: true });
