@@ -1,6 +1,7 @@
 /** `affuse demo`: the whole way on the synthetic corpus. */
 import { InvalidArgumentError } from "commander";
 import type { DemoResult, DemoStage } from "../demo/index.ts";
+import { DEFAULT_SETTINGS } from "../demo/settings.ts";
 import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -69,12 +70,12 @@ export const register: Register = (program) => {
         "combination passes it. Ends with a table and OUT/report.html. An interrupted demonstration goes on where it stopped.",
     )
     .option("--out <dir>", "folder for corpus, features, run and report (demo/seed<seed>)")
-    .option("--seed <n>", "seed of everything", whole, 1)
-    .option("--noise <x>", "sound and picture noise: 0 clean, 1 moderate", real, 1)
-    .option("--clips <n>", "training clips", whole, 750)
-    .option("--test-clips <n>", "test clips", whole, 300)
-    .option("--epochs <n>", "epochs of every training", whole, 30)
-    .option("--folds <n>", "folds; the ensemble is over structures and folds", whole, 3)
+    .option("--seed <n>", "seed of everything", whole, DEFAULT_SETTINGS.seed)
+    .option("--noise <x>", "sound and picture noise: 0 clean, 1 moderate", real, DEFAULT_SETTINGS.noise)
+    .option("--clips <n>", "training clips", whole, DEFAULT_SETTINGS.clips)
+    .option("--test-clips <n>", "test clips", whole, DEFAULT_SETTINGS.testClips)
+    .option("--epochs <n>", "epochs of every training", whole, DEFAULT_SETTINGS.epochs)
+    .option("--folds <n>", "folds; the ensemble is over structures and folds", whole, DEFAULT_SETTINGS.folds)
     .option("--threads <n>", "threads (all processors)", whole)
     .option("--json [file]", "write the results as JSON to the file, or print them")
     .addHelpText(

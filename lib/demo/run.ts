@@ -13,7 +13,7 @@ import { type Ceilings, type ClipTruth, readTruth, synthesise } from "../synth/i
 import { loadData, type TrainConfig, type TrainEvent, trainRun } from "../train/index.ts";
 import { type AttentionContrast, attentionContrast } from "./attention.ts";
 import { writeDemoReport } from "./report.ts";
-import { type DemoSettings, demoTrainConfig, FUSION, type SystemName, TEST_SPLIT, UNIMODAL } from "./settings.ts";
+import { type DemoSettings, demoTrainConfig, FUSION, SYSTEMS, type SystemName, TEST_SPLIT, UNIMODAL } from "./settings.ts";
 
 export type DemoStage = "corpus" | "features" | "training" | "evaluation" | "report";
 
@@ -106,15 +106,16 @@ export interface EvaluatedClips {
 }
 
 async function evaluateAll(config: TrainConfig, run: string, corpusDir: string, seed: number) {
-  const systems = {} as Record<SystemName, Evaluation>;
+  const found = new Map<string, Evaluation>();
   for (const structures of [UNIMODAL, FUSION]) {
     const evaluation = await evaluateRuns([run], { on: TEST_SPLIT, structures, seed });
     for (const [name, system] of Object.entries(evaluation.systems)) {
       // Pooling audio-only and visual-only is not what the demonstration calls its ensemble.
       if (name === "ensemble" && structures === UNIMODAL) continue;
-      systems[name as SystemName] = system.evaluation as Evaluation;
+      found.set(name, system.evaluation as Evaluation);
     }
   }
+  const systems = Object.fromEntries(SYSTEMS.map((name) => [name, found.get(name)])) as Record<SystemName, Evaluation>;
   const truth = readTruth(corpusDir);
   const { features, clips } = loadData(config, TEST_SPLIT);
   const names = clips.map(({ name }) => name);

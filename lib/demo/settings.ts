@@ -22,7 +22,7 @@ export interface DemoSettings {
   folds: number;
 }
 
-export const DEFAULT_SETTINGS: DemoSettings = { clips: 750, testClips: 300, seed: 1, noise: 1, epochs: 30, folds: 3 };
+export const DEFAULT_SETTINGS: DemoSettings = { clips: 960, testClips: 300, seed: 1, noise: 1, epochs: 28, folds: 3 };
 
 /** @param data corpus folder with the label files @param features folder that holds the stream folders */
 export function demoTrainConfig(settings: DemoSettings, data: string, features: string, threads: number | null): TrainConfig {
@@ -32,7 +32,7 @@ export function demoTrainConfig(settings: DemoSettings, data: string, features: 
     structures: [...UNIMODAL, ...FUSION],
     model: {
       attention: { dim: 64 },
-      mlp: { widths: [128, 64] },
+      mlp: { widths: [64, 32], dropout: 0.2 },
       fbp: { outputs: 64 },
     },
     train: { epochs: settings.epochs, folds: settings.folds, seed: settings.seed, lr: 3e-3, warmup: 2, decayEvery: 4, patience: null },

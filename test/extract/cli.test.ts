@@ -118,7 +118,7 @@ test("predict: an MP4, sound alone, faces alone, bad files; JSON and text", asyn
   refused(mixed, /text\.mp4: ERR_AFFUSE_DECODE/);
   assert.match(mixed.stderr, /empty\.mp4: ERR_AFFUSE_DECODE/);
   assert.match(mixed.stderr, /half\.mp4: ERR_AFFUSE_DECODE/);
-  assert.match(mixed.stdout, /emotion .*\n[^]*valence .*\n[^]*attention of gabor-face: /);
+  assert.match(mixed.stdout, /emotion .*\n[\s\S]*valence .*\n[\s\S]*attention of gabor-face: /);
 
   refused(await affuse(["predict", wav, "--model", at("nowhere")]), /^ERR_AFFUSE_NOT_FOUND/);
   refused(await affuse(["predict", wav], { cwd: dir }), /ERR_AFFUSE_NOT_FOUND.*--model RUN/);
