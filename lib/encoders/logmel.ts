@@ -19,6 +19,7 @@
  * 58 Δenergy, 59 Δpitch, 60 |Δenergy|, 61 |Δpitch|, 62 spectral tilt (ln energy above 1 kHz minus below), 63 |Δmel|.
  */
 import { cos, exp, ln, sin } from "../data/portable.ts";
+import { grid, hamming, melFilters, powerSpectrum } from "./mel.ts";
 import { OnnxGraph } from "./onnx.ts";
 
 /** Sizes that the graph, its manifest and its tests share. */
@@ -45,41 +46,6 @@ export const LOGMEL = {
 } as const;
 
 const TAU = 2 * Math.PI;
-/** Constants lie on a coarse grid, so that no last bit of an elementary function can reach the file. */
-const grid = (x: number): number => Math.round(x * 32768) / 32768;
-
-/** Hamming window, w_n = 0.54 − 0.46 cos(2πn/N), periodic. */
-export function hamming(size: number): Float64Array {
-  return Float64Array.from({ length: size }, (_, n) => 0.54 - 0.46 * cos((TAU * n) / size));
-}
-
-const hzToMel = (hz: number): number => (2595 / ln(10)) * ln(1 + hz / 700);
-const melToHz = (mel: number): number => 700 * (exp((mel * ln(10)) / 2595) - 1);
-
-/** Triangular mel filters M [mels, bins] on the frequencies (k+1)·sampleRate/window, peak 1. */
-export function melFilters(
-  mels: number,
-  bins: number,
-  binHz: number,
-  low: number,
-  high: number,
-): Float64Array {
-  const filters = new Float64Array(mels * bins);
-  const edge = (i: number): number =>
-    melToHz(hzToMel(low) + ((hzToMel(high) - hzToMel(low)) * i) / (mels + 1));
-  for (let m = 0; m < mels; m++) {
-    const [left, centre, right] = [edge(m), edge(m + 1), edge(m + 2)];
-    for (let k = 0; k < bins; k++) {
-      const f = (k + 1) * binHz;
-      const weight = f < centre ? (f - left) / (centre - left) : (right - f) / (right - centre);
-      filters[m * bins + k] = Math.max(0, weight);
-    }
-    // A narrow band may fall between two bins: it then takes the nearest one.
-    const row = filters.subarray(m * bins, (m + 1) * bins);
-    if (row.every((w) => w < 0.25)) row[Math.min(bins - 1, Math.max(0, Math.round(centre / binHz) - 1))] = 1;
-  }
-  return filters;
-}
 
 /** Lag τ_l in seconds, falling: 1/τ is evenly spaced in log frequency over [pitchLow, pitchHigh]. */
 export function pitchLag(l: number): number {
@@ -124,28 +90,8 @@ export function buildLogMel(): Uint8Array {
   const binHz = sampleRate / window;
   const x = g.input("waveform", [1, "samples"]);
 
-  // Spectrum: cosine filters, then sine filters, as one strided convolution.
   const w = hamming(window);
-  const kernels = new Float64Array(2 * bins * window);
-  const cosine = Float64Array.from({ length: window }, (_, i) => cos((TAU * i) / window));
-  const sine = Float64Array.from({ length: window }, (_, i) => sin((TAU * i) / window));
-  for (let k = 0; k < bins; k++) {
-    for (let n = 0; n < window; n++) {
-      const phase = ((k + 1) * n) % window;
-      kernels[k * window + n] = grid((w[n] as number) * (cosine[phase] as number));
-      kernels[(bins + k) * window + n] = grid((w[n] as number) * (sine[phase] as number));
-    }
-  }
-  const pad = (window - hop) / 2;
-  const wave = g.node("Unsqueeze", [x, g.integers([1])]);
-  const spectrum = g.node("Conv", [wave, g.constant([2 * bins, 1, window], kernels)], {
-    kernel_shape: [window],
-    strides: [hop],
-    pads: [pad, pad],
-  });
-  const squares = g.node("Mul", [spectrum, spectrum]);
-  const pairs = g.node("Reshape", [squares, g.integers([1, 2, bins, -1])]);
-  const raw = g.node("ReduceSum", [pairs, g.integers([1])], { keepdims: 0 });
+  const raw = powerSpectrum(g, x, { shape: w, hop, bins, size: window, pad: (window - hop) / 2 });
   const gain = 2 / w.reduce((a, b) => a + b, 0);
   const power = g.node("Mul", [raw, g.constant([1], [gain * gain])]); // [1,bins,F]
 
@@ -154,7 +100,7 @@ export function buildLogMel(): Uint8Array {
   const map = (value: string, rows: number, columns: number, weights: ArrayLike<number>): string =>
     g.node("Conv", [value, g.constant([rows, columns, 1], weights)], { kernel_shape: [1] });
 
-  const melWeights = melFilters(mels, bins, binHz, LOGMEL.melLow, LOGMEL.melHigh).map(grid);
+  const melWeights = melFilters({ mels, low: LOGMEL.melLow, high: LOGMEL.melHigh }, bins, binHz).map(grid);
   const mel = log(map(power, mels, bins, melWeights));
   const energy = log(map(power, 1, bins, new Float64Array(bins).fill(1)));
   const above = (k: number): boolean => (k + 1) * binHz >= 1000;

@@ -37,6 +37,34 @@ const waveformInput = z.strictObject({
   mask: z.string().optional(),
 });
 
+const logMelInput = z.strictObject({
+  kind: z.literal("log-mel"),
+  tensor: z.string().optional(),
+  /** Axes: T frames, M mel bands, B and C of size 1. "BMT" for [1,mels,T]. */
+  layout: axes("BCTM", "TM").default("BTM"),
+  sampleRate: z.number().min(1000).max(384000).default(16000),
+  /** Window and FFT length in samples; the window is filled up with zeros to the FFT's length. */
+  window: z.int().min(2).max(16384).multipleOf(2).default(400),
+  fft: z.int().min(2).max(16384).multipleOf(2).default(512),
+  hop: z.int().min(1).max(16384).default(160),
+  shape: z.enum(["hann", "hamming"]).default("hann"),
+  /** true: frame f is centred on sample f·hop; false: whole windows only. */
+  centre: z.boolean().default(false),
+  mels: z.int().min(1).max(512).default(80),
+  /** Hz; high defaults to 7600. */
+  low: z.number().nonnegative().default(0),
+  high: z.number().positive().default(7600),
+  scale: z.enum(["htk", "slaney"]).default("htk"),
+  norm: z.enum(["peak", "area"]).default("peak"),
+  /** Added to a band's energy, or the least that counts, before the logarithm. */
+  floor: z.number().positive().default(1e-6),
+  floorBy: z.enum(["add", "clamp"]).default("add"),
+  log: z.enum(["ln", "log10", "db"]).default("ln"),
+  /** (x − mean) / std. */
+  mean: z.number().default(0),
+  std: z.number().positive().default(1),
+});
+
 const framesInput = z.strictObject({
   kind: z.literal("frames"),
   tensor: z.string().optional(),
@@ -89,7 +117,7 @@ export const manifestSchema = z
       .string()
       .regex(/^[0-9a-f]{64}$/, "64 lower-case hexadecimal digits")
       .optional(),
-    input: z.discriminatedUnion("kind", [waveformInput, framesInput]),
+    input: z.discriminatedUnion("kind", [waveformInput, logMelInput, framesInput]),
     output: outputSchema,
     /** none: one row per frame, FRA [T,D]; mean: one vector per clip, UTT [D]. */
     pooling: z.enum(["none", "mean"]).default("none"),
@@ -108,8 +136,15 @@ export const manifestSchema = z
   .superRefine((m, context) => {
     const issue = (where: string[], message: string): void =>
       context.addIssue({ code: "custom", path: where, message });
-    if ((m.modality === "audio") !== (m.input.kind === "waveform")) {
+    if ((m.modality === "audio") !== (m.input.kind !== "frames")) {
       issue(["input", "kind"], `modality ${m.modality} does not go with input ${m.input.kind}`);
+    }
+    if (m.input.kind === "log-mel") {
+      const { window, fft, low, high, sampleRate } = m.input;
+      if (fft < window)
+        issue(["input", "fft"], `expected at least the window's ${window} samples, got ${fft}`);
+      if (!(low < high && high <= sampleRate / 2))
+        issue(["input", "high"], "expected low < high <= sampleRate / 2");
     }
     if (m.input.kind === "frames") {
       const channels = m.input.colour === "grey" ? 1 : 3;

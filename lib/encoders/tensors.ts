@@ -17,22 +17,42 @@ export interface Rows {
 }
 
 type WaveformInput = Extract<EncoderManifest["input"], { kind: "waveform" }>;
+type LogMelInput = Extract<EncoderManifest["input"], { kind: "log-mel" }>;
 type FramesInput = Extract<EncoderManifest["input"], { kind: "frames" }>;
 
 /** Mono samples at the encoder's rate, normalised and filled up to the length the model can take. */
-export function prepareWaveform(samples: Float32Array, rate: number, input: WaveformInput): Float32Array {
+export function prepareWaveform(
+  samples: Float32Array,
+  rate: number,
+  input: WaveformInput | LogMelInput,
+): Float32Array {
   const at = resample(samples, rate, input.sampleRate);
-  const length = Math.max(input.minSamples, Math.ceil(at.length / input.multipleOf) * input.multipleOf);
+  const { normalize, scale, minSamples, multipleOf } =
+    input.kind === "waveform"
+      ? input
+      : { normalize: "none", scale: 1, minSamples: input.window, multipleOf: 1 };
+  const length = Math.max(minSamples, Math.ceil(at.length / multipleOf) * multipleOf);
   const out = new Float32Array(length);
   let mean = 0;
-  let gain = input.scale;
-  if (input.normalize === "standard" && at.length > 0) {
+  let gain = scale;
+  if (normalize === "standard" && at.length > 0) {
     mean = at.reduce((a, b) => a + b, 0) / at.length;
     const variance = at.reduce((a, b) => a + (b - mean) ** 2, 0) / at.length;
-    gain = input.scale / Math.sqrt(variance + 1e-7);
+    gain = scale / Math.sqrt(variance + 1e-7);
   }
   for (let i = 0; i < at.length; i++) out[i] = ((at[i] as number) - mean) * gain;
   return out;
+}
+
+/** Log-mel energies [mels,T] in the input tensor's shape and order. */
+export function logMelTensor(mel: PlainTensor, input: LogMelInput): PlainTensor {
+  const [T, M] = [mel.dims.at(-1) as number, mel.dims.at(-2) as number];
+  const sizes: Record<string, number> = { B: 1, C: 1, T, M };
+  const dims = [...input.layout].map((axis) => sizes[axis] as number);
+  if (input.layout.indexOf("M") < input.layout.indexOf("T")) return { dims, data: mel.data };
+  const data = new Float32Array(T * M);
+  for (let t = 0; t < T; t++) for (let m = 0; m < M; m++) data[t * M + m] = mel.data[m * T + t] as number;
+  return { dims, data };
 }
 
 /** Samples in the input tensor's shape: [1,N], [N] or [1,1,N]. */

@@ -7,9 +7,11 @@ import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { AffuseError, isAffuseError } from "../errors.ts";
 import { countBlank, type FrameBlock } from "../media/image.ts";
 import type { EncoderManifest } from "./manifest.ts";
+import { buildMelFront } from "./mel.ts";
 import {
   collectRows,
   framesTensor,
+  logMelTensor,
   type PlainTensor,
   prepareWaveform,
   type Rows,
@@ -140,13 +142,19 @@ async function run(
 async function encodeAudio(
   ort: Ort,
   session: InferenceSession,
+  front: InferenceSession | undefined,
   manifest: EncoderManifest,
   samples: Float32Array,
 ): Promise<Rows> {
   const { input, output, chunk } = manifest;
-  if (input.kind !== "waveform") throw new TypeError("not an audio encoder");
-  const once = (part: Float32Array): Promise<Rows> =>
-    run(ort, session, manifest, waveformTensor(part, input));
+  if (input.kind === "frames") throw new TypeError("not an audio encoder");
+  const once = async (part: Float32Array): Promise<Rows> => {
+    if (input.kind === "waveform") return run(ort, session, manifest, waveformTensor(part, input));
+    const feeds = { waveform: new ort.Tensor("float32", part, [1, part.length]) };
+    const { mel } = (await (front as InferenceSession).run(feeds)) as { mel: Tensor };
+    const plain = { dims: [...mel.dims], data: mel.data as Float32Array };
+    return run(ort, session, manifest, logMelTensor(plain, input));
+  };
   const step = Math.round((chunk?.seconds ?? 0) * input.sampleRate);
   const context = Math.round((chunk?.context ?? 0) * input.sampleRate);
   const rate = output.rate;
@@ -183,10 +191,14 @@ try {
   const ort = ((module as unknown as { default?: Ort }).default ?? module) as Ort;
   ort.env.logLevel = "fatal"; // what goes wrong comes as an exception and is reported once
   const sessions: InferenceSession[] = [];
+  const fronts: (InferenceSession | undefined)[] = [];
   const reports: ProviderReport[] = [];
   for (const encoder of encoders) {
     const [session, report] = await open(ort, encoder);
     sessions.push(session);
+    const { input } = encoder.manifest;
+    const front = input.kind === "log-mel" ? { ...encoder, model: buildMelFront(input) } : undefined;
+    fronts.push(front && (await open(ort, front))[0]);
     reports.push(report);
   }
   // One job at a time: the main thread sends the next one when this one has been answered.
@@ -197,10 +209,11 @@ try {
       let rows: Rows;
       let blank = 0;
       if (job.kind === "audio") {
-        if (manifest.input.kind !== "waveform") throw new TypeError("not an audio encoder");
+        if (manifest.input.kind === "frames") throw new TypeError("not an audio encoder");
         rows = await encodeAudio(
           ort,
           session,
+          fronts[job.encoder],
           manifest,
           prepareWaveform(job.samples, job.sampleRate, manifest.input),
         );

@@ -18,7 +18,7 @@ export async function clipFeatures(
 ): Promise<ClipFeatures | Missing> {
   const { manifest } = pool.encoders[index] as ResolvedEncoder;
   let features: ClipFeatures;
-  if (manifest.input.kind === "waveform") {
+  if (manifest.input.kind !== "frames") {
     const sound = await openSound(clip, manifest.input.sampleRate, options);
     if ("missing" in sound) return sound;
     features = await pool.encodeAudio(index, sound.samples, sound.sampleRate);

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { test } from "uvu";
 import { builtinModel } from "../../lib/encoders/builtin.ts";
 import { buildGabor, GABOR, gaborFilters } from "../../lib/encoders/gabor.ts";
-import { buildLogMel, hamming, LOGMEL, melFilters, pitchLag } from "../../lib/encoders/logmel.ts";
+import { buildLogMel, LOGMEL, pitchLag } from "../../lib/encoders/logmel.ts";
+import { hamming, melFilters } from "../../lib/encoders/mel.ts";
 import { parseManifest } from "../../lib/encoders/manifest.ts";
 import { BUILTIN } from "../../lib/encoders/builtin.ts";
 import { EncoderPool } from "../../lib/encoders/pool.ts";
@@ -22,7 +23,7 @@ function referenceLogMel(x: Float32Array): { mel: Float64Array[]; energy: number
   const { window, hop, bins, mels, lags, epsilon } = LOGMEL;
   const w = hamming(window);
   const gain = 2 / w.reduce((a, b) => a + b, 0);
-  const M = melFilters(mels, bins, 25, LOGMEL.melLow, LOGMEL.melHigh);
+  const M = melFilters({ mels, low: LOGMEL.melLow, high: LOGMEL.melHigh }, bins, 25);
   const count = Math.floor(x.length / hop);
   const frames = Array.from({ length: count }, (_, f) => {
     const power = Float64Array.from({ length: bins }, (_, k) => {
