@@ -8,16 +8,14 @@
  * Prints one JSON document: wall and processor seconds as median, p20, p80, and `ratio` = PyTorch's median / ours (above 1:
  * ours is faster). On a machine that does other work the ratio of processor times is the one to read.
  */
-import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { packageRoot } from "#root";
 import { Random } from "../lib/data/random.ts";
 import { type Batch, createModel, type Model } from "../lib/models/index.ts";
 import { loadAddon } from "../lib/native/index.ts";
+import { startPeer, summary } from "./peer.ts";
 
 const { values: options } = parseArgs({
   options: {
@@ -51,23 +49,6 @@ function makeBatch(shortest: number): Batch {
     labels: Int32Array.from({ length: size }, () => random.integer(classes.length)),
     valence: Float32Array.from({ length: size }, () => random.uniform(-2, 2)),
   };
-}
-
-/** A peer process that answers one line per command. */
-function startPeer() {
-  const one = { OMP_NUM_THREADS: "1", OPENBLAS_NUM_THREADS: "1", MKL_NUM_THREADS: "1" };
-  const child = spawn(options.python, [join(packageRoot, "bench/peers/step.py")], {
-    env: { ...process.env, ...one },
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const ask = async (command: object): Promise<Record<string, number>> => {
-    child.stdin.write(`${JSON.stringify(command)}\n`);
-    const { value, done } = await lines.next();
-    if (done) throw new Error("the peer ended early");
-    return JSON.parse(value) as Record<string, number>;
-  };
-  return { ask, stop: () => child.stdin.end() };
 }
 
 /** Parameters and batch in one flat file, and where each lies. */
@@ -107,16 +88,10 @@ interface Timing {
   cpuSeconds: number;
 }
 
-function summary(seconds: readonly number[]) {
-  const sorted = [...seconds].sort((a, b) => a - b);
-  const at = (q: number) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] as number;
-  return { median: at(0.5), p20: at(0.2), p80: at(0.8), samples: sorted.length };
-}
-
 const addon = loadAddon();
 addon.setThreads(1);
 const folder = mkdtempSync(join(tmpdir(), "affuse-bench-"));
-const peer = options["no-peer"] ? null : startPeer();
+const peer = options["no-peer"] ? null : startPeer("step.py", options.python);
 const cases: Record<string, unknown> = {};
 let about: Record<string, unknown> = {};
 try {

@@ -3,32 +3,17 @@
 Reads one JSON command per line, answers one JSON line. {"do": "load", "path", "spec"} takes parameters and batch from a
 flat float32 file; {"do": "step"} runs one training step and returns its wall and processor seconds and its losses.
 """
-import ctypes
 import json
-import os
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
+from blas import blas
+
 torch.set_num_threads(1)
 torch.set_num_interop_threads(1)
-
-
-def blas():
-    """Which library answers sgemm: by name of the shared objects that are mapped."""
-    with open("/proc/self/maps") as maps:
-        names = {os.path.realpath(line.split()[-1]) for line in maps if "blas" in line.lower() or "mkl" in line.lower()}
-    libraries = sorted(os.path.basename(name) for name in names)
-    for name in sorted(names):
-        try:
-            library = ctypes.CDLL(name)
-            library.openblas_get_config.restype = ctypes.c_char_p
-            return library.openblas_get_config().decode(), libraries
-        except (AttributeError, OSError):
-            continue
-    return None, libraries
 
 
 class Peer:

@@ -53,6 +53,7 @@ export async function runDemo(settings: DemoSettings, options: DemoOptions): Pro
   const corpusDir = path.join(out, "corpus");
   const featuresDir = path.join(out, "features");
   const runDir = path.join(out, "run");
+  const config = demoTrainConfig(settings, corpusDir, featuresDir, threads); // refuses bad settings before any work
   const seconds = {} as DemoResult["seconds"];
   const began = performance.now();
   const stage = async <T>(name: DemoStage, work: () => Promise<T>): Promise<T> => {
@@ -79,7 +80,6 @@ export async function runDemo(settings: DemoSettings, options: DemoOptions): Pro
     const [first] = summary.failed;
     if (first) throw new AffuseError("ERR_AFFUSE_EXTRACT", `${summary.failed.length} clips could not be encoded; ${first.clip}: ${first.message}`);
   });
-  const config = demoTrainConfig(settings, corpusDir, featuresDir, threads);
   await stage("training", () =>
     trainRun(config, { out: runDir, resume: true, ...(signal && { signal }), ...(options.onTrainEvent && { onEvent: options.onTrainEvent }) }),
   );
