@@ -1,6 +1,6 @@
 /** Training one model on one fold, so that it can stop anywhere and continue to the same bits. */
 import path from "node:path";
-import { assembleBatch, type Standardization, standardization } from "../data/dataset.ts";
+import { assembleBatch, type Standardization, StandardizedFeatures, standardization } from "../data/dataset.ts";
 import type { FeatureSource, StreamInfo } from "../data/features.ts";
 import { removeTemporaries, writeFileAtomic } from "../data/files.ts";
 import type { Fold } from "../data/folds.ts";
@@ -212,6 +212,8 @@ class FoldTrainer {
   readonly #identity: Record<string, unknown>;
   readonly #last: string;
   #stats: Standardization[] | null = null;
+  /** What the model sees: standardised when the configuration says so. */
+  #inputs: FeatureSource;
   #best: Record<string, NamedTensor> | null = null;
   #progress: Progress = {
     epoch: 0,
@@ -227,6 +229,7 @@ class FoldTrainer {
   constructor(job: FoldJob, model: Model) {
     this.#job = job;
     this.#model = model;
+    this.#inputs = job.features;
     this.#metric = metricName(job);
     this.#identity = identityOf(job, model, this.#metric);
     this.#last = path.join(job.folder, "last.safetensors");
@@ -234,7 +237,10 @@ class FoldTrainer {
 
   async run(): Promise<FoldResult> {
     const { features, fold, config, structure, index, folds } = this.#job;
-    if (config.train.standardize) this.#stats = await standardization(features, fold.train);
+    if (config.train.standardize) {
+      this.#stats = await standardization(features, fold.train);
+      this.#inputs = new StandardizedFeatures(features, this.#stats, config.run.cacheMiB * 2 ** 20);
+    }
     const resumed = this.#job.resume && existsSync(this.#last);
     if (resumed) removeTemporaries(this.#job.folder);
     if (resumed) this.#restore(readCheckpoint(this.#last));
@@ -277,10 +283,9 @@ class FoldTrainer {
     );
     const used = this.#model.streams.map(({ name }) => name);
     const load = (names: string[]) => {
-      const batch = assembleBatch(features, names, {
+      const batch = assembleBatch(this.#inputs, names, {
         streams: used,
         labels: names.map((name) => labels.get(name) as ClipLabel),
-        ...(this.#stats && { standardization: this.#stats }),
       });
       batch.catch(() => {}); // reported when it is awaited
       return batch;
@@ -375,10 +380,9 @@ class FoldTrainer {
   }
 
   #predict(clips: readonly string[]) {
-    const { features, config } = this.#job;
-    return predictModel(this.#model, features, clips, {
+    const { config } = this.#job;
+    return predictModel(this.#model, this.#inputs, clips, {
       batchSize: config.train.batchSize,
-      ...(this.#stats && { standardization: this.#stats }),
     });
   }
 
