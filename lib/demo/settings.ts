@@ -22,7 +22,7 @@ export interface DemoSettings {
   folds: number;
 }
 
-export const DEFAULT_SETTINGS: DemoSettings = { clips: 960, testClips: 300, seed: 1, noise: 1, epochs: 28, folds: 3 };
+export const DEFAULT_SETTINGS: DemoSettings = { clips: 1200, testClips: 300, seed: 1, noise: 1, epochs: 28, folds: 3 };
 
 /** @param data corpus folder with the label files @param features folder that holds the stream folders */
 export function demoTrainConfig(settings: DemoSettings, data: string, features: string, threads: number | null): TrainConfig {
