@@ -143,6 +143,25 @@ test("leaving the frames early ends the child", async () => {
   // The suite would not end if the child still held its pipe open.
 });
 
+test("a decoder that dies in the middle is a coded error here", async () => {
+  const large = { ...request, perBlock: 1, height: 480, width: 480, channels: 3 as const };
+  const pictures = await decodeFrames(videoPath(dir, name), large);
+  const { stdout } = spawnSync("pgrep", ["-P", String(process.pid), "-f", "media/child"], {
+    encoding: "utf8",
+  });
+  const children = stdout.trim().split("\n").filter(Boolean).map(Number);
+  assert.equal(children.length, 1, "the child of this test and no other");
+  await assert.rejects(
+    async () => {
+      for await (const block of (pictures as NonNullable<typeof pictures>).blocks) {
+        assert.equal(block.frames, 1);
+        process.kill(children[0] as number, "SIGKILL");
+      }
+    },
+    coded("ERR_AFFUSE_DECODE", /ended early \(signal SIGKILL\)/),
+  );
+});
+
 test("faces of another dtype, rank and order are refused", async () => {
   const clip = (file: string) => openPictures({ name: "x", visual: file }, request);
   writeFileSync(at("float.npy"), encodeNpy([2, 4, 4], new Float32Array(32)));
