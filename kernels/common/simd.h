@@ -225,7 +225,8 @@ AFFUSE_INLINE float max_lane(Vec v) {
     for (int i = 0; i < half; ++i) f[i] = f[i] > f[i + half] ? f[i] : f[i + half];
   return f[0];
 }
-AFFUSE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+AFFUSE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }     // into L1; any address is allowed
+AFFUSE_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }  // into L2
 
 // Calls body(i, n) over [0, count) in steps of kLanes, n lanes each: kLanes, at the end fewer.
 template <class F>

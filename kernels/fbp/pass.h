@@ -73,14 +73,16 @@ AFFUSE_INLINE void fbp_pack_rows(const float* x, int64_t rows, int64_t K, int64_
     gemm::pack_rows(x + k, K, int(rows), gemm::min64(piece, K - k), dst + rows * k);
 }
 
+// h = rows times one panel; meanwhile the next one (null: none) comes into L2.
 AFFUSE_INLINE void fbp_project(const float* packed_rows, int64_t rows, int64_t K, int64_t piece, const float* panel, int vecs,
-                               float* h) {
+                               const float* next_panel, float* h) {
   const gemm::RowTiles tiles{int(rows)};
   for (int64_t k = 0; k < K; k += piece) {
     const int64_t kc = gemm::min64(piece, K - k);
+    const gemm::Upcoming next(next_panel ? next_panel + k * gemm::kTileStride : nullptr, kc, tiles.count);
     for (int t = 0; t < tiles.count; ++t)
       gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + rows * k + tiles.start(t) * kc, panel + k * vecs * kLanes,
-                          h + tiles.start(t) * gemm::kTileStride, k > 0);
+                          h + tiles.start(t) * gemm::kTileStride, k > 0, next.of(t), next.step);
   }
 }
 
@@ -117,6 +119,7 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
   parallel(*p.workers, plan.by_panel ? plan.col_blocks : count, [&](int64_t task, int worker) {
     const int64_t i0 = plan.by_panel ? 0 : task, i1 = plan.by_panel ? count : task + 1;
     const int64_t o0 = plan.by_panel ? task * plan.block_outputs : 0, o1 = gemm::min64(z.o, o0 + plan.block_outputs);
+    const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
     float* const own = p.scratch + at.worker + worker * at.own;
     float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
     float *const room_u = own + at.own_panel, *const room_v = room_u + gemm::kColumnUnit * gemm::round_up(z.m, 16);
@@ -125,8 +128,14 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
       fbp_pack_panel(W, z, K, q, vecs, room);
       return room;
     };
+    // Fetched while the first strip meets this panel. What is not packed is fetched as it lies, k vectors further on.
+    auto upcoming = [&](const float* packed, const float* W, int64_t K, int64_t i, int64_t q) -> const float* {
+      if (i != i0) return nullptr;
+      if (packed) return q + gemm::kTileVecs < q1 ? packed + (q + gemm::kTileVecs) * kLanes * K : nullptr;
+      const int64_t row = (q + gemm::max64(z.k, gemm::kTileVecs)) * kLanes;
+      return z.k <= 8 && row + gemm::kTileStride <= z.P ? W + row * K : nullptr;
+    };
     if (!plan.by_panel) pack(fbp_strip(z, plan, first + i0), own + at.own_a, own + at.own_v);
-    const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
     for (int64_t q = o0 / kLanes * z.k; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
       const float *U = panel(p.U, p.raw_U, z.m, q, vecs, room_u), *V = panel(p.V, p.raw_V, z.n, q, vecs, room_v);
@@ -137,7 +146,8 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
         piece.s = own + at.own_s + (i - i0) * plan.strip_rows * 16;
         float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
         float* const mask_row = own + at.own_mask + (i1 - i0) * plan.strip_rows * 16 * z.k;
-        fbp_project(plan.by_panel ? p.scratch + at.a + i * a_size : own + at.own_a, strip.a_rows, z.m, plan.piece_m, U, vecs, hu);
+        fbp_project(plan.by_panel ? p.scratch + at.a + i * a_size : own + at.own_a, strip.a_rows, z.m, plan.piece_m, U, vecs,
+                    upcoming(p.U, p.raw_U, z.m, i, q), hu);
         for (int x = 0; x < vecs; ++x) {
           const Vec b = load(bias_u + (q + x) * kLanes);
           for (int64_t r = 0; r < strip.a_rows; ++r) {
@@ -145,7 +155,8 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
             store(h, fbp_activate<F>(load(h) + b));
           }
         }
-        fbp_project(plan.by_panel ? p.scratch + at.v + i * v_size : own + at.own_v, strip.rows, z.n, plan.piece_n, V, vecs, hv);
+        fbp_project(plan.by_panel ? p.scratch + at.v + i * v_size : own + at.own_v, strip.rows, z.n, plan.piece_n, V, vecs,
+                    upcoming(p.V, p.raw_V, z.n, i, q), hv);
         for (int x = 0; x < vecs; ++x) {
           piece.block = (q + x) / z.k;
           piece.j = (q + x) % z.k;

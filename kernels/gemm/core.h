@@ -45,8 +45,18 @@ struct RowTiles {
 // ---- primitives (kernels/gemm/cpu.cc) ----
 
 // acc[r][c] (+)= sum_k a[k][r] * b[k][c]: rows 1…kTileRows, vecs 1 or 2; a [kc][rows], b [kc][vecs*kLanes]. With resume the
-// sums continue from acc, else from 0.
-void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume);
+// sums continue from acc, else from 0. On the side, the cache line of next + k*next_step is brought into L2 (any address is
+// allowed; null: none): see Upcoming.
+void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
+                   const float* next = nullptr, int64_t next_step = 0);
+
+// The panel after this one (kc rows of kTileStride floats, null: there is none), dealt to the row tiles that multiply by this one.
+struct Upcoming {
+  const float* panel;
+  int64_t kc, step;
+  AFFUSE_INLINE Upcoming(const float* panel, int64_t kc, int tiles) : panel(panel), kc(kc), step((kTileStride + tiles - 1) / tiles) {}
+  AFFUSE_INLINE const float* of(int tile) const { return panel ? panel + tile * step * kc : nullptr; }
+};
 
 // The row packers: m rows, k in [0,kc), into dst (m*kc floats) as RowTiles says.
 void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst);                     // (i,k) = a[i*ld + k]
@@ -152,10 +162,11 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* b = packed + n * K + k * (vecs * kLanes);
+        const Upcoming next(n + kTileStride < n1 ? packed + (n + kTileStride) * K + k * kTileStride : nullptr, kc, tiles.count);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
-          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0);
+          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0, next.of(t), next.step);
           if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
         }
       }
@@ -189,10 +200,13 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
     for (int64_t n = task * p.block_cols; n < n1; n += kTileStride) {
       const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
       pack_panel(w + n * ld, ld, cols, K, Layout::nk, panel);
+      // The next panel's source is as good as one piece of memory where ld == K.
+      const bool more = n + kTileStride < n1 && ld == K;
       for (int64_t i = 0; i < M; i += p.block_rows) {
         const RowTiles tiles(int(min64(p.block_rows, M - i)));
+        const Upcoming next(more && i == 0 ? w + (n + kTileStride) * ld : nullptr, K, tiles.count);
         for (int t = 0; t < tiles.count; ++t) {
-          tile_multiply(tiles.height(t), vecs, K, workspace + (i + tiles.start(t)) * K, panel, acc, false);
+          tile_multiply(tiles.height(t), vecs, K, workspace + (i + tiles.start(t)) * K, panel, acc, false, next.of(t), next.step);
           epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, acc}, worker);
         }
       }

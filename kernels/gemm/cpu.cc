@@ -5,9 +5,11 @@
 namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
-// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead.
+// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a piece
+// of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3).
 template <int R, int NV>
-AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume) {
+AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume,
+                              const float* next, int64_t next_step) {
   Vec c[R][NV];
   if (resume) {
 #pragma GCC unroll 16
@@ -27,6 +29,9 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
     for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
     prefetch(b + kAhead);
     if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
+    if constexpr (R >= 8) prefetch(a + 32 * R);  // about a line per step: rows that stream from L3
+    prefetch_l2(next);
+    next += next_step;
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Vec y = set1(a[r]);
@@ -42,7 +47,7 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
     for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
 }
 
-using Multiply = void (*)(int64_t, const float*, const float*, float*, bool);
+using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const float*, int64_t);
 #define AFFUSE_ROWS(n) {&multiply<n, 1>, &multiply<n, 2>}
 constexpr Multiply kMultiply[kTileRows + 1][2] = {
     {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
@@ -85,8 +90,9 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
 
 }  // namespace
 
-void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
-  kMultiply[rows][vecs - 1](kc, a, b, acc, resume);
+void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume, const float* next,
+                   int64_t next_step) {
+  kMultiply[rows][vecs - 1](kc, a, b, acc, resume, next ? next : b, next ? next_step : 0);
 }
 
 void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst) {
