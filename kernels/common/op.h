@@ -152,7 +152,7 @@ struct OpDef {
   size_t (*workspace)(const OpShape&, int workers) = nullptr;
   // float64, single-threaded, as the formula reads. Every float tensor is float64. Null: not allowed.
   KernelFn reference = nullptr;
-  // float32; one per ISA level, never null.
+  // float32; one per ISA level, null where the level is not built.
   KernelFn cpu[kIsaCount];
 
   // Weights that can be packed ahead: pack_bytes(shape, input) is the size of input's packed form (0: that input is never
@@ -175,10 +175,17 @@ struct OpDef {
   namespace baseline { void fn(const OpShape&, int, const void*, void*, const Workers&); } \
   namespace avx2 { void fn(const OpShape&, int, const void*, void*, const Workers&); }     \
   namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }
-#if defined(__x86_64__)
-#define AFFUSE_KERNEL_TABLE(fn) {&baseline::fn, &avx2::fn, &avx512::fn}
+// Levels that the build leaves out (AFFUSE_CPU_LEVELS, another architecture) have no entry.
+#if AFFUSE_BUILT_AVX2
+#define AFFUSE_ENTRY_AVX2(fn) &avx2::fn
 #else
-#define AFFUSE_KERNEL_TABLE(fn) {&baseline::fn, nullptr, nullptr}
+#define AFFUSE_ENTRY_AVX2(fn) nullptr
 #endif
+#if AFFUSE_BUILT_AVX512
+#define AFFUSE_ENTRY_AVX512(fn) &avx512::fn
+#else
+#define AFFUSE_ENTRY_AVX512(fn) nullptr
+#endif
+#define AFFUSE_KERNEL_TABLE(fn) {&baseline::fn, AFFUSE_ENTRY_AVX2(fn), AFFUSE_ENTRY_AVX512(fn)}
 
 }  // namespace affuse

@@ -42,7 +42,8 @@ const AttrRule kAttrs[] = {
     {"k", AttrKind::integer, 4, 1, 4096, nullptr, "factors per output"},
     {"normalize", AttrKind::choice, FbpNormalize::power_l2, 0, 0, "none|l2|power|power-l2", "what follows the sum over k"},
     {"activation", AttrKind::choice, FbpActivation::none, 0, 0, "none|relu|tanh", "of both projections"},
-    {"l2Scope", AttrKind::choice, FbpScope::sample, 0, 0, "sample|group", "what the root of l2 sums over: a row, or all rows of a group"},
+    {"l2Scope", AttrKind::choice, FbpScope::sample, 0, 0, "sample|group",
+     "what the root of l2 sums over: a row, or all rows of a group"},
     {"rowsPerGroup", AttrKind::integer, 1, 1, 2147483647.0, nullptr, "consecutive rows of v that share a row of a"},
     {"dropout", AttrKind::real, 0, 0, 0x1.fffffffffffffp-1, nullptr, "probability of dropping a product, in [0,1)"},
     {"seed", AttrKind::seed, 0, -1e300, 1e300, nullptr, "64-bit Philox key"},
@@ -73,8 +74,8 @@ void infer(const OpShape& s, TensorDesc* out, Status& status) {
   expect_positive(status, "v", "n", s.in[FbpIn::v], z.n);
   expect_positive(status, "U", "P", s.in[FbpIn::U], z.P);
   if (z.B % z.group)
-    status.fail("ERR_AFFUSE_SHAPE", "expected rows of v that are a multiple of rowsPerGroup = %lld, got %s", (long long)z.group,
-                ShapeText(s.in[FbpIn::v]).text);
+    status.fail("ERR_AFFUSE_SHAPE", "expected rows of v that are a multiple of rowsPerGroup = %lld, got %s",
+                (long long)z.group, ShapeText(s.in[FbpIn::v]).text);
   if (z.P % z.k)
     status.fail("ERR_AFFUSE_SHAPE", "expected rows of U that are a multiple of k = %lld, got %s", (long long)z.k,
                 ShapeText(s.in[FbpIn::U]).text);
@@ -90,7 +91,8 @@ void infer(const OpShape& s, TensorDesc* out, Status& status) {
 void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
   TensorDesc forward[2];
   infer(s, forward, status);
-  for (int i = FbpIn::z; i <= FbpIn::ds; ++i) expect_shape(status, kBackwardInputs[i].name, s.in[i], forward[0], "the shape of z");
+  for (int i = FbpIn::z; i <= FbpIn::ds; ++i)
+    expect_shape(status, kBackwardInputs[i].name, s.in[i], forward[0], "the shape of z");
   if (!s.in[FbpIn::dz].given() && !s.in[FbpIn::ds].given())
     status.fail("ERR_AFFUSE_MISSING", "expected dz or ds for fbp.backward, got neither");
   for (int i = 0; i < 6; ++i)
@@ -106,8 +108,9 @@ size_t backward_workspace(const OpShape& s, int workers) {
 }
 
 // A packed form depends on k, so each k has its own key; beyond this many the weight is packed at every call.
-constexpr const char* kPackKeys[] = {nullptr,  "fbp.k1", "fbp.k2",  "fbp.k3",  "fbp.k4",  "fbp.k5",  "fbp.k6",  "fbp.k7",  "fbp.k8",
-                                     "fbp.k9", "fbp.k10", "fbp.k11", "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"};
+constexpr const char* kPackKeys[] = {nullptr,   "fbp.k1",  "fbp.k2",  "fbp.k3",  "fbp.k4",  "fbp.k5",
+                                     "fbp.k6",  "fbp.k7",  "fbp.k8",  "fbp.k9",  "fbp.k10", "fbp.k11",
+                                     "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"};
 
 bool weight(int input) { return input == FbpIn::U || input == FbpIn::V; }
 size_t pack_bytes(const OpShape& s, int input) {

@@ -87,7 +87,8 @@ AFFUSE_INLINE void fbp_project(const float* packed_rows, int64_t rows, int64_t K
 }
 
 // Dropout factors of one block for all rows of a strip: out[(r*k + j)*kLanes + lane]; row is scratch of kLanes*k floats.
-void fbp_mask(const DropoutMask& mask, const FbpSizes& z, const FbpStrip& strip, int64_t block, int lanes, float* out, float* row) {
+void fbp_mask(const DropoutMask& mask, const FbpSizes& z, const FbpStrip& strip, int64_t block, int lanes, float* out,
+              float* row) {
   for (int64_t r = 0; r < strip.rows; ++r) {
     dropout_factors(mask, uint64_t((strip.row + r) * z.P + block * kLanes * z.k), lanes * z.k, row);
     for (int64_t j = 0; j < z.k; ++j) {

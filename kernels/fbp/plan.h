@@ -145,8 +145,10 @@ static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const F
   s.pass = s.partial + (p.strips_per_group > 1 ? gemm::round_up(s.chunk_strips * z.P, 16) : 0);
   // The last chunk may be shorter, and a shorter one may be cut into more tasks: both lengths count.
   const int64_t last_a = s.chunk_a ? z.A % s.chunk_a : 0, last_rows = s.chunk_rows ? z.B % s.chunk_rows : 0;
-  const int64_t most = gemm::max64(gemm::max64(fbp_products_workspace(s.chunk_a, z.m, z.P, workers), fbp_products_workspace(last_a, z.m, z.P, workers)),
-                                   gemm::max64(fbp_products_workspace(s.chunk_rows, z.n, z.P, workers), fbp_products_workspace(last_rows, z.n, z.P, workers)));
+  int64_t most = fbp_products_workspace(s.chunk_a, z.m, z.P, workers);
+  most = gemm::max64(most, fbp_products_workspace(last_a, z.m, z.P, workers));
+  most = gemm::max64(most, fbp_products_workspace(s.chunk_rows, z.n, z.P, workers));
+  most = gemm::max64(most, fbp_products_workspace(last_rows, z.n, z.P, workers));
   s.total = s.pass + gemm::max64(most, fbp_scratch(z, p, workers).total);
   return s;
 }

@@ -54,14 +54,15 @@ void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* 
 struct Upcoming {
   const float* panel;
   int64_t kc, step;
-  AFFUSE_INLINE Upcoming(const float* panel, int64_t kc, int tiles) : panel(panel), kc(kc), step((kTileStride + tiles - 1) / tiles) {}
+  AFFUSE_INLINE Upcoming(const float* panel, int64_t kc, int tiles)
+      : panel(panel), kc(kc), step((kTileStride + tiles - 1) / tiles) {}
   AFFUSE_INLINE const float* of(int tile) const { return panel ? panel + tile * step * kc : nullptr; }
 };
 
 // The row packers: m rows, k in [0,kc), into dst (m*kc floats) as RowTiles says.
-void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst);                     // (i,k) = a[i*ld + k]
-void pack_rows_transposed(const float* a, int64_t ld, int m, int64_t kc, float* dst);          // (i,k) = a[k*ld + i]
-void pack_rows_indirect(const float* const* a, int64_t k0, int m, int64_t kc, float* dst);     // (i,k) = a[i][k0 + k]
+void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst);                  // (i,k) = a[i*ld + k]
+void pack_rows_transposed(const float* a, int64_t ld, int m, int64_t kc, float* dst);       // (i,k) = a[k*ld + i]
+void pack_rows_indirect(const float* const* a, int64_t k0, int m, int64_t kc, float* dst);  // (i,k) = a[i][k0 + k]
 
 // Columns [0,N) into panels of kTileStride: panel p at dst + p*kTileStride*K is [K][width], width a whole number of vectors,
 // padded with zeros. nk: element (k,n) = w[n*ld + k]; kn: w[k*ld + n].
@@ -80,7 +81,9 @@ AFFUSE_INLINE int vecs_of(int64_t cols) { return cols > kLanes ? 2 : 1; }
 struct PlainRows {  // (i,k) = data[i*ld + k]
   const float* data;
   int64_t ld;
-  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const { pack_rows(data + i * ld + k, ld, m, kc, dst); }
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    pack_rows(data + i * ld + k, ld, m, kc, dst);
+  }
 };
 struct TransposedRows {  // (i,k) = data[k*ld + i]
   const float* data;
@@ -91,7 +94,9 @@ struct TransposedRows {  // (i,k) = data[k*ld + i]
 };
 struct IndirectRows {  // (i,k) = rows[i][k]
   const float* const* rows;
-  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const { pack_rows_indirect(rows + i, k, m, kc, dst); }
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    pack_rows_indirect(rows + i, k, m, kc, dst);
+  }
 };
 // ---- column loaders of stream() ----
 // Columns [n0,n1) of a piece of K into panels of kTileStride, panel of column n at dst + (n-n0)*kc. A whole source row at a
@@ -260,7 +265,9 @@ struct Store : Epilogue {  // C[i*ld + n] = sum
   AFFUSE_INLINE Store(float* c, int64_t ld) : c(c), ld(ld) {}
   AFFUSE_INLINE void tile(const Tile& t, int) const {
     for (int r = 0; r < t.rows; ++r)
-      for_lanes(t.cols, [&](int64_t x, int n) { store(c + (t.row + r) * ld + t.col + x, load(t.acc + r * kTileStride + x), n); });
+      for_lanes(t.cols, [&](int64_t x, int n) {
+        store(c + (t.row + r) * ld + t.col + x, load(t.acc + r * kTileStride + x), n);
+      });
   }
 };
 struct AddTo : Epilogue {  // C[i*ld + n] += sum

@@ -8,8 +8,8 @@ namespace {
 // R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a piece
 // of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3).
 template <int R, int NV>
-AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume,
-                              const float* next, int64_t next_step) {
+AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
+                              bool resume, const float* next, int64_t next_step) {
   Vec c[R][NV];
   if (resume) {
 #pragma GCC unroll 16
@@ -55,7 +55,8 @@ constexpr Multiply kMultiply[kTileRows + 1][2] = {
     AFFUSE_ROWS(5), AFFUSE_ROWS(6),
 #endif
 #if defined(AFFUSE_ISA_AVX512)
-    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12), AFFUSE_ROWS(13), AFFUSE_ROWS(14),
+    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10),
+    AFFUSE_ROWS(11), AFFUSE_ROWS(12), AFFUSE_ROWS(13), AFFUSE_ROWS(14),
 #endif
 };
 #undef AFFUSE_ROWS
@@ -77,7 +78,8 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
       transpose(v);
       float* d = dst + k * stride + i;
       // A full store past the m-th element is undone by the next step's store; at the end there is none.
-      const bool whole = steps == kLanes && (rows == kLanes || (i == 0 && m == stride && d + (kLanes - 1) * stride + kLanes <= end));
+      const bool undone = i == 0 && m == stride && d + (kLanes - 1) * stride + kLanes <= end;
+      const bool whole = steps == kLanes && (rows == kLanes || undone);
       if (whole) {
 #pragma GCC unroll 16
         for (int r = 0; r < kLanes; ++r) store(d + r * stride, v[r]);

@@ -4,7 +4,7 @@
 //
 // - `rows` come through a loader (PlainRows, TransposedRows, IndirectRows or your own): it copies a block of rows into the
 //   order the micro kernel reads. Only the rows a loader is asked for are touched.
-// - `columns` are packed panels (pack_columns), made once per weight and kept, or a second loader (gemm_stream, for products
+// - `columns` are packed panels (pack_columns), made once per weight and kept, or a second loader (stream(), for products
 //   whose K is the long dimension, such as dW = dy^T x).
 // - what happens to a finished piece of C is an epilogue: a struct whose tile() gets the sums while they sit in the L1 cache.
 //   C itself is never stored unless the epilogue does so.
@@ -20,7 +20,8 @@
 //     AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
 //       for (int r = 0; r < t.rows; ++r)
 //         for_lanes(t.cols, [&](int64_t c, int n) {
-//           store(y + (t.row + r) * N + t.col + c, tanh(load(t.acc + r * gemm::kTileStride + c) + load(b + t.col + c, n)), n);
+//           const Vec z = load(t.acc + r * gemm::kTileStride + c) + load(b + t.col + c, n);
+//           store(y + (t.row + r) * N + t.col + c, tanh(z), n);
 //         });
 //     }
 //   };
@@ -45,7 +46,7 @@ constexpr int kColumnUnit = 32;    // column blocks of tasks are multiples of th
 constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple of every level's tile height
 constexpr int64_t kWholeK = 2048;  // up to here K is not cut
 constexpr int64_t kCutK = 1024;    // and beyond into pieces of this
-constexpr int kStreamRows = 266;   // gemm_stream: most rows of a task, columns of a task, piece of K
+constexpr int kStreamRows = 266;   // stream(): most rows of a task, columns of a task, piece of K
 constexpr int kStreamColumns = 512;
 constexpr int64_t kStreamK = 192;
 

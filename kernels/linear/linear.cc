@@ -28,7 +28,8 @@ const TensorRule kBackwardOutputs[] = {
     {"db", "[O]", DType::f32, false, "made only if b is given"},
 };
 const AttrRule kAttrs[] = {
-    {"activation", AttrKind::choice, ActivationKind::none, 0, 0, "none|relu|gelu|tanh|sigmoid", "gelu is the exact one, through erf"},
+    {"activation", AttrKind::choice, ActivationKind::none, 0, 0, "none|relu|gelu|tanh|sigmoid",
+     "gelu is the exact one, through erf"},
 };
 
 double product(const OpShape& s) { return double(row_count(s.in[0])) * double(s.in[1].dim[0]) * double(s.in[1].dim[1]); }

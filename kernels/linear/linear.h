@@ -36,10 +36,11 @@ AFFUSE_DECLARE_PACK(linear_backward_pack)
 
 // Workspaces, in floats. The forward hands all of its own to the product.
 static inline int64_t linear_workspace(int64_t R, int64_t D, int64_t O, int workers) {
-  return gemm::max64(gemm::unpacked_workspace_floats(R, O, D, workers), gemm::workspace_floats(R, O, D, workers, gemm::Split::any));
+  return gemm::max64(gemm::unpacked_workspace_floats(R, O, D, workers),
+                     gemm::workspace_floats(R, O, D, workers, gemm::Split::any));
 }
-// The backward: g at 0, from `products` on the products in turn. dx = g W of few rows reads W as it lies (gemm::stream), of many
-// rows packs it first.
+// The backward: g at 0, from `products` on the products in turn. dx = g W of few rows reads W as it lies (gemm::stream), of
+// many rows packs it first.
 static inline bool linear_streams_dx(int64_t R) { return R <= gemm::kStreamRows; }
 struct LinearBackwardScratch {
   int64_t products = 0, total = 0;

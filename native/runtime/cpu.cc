@@ -30,9 +30,13 @@ void detect_levels(CpuInfo& info) {
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   const bool ymm = (low & 0x6) == 0x6, zmm = (low & 0xe6) == 0xe6;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+#if AFFUSE_BUILT_AVX2
   info.level[kAvx2] = avx && fma && f16c && ymm && (b & bit_AVX2) && (b & bit_BMI2);
+#endif
+#if AFFUSE_BUILT_AVX512
   constexpr unsigned kWanted = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-  info.level[kAvx512] = info.level[kAvx2] && zmm && (b & kWanted) == kWanted;
+  info.level[kAvx512] = avx && fma && f16c && zmm && (b & bit_BMI2) && (b & kWanted) == kWanted;
+#endif
 #else
   (void)info;
 #endif

@@ -127,6 +127,8 @@ const shapes: Sizes[] = [
   { B: 180, m: 3, n: 4, o: 7, k: 2, group: 90 }, // groups longer than a strip
   { B: 1400, m: 3, n: 2, o: 5, k: 2, group: 1 }, // many strips
   { B: 3, m: 2060, n: 3, o: 3, k: 2, group: 1 }, // K in pieces
+  { B: 2600, m: 1, n: 2, o: 1700, k: 2, group: 1 }, // gradients at the projections in two chunks
+  { B: 2700, m: 2, n: 1, o: 1700, k: 2, group: 90 },
 ];
 for (let k = 1; k <= 9; k++) shapes.push({ B: 6, m: 3, n: 5, o: 18, k, group: 3 });
 

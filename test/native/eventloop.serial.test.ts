@@ -34,22 +34,33 @@ async function longestWait(work: () => Promise<unknown>): Promise<{ wait: number
   return { wait, seconds, ticks };
 }
 
+/** Waiting without doing anything, for as long. */
+const idle = (seconds: number) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/**
+ * The least, over a few attempts, by which `work` makes the timer wait longer than it waits anyway: a machine with other work
+ * preempts this process too, which is not the event loop's fault.
+ */
+async function addedWait(work: () => Promise<unknown>, shortest: number): Promise<number> {
+  let best = Number.POSITIVE_INFINITY;
+  for (let attempt = 0; attempt < 6 && best > 20; attempt++) {
+    const { wait, seconds, ticks } = await longestWait(work);
+    assert.ok(seconds >= shortest, `the work took ${seconds.toFixed(2)} s`);
+    assert.ok(ticks > 10, `${ticks} ticks`);
+    const { wait: anyway } = wait > 20 ? await longestWait(() => idle(seconds)) : { wait: 0 };
+    best = Math.min(best, wait - anyway);
+  }
+  return best;
+}
+
 for (const threads of [1, addon.cpu().threads]) {
   test(`a 5 ms timer never waits more than 20 ms beside a 500 ms program (${threads} threads)`, async () => {
     const before = addon.cpu().threads;
     addon.setThreads(threads);
     try {
       const { program, feed } = await lasting(0.6);
-      // A machine with other work may preempt this process for longer than the bound; the event loop is to blame only if
-      // it happens every time.
-      let best = Number.POSITIVE_INFINITY;
-      for (let attempt = 0; attempt < 5 && best > 20; attempt++) {
-        const { wait, seconds, ticks } = await longestWait(() => program.run([feed], []));
-        assert.ok(seconds > 0.3, `the program took ${seconds.toFixed(2)} s`);
-        assert.ok(ticks > 10, `${ticks} ticks`);
-        best = Math.min(best, wait);
-      }
-      assert.ok(best <= 20, `the timer waited ${best.toFixed(1)} ms`);
+      const wait = await addedWait(() => program.run([feed], []), 0.3);
+      assert.ok(wait <= 20, `the timer waited ${wait.toFixed(1)} ms`);
     } finally {
       addon.setThreads(before);
     }
@@ -69,12 +80,8 @@ test("the measurement notices a blocked event loop", async () => {
 test("callAsync leaves the event loop alone", async () => {
   const n = 1400;
   const x = { dtype: "f32" as const, shape: [n, n], data: new Float32Array(n * n).fill(1) };
-  let best = Number.POSITIVE_INFINITY;
-  for (let attempt = 0; attempt < 5 && best > 20; attempt++) {
-    const { wait } = await longestWait(() => addon.callAsync("cpu", "linear", [x, x], {}, [true], 1));
-    best = Math.min(best, wait);
-  }
-  assert.ok(best <= 20, `the timer waited ${best.toFixed(1)} ms`);
+  const wait = await addedWait(() => addon.callAsync("cpu", "linear", [x, x], {}, [true], 1), 0.02);
+  assert.ok(wait <= 20, `the timer waited ${wait.toFixed(1)} ms`);
 });
 
 test.run();
