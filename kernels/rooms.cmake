@@ -2,6 +2,7 @@
 # here is not compiled. A room that only serves others (common, gemm) brings no operators.
 affuse_room(common)
 affuse_room(gemm)
+affuse_room(roof)
 affuse_room(linear kLinear kLinearBackward)
 affuse_room(fbp kFbp kFbpBackward)
 affuse_room(dropout kDropout kDropoutBackward)

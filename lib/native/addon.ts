@@ -113,6 +113,22 @@ export interface NativeProgram {
   dispose(): void;
 }
 
+/**
+ * What kernels/roof can measure: multiply-adds in registers by type (`fma`), reading from a level of the memory hierarchy
+ * (`read`), and, through DRAM, copying with ordinary and with non-temporal stores (`copy`, `copy-nt`; bytes = read + written,
+ * the reading that ordinary stores cause is not counted) and updating in place (`update`: y += c·x, 12 bytes an element).
+ */
+export type RoofKind =
+  | "fma.f32"
+  | "fma.bf16"
+  | "read.l1"
+  | "read.l2"
+  | "read.l3"
+  | "read.dram"
+  | "copy.dram"
+  | "copy-nt.dram"
+  | "update.dram";
+
 export interface NativeAddon {
   readonly version: string;
   operators(): OperatorInfo[];
@@ -150,4 +166,12 @@ export interface NativeAddon {
   ): Promise<(HostTensor | null)[]>;
   createBuffer(bytes: number): NativeBuffer;
   createProgram(desc: ProgramDesc): NativeProgram;
+  /**
+   * One ceiling of this machine, measured now on the calling thread's time (native/runtime/roof.h).
+   * @param threads default: as operator calls @param seconds about how long, default 0.02 @param isa one of cpu().levels
+   * @returns FLOP/s (fma.*) or bytes/s (the rest): the best slice. 0 where the level lacks the instruction or the size of
+   *   the cache is unknown
+   * @throws ERR_AFFUSE_ROOF for an unknown kind, ERR_AFFUSE_CPU for a level that cannot run here, ERR_AFFUSE_MEMORY
+   */
+  roof(kind: RoofKind, threads?: number, seconds?: number, isa?: string): number;
 }
