@@ -3,6 +3,7 @@
 #include "../common/math.h"
 #include "../common/reduce.h"
 #include "../common/simd.h"
+#include "../gemm/transpose.h"
 #include "scratch.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -62,30 +63,60 @@ namespace {
   for_lanes(A, [&](int64_t a, int n) { put(key + a, tanh(get(bias + a, n)), n); });
 }
 
-// sum[0, D) (+)= Σ_{r < R} weight[r] row[r]
-template <int R>
-AFFUSE_INLINE void add_rows(const float* const* row, const float* weight, int64_t D, float* sum, bool resume) {
-  for_lanes(D, [&](int64_t d, int n) {
-    Vec v = resume ? get(sum + d, n) : zero();
-    for (int r = 0; r < R; ++r) v = fma(set1(weight[r]), get(row[r] + d, n), v);
-    put(sum + d, v, n);
-  });
+// Lane i: the sum over the lanes of v[i].
+AFFUSE_INLINE Vec sums_of(Vec (&v)[kLanes]) {
+#if defined(AFFUSE_ISA_AVX512)
+  Vec two[8], four[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    two[i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]) + _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    four[i] = _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0x44) + _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0xee);
+  const Vec low = _mm512_shuffle_f32x4(four[0], four[1], 0x88) + _mm512_shuffle_f32x4(four[0], four[1], 0xdd);
+  const Vec high = _mm512_shuffle_f32x4(four[2], four[3], 0x88) + _mm512_shuffle_f32x4(four[2], four[3], 0xdd);
+  return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
+#else
+  gemm::transpose(v);
+  for (int half = kLanes / 2; half >= 1; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] = v[i] + v[i + half];
+  return v[0];
+#endif
 }
 
-// sum[j*D + …] = Σ_i weight[j*stride + i] row[i] for j < J, over count >= 1 rows. Four rows at a time for every j: rows
-// stream in once, the sums stay in the cache.
-[[maybe_unused]] void gather(const float* const* row, const float* weight, int64_t stride, int64_t count, int64_t J,
-                             int64_t D, float* sum) {
-  for (int64_t i = 0; i < count; i += 4)
-    for (int64_t j = 0; j < J; ++j) {
-      const float* w = weight + j * stride + i;
-      switch (count - i) {
-        case 1: add_rows<1>(row + i, w, D, sum + j * D, i > 0); break;
-        case 2: add_rows<2>(row + i, w, D, sum + j * D, i > 0); break;
-        case 3: add_rows<3>(row + i, w, D, sum + j * D, i > 0); break;
-        default: add_rows<4>(row + i, w, D, sum + j * D, i > 0);
-      }
-    }
+// sum[j*D + d] = Σ_i weight[j*stride + i] x_i[d] for i in [from, to), from < to, d < D: from a block of `rows` rows that was
+// packed in pieces of D, so that the rows are not read a second time. A step of the packed block holds a tile's rows for one d:
+// sums stay apart by row until all tiles are through. Rows outside [from, to) may hold NaN: they are not touched.
+[[maybe_unused]] void gather_packed(const float* packed, int rows, int64_t piece, int64_t from, int64_t to, const float* weight,
+                                    int64_t stride, int64_t J, int64_t D, float* sum) {
+  const gemm::RowTiles tiles(rows);
+  int head = 0, tail = tiles.count;
+  while (tiles.start(head) + tiles.height(head) <= from) ++head;
+  while (tiles.start(tail - 1) >= to) --tail;
+  for (int64_t k = 0; k < D; k += piece) {
+    const int64_t kc = gemm::min64(piece, D - k);
+    for (int64_t j = 0; j < J; ++j)
+      for_lanes(kc, [&](int64_t d, int n) {
+        Vec v[kLanes];
+        for (int i = 0; i < kLanes; ++i) v[i] = zero();
+        for (int t = head; t < tail; ++t) {
+          const int64_t start = tiles.start(t), height = tiles.height(t);
+          const int64_t low = gemm::max64(from, start), high = gemm::min64(to, start + height);
+          const float* a = packed + k * rows + start * kc + d * height + (low - start);
+          for (int64_t r = 0; r < high - low; r += kLanes) {  // one turn unless tiles are higher than a vector
+            const int lanes = int(gemm::min64(kLanes, high - low - r));
+            const Vec w = load(weight + j * stride + low + r, lanes);
+            if (n == kLanes) {
+#pragma GCC unroll 16
+              for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * height + r, lanes), w, v[i]);
+            } else {
+              for (int i = 0; i < n; ++i) v[i] = fma(load(a + i * height + r, lanes), w, v[i]);
+            }
+          }
+        }
+        put(sum + j * D + k + d, sums_of(v), n);
+      });
+  }
 }
 
 }  // namespace

@@ -38,29 +38,55 @@ AFFUSE_INLINE FrameList carve_frames(Carver& carver, const AfgSize& n) {
 
 constexpr int kMostLanes = 16;  // of any ISA level: the sizes do not depend on the level
 
+// How the forward cuts the list of valid frames: blocks of nearly equal height. A block's packed rows (about 230 KB) leave room
+// in a megabyte of L2 for two panels of W and the rows of the next block.
+struct ForwardPlan {
+  int64_t blocks, block_rows;  // the last block may be shorter
+  int64_t piece;               // D per pass over the tiles
+  bool cut;                    // piece < D
+};
+constexpr int kForwardRows = 84;  // most rows of a block
+
+AFFUSE_INLINE ForwardPlan forward_plan(int64_t count, int64_t D) {
+  ForwardPlan p;
+  const int64_t rows = gemm::min64(kForwardRows, gemm::max64(28, 57344 / D / 14 * 14));
+  p.blocks = gemm::max64(1, gemm::ceil_div(count, rows));
+  p.block_rows = gemm::max64(1, gemm::ceil_div(count, p.blocks));
+  p.piece = D <= gemm::kWholeK ? D : gemm::kCutK;
+  p.cut = p.piece < D;
+  return p;
+}
+
 struct ForwardScratch {
   FrameList list;
   float* packed;         // W in panels, unless it came packed
   float* silent;         // [A] tanh(b): the key of a frame of zeros
   float *peak, *total;   // [blocks + B][J]: per segment the largest score and Σ exp(score − peak)
   float* partial;        // [2 blocks][J][D]: Σ exp(score − peak) x of segments that are only a part of their sample
-  float* scores;         // per worker [J][kBlockRows]
-  float* products;       // per worker [kBlockRows][J][lanes]: a row's products with the queries, not yet added across
-  float* gemm;
+  float* scores;         // per worker [J][kForwardRows]
+  float* products;       // per worker [kForwardRows][J][lanes]: a row's products with the queries, not yet added across
+  float* rows;           // per worker: a block's rows as the micro kernel reads them
+  float* sums;           // per worker: a tile of W x, or the whole block's when D is cut
+  int64_t worker_rows, worker_sums;  // floats of one worker
 };
 
 AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int workers) {
-  const int64_t blocks = gemm::ceil_div(n.B * n.T, gemm::kBlockRows);
+  // Fewer valid frames than B·T make no more blocks, and no higher ones.
+  const ForwardPlan most = forward_plan(n.B * n.T, n.D);
+  const int64_t height = gemm::min64(n.B * n.T, kForwardRows);
   ForwardScratch s;
   s.list = carve_frames(carver, n);
   s.packed = carver.take<float>(gemm::packed_floats(n.A, n.D));
   s.silent = carver.take<float>(n.A);
-  s.peak = carver.take<float>((blocks + n.B) * n.J);
-  s.total = carver.take<float>((blocks + n.B) * n.J);
-  s.partial = carver.take<float>(2 * blocks * n.J * n.D);
-  s.scores = carver.take<float>(workers * n.J * gemm::kBlockRows);
-  s.products = carver.take<float>(workers * n.J * gemm::kBlockRows * kMostLanes);
-  s.gemm = carver.take<float>(gemm::workspace_floats_upto(n.B * n.T, n.A, n.D, workers, gemm::Split::rows));
+  s.peak = carver.take<float>((most.blocks + n.B) * n.J);
+  s.total = carver.take<float>((most.blocks + n.B) * n.J);
+  s.partial = carver.take<float>(2 * most.blocks * n.J * n.D);
+  s.scores = carver.take<float>(workers * n.J * kForwardRows);
+  s.products = carver.take<float>(workers * n.J * kForwardRows * kMostLanes);
+  s.worker_rows = gemm::round_up(height * n.D, 16);
+  s.worker_sums = most.cut ? gemm::round_up(height * gemm::round_up(n.A, gemm::kColumnUnit), 16) : 16 * gemm::kColumnUnit;
+  s.rows = carver.take<float>(workers * s.worker_rows);
+  s.sums = carver.take<float>(workers * s.worker_sums);
   return s;
 }
 
