@@ -31,7 +31,7 @@ struct Gradients {
     const int64_t per_a = p.strip.a_rows > 1 ? group : p.strip.rows, column = p.block * kLanes * k + p.j;
     int64_t row = 0;
     for (int64_t ar = 0; ar < p.strip.a_rows; ++ar) {
-      const Vec hu = load(p.hu + ar * gemm::kTileStride);
+      const Vec hu = fbp_activate<F>(load(p.hu + ar * gemm::kTileStride) + p.bias_u);
       Vec sum = zero();
       for (const int64_t end = gemm::min64(row + per_a, p.strip.rows); row < end; ++row) {
         const Vec hv = fbp_activate<F>(load(p.hv + row * gemm::kTileStride) + p.bias_v);
@@ -141,7 +141,7 @@ void fbp_backward(const OpCall& call) {
   const bool by_strip = plan.strips_per_group > 1;
   const int64_t chunks = gemm::ceil_div(plan.strips, at.chunk_strips);
 
-  const FbpPass pass = fbp_pass_of(call, z, room + at.weights, room + at.pass);
+  const FbpPass pass = fbp_pass_of(call, z, room + at.pass);
   if (!s) {
     fbp_run_forward(call, pass, false, nullptr, room + at.s);
     s = room + at.s;
@@ -153,9 +153,9 @@ void fbp_backward(const OpCall& call) {
     const int64_t rows = tail.row + tail.rows - head.row, a_rows = tail.a_row + tail.a_rows - head.a_row;
     fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
       constexpr int F = decltype(tag)::value;
-      fbp_pass<F>(pass, first, count,
-                  Gradients<F>{z.k, z.group, z.o, z.P, by_strip, first, head.row, head.a_row, room + at.ds,
-                               gu && by_strip ? partial : gu, gv});
+      fbp_pass(pass, first, count,
+               Gradients<F>{z.k, z.group, z.o, z.P, by_strip, first, head.row, head.a_row, room + at.ds,
+                            gu && by_strip ? partial : gu, gv});
     });
     if (gu && by_strip)
       for (int64_t i = 0; i < a_rows; ++i)

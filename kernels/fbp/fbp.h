@@ -10,8 +10,8 @@
 // A = B / rowsPerGroup: row i of v meets row i / rowsPerGroup of a, so a recording's vector is projected once for all its
 // positions. The sum under the root runs over one row (l2Scope sample) or over all rows of a group (l2Scope group).
 //
-// Neither projection reaches memory in the forward: both accumulations of a tile, their product and the sum over k happen in
-// registers and L1. With saved = {s}, the backward recomputes the projections the same way and writes only the gradients at
+// Neither projection reaches memory in the forward: both accumulations, their product and the sum over k happen in registers and
+// L2 (plan.h). With saved = {s}, the backward recomputes the projections the same way and writes only the gradients at
 // the projections, for a number of rows that keeps them below kFbpBudget bytes at a time (fbp_backward_plan). Without a
 // saved s it runs the forward first. z is accepted for uniformity; s alone suffices.
 //

@@ -1,5 +1,5 @@
-// The fused pass over both projections, shared by forward and backward: per strip of rows and pair of vectors of outputs, both
-// accumulations end in L1, then an epilogue meets them. Included by the two cpu.cc files only.
+// The fused pass over both projections, shared by forward and backward: per strip of rows and group of panels, both
+// accumulations end in L2, then an epilogue meets them. Included by the two cpu.cc files only.
 #pragma once
 #include "../common/math.h"
 #include "../common/philox.h"
@@ -16,17 +16,23 @@ AFFUSE_INLINE Vec fbp_activate(Vec x) {
   else return x;
 }
 
-// What an epilogue gets: vector `block`, factor j of a strip. hu and hv have row stride gemm::kTileStride; bias and activation
-// are already in hu, not yet in hv.
+// What an epilogue gets: vector `block`, factor j of a strip. hu and hv have row stride gemm::kTileStride; biases and
+// activation are still to come.
 struct FbpPiece {
   FbpStrip strip;
   int64_t strip_index, block;  // outputs [block*kLanes, block*kLanes + lanes)
   int64_t j;
   int lanes;
   const float *hu, *hv;
-  Vec bias_v;
+  Vec bias_u, bias_v;
   float* s;           // [strip rows][kLanes]: the worker's own, kept from j to j+1 of a block
   const float* mask;  // null, or dropout factors of factor j: row r at mask + r*k*kLanes
+};
+
+// One projection: rows times packed (or raw) weights.
+struct FbpSide {
+  const float *x, *packed, *raw, *bias;  // packed null: packed on the way from raw; bias null: 0
+  int64_t K, piece;
 };
 
 struct FbpPass {
@@ -34,19 +40,21 @@ struct FbpPass {
   FbpSizes z;
   FbpPlan plan;
   FbpScratch at;
-  const float *a, *v, *bu, *bv;  // bu and bv may be null
-  const float *U, *V;            // packed; null: packed on the way from the weights below
-  const float *raw_U, *raw_V;
+  FbpSide u, v;
   float* scratch;
   DropoutMask mask;
 };
 
-// Vectors [first, first + vecs) of W in the layout of fbp_packed_floats: one panel.
-AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t K, int64_t first, int vecs, float* dst) {
+// Columns [k0, k0 + K) of vectors [first, first + vecs) of W [P,ld] in the layout of fbp_packed_floats: one panel.
+AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first, int vecs,
+                                  float* dst) {
   const float* rows[gemm::kTileStride];
-  for (int c = 0; c < vecs * kLanes; ++c) {
-    const int64_t q = first + c / kLanes, output = q / z.k * kLanes + c % kLanes;
-    rows[c] = output < z.o ? W + (output * z.k + q % z.k) * K : nullptr;
+  for (int x = 0; x < vecs; ++x) {
+    const int64_t block = (first + x) / z.k, j = (first + x) % z.k;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t output = block * kLanes + lane;
+      rows[x * kLanes + lane] = output < z.o ? W + (output * z.k + j) * ld + k0 : nullptr;
+    }
   }
   gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst);
 }
@@ -55,16 +63,14 @@ void fbp_pack_factors(const float* W, const FbpSizes& z, int64_t K, float* dst, 
   const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
   parallel(workers, gemm::ceil_div(vectors, gemm::kTileVecs), [&](int64_t panel, int) {
     const int64_t first = panel * gemm::kTileVecs;
-    fbp_pack_panel(W, z, K, first, int(gemm::min64(gemm::kTileVecs, vectors - first)), dst + first * kLanes * K);
+    fbp_pack_panel(W, z, K, 0, K, first, int(gemm::min64(gemm::kTileVecs, vectors - first)), dst + first * kLanes * K);
   });
 }
 
 void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
-  const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
-  for (int64_t c = 0; c < vectors * kLanes; ++c) {
-    const int64_t q = c / kLanes, output = q / z.k * kLanes + c % kLanes;
-    dst[c] = b && output < z.o ? b[output * z.k + q % z.k] : 0.0f;
-  }
+  for (int64_t first = 0; first < z.o; first += kLanes)
+    for (int64_t j = 0; j < z.k; ++j, dst += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane) dst[lane] = first + lane < z.o ? b[(first + lane) * z.k + j] : 0.0f;
 }
 
 // A strip's rows in the order of the register tiles, piece of K after piece.
@@ -73,16 +79,40 @@ AFFUSE_INLINE void fbp_pack_rows(const float* x, int64_t rows, int64_t K, int64_
     gemm::pack_rows(x + k, K, int(rows), gemm::min64(piece, K - k), dst + rows * k);
 }
 
-// h = rows times one panel; meanwhile the next one (null: none) comes into L2.
-AFFUSE_INLINE void fbp_project(const float* packed_rows, int64_t rows, int64_t K, int64_t piece, const float* panel, int vecs,
-                               const float* next_panel, float* h) {
+// What a panel's piece is followed by: brought into L2 while it is multiplied.
+struct FbpNext {
+  const float* at;
+  int64_t kc;
+};
+
+// One strip times a group of panels: h + p*rows*kTileStride (+)= …; q0: the group's first vector, q1: its end. With `fresh`
+// the panels are packed first: into `room`, panel after panel if `whole`, else one piece of one panel after another.
+AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const float* packed_rows, int64_t rows, int64_t q0,
+                               int64_t q1, float* room, bool whole, bool fresh, const FbpNext& after, float* h) {
   const gemm::RowTiles tiles{int(rows)};
-  for (int64_t k = 0; k < K; k += piece) {
-    const int64_t kc = gemm::min64(piece, K - k);
-    const gemm::Upcoming next(next_panel ? next_panel + k * gemm::kTileStride : nullptr, kc, tiles.count);
-    for (int t = 0; t < tiles.count; ++t)
-      gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + rows * k + tiles.start(t) * kc, panel + k * vecs * kLanes,
-                          h + tiles.start(t) * gemm::kTileStride, k > 0, next.of(t), next.step);
+  for (int64_t k = 0; k < side.K; k += side.piece) {
+    const int64_t kc = gemm::min64(side.piece, side.K - k);
+    for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
+      const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
+      const int64_t width = vecs * kLanes;
+      FbpNext next = after;
+      const float* panel;
+      if (side.packed) {
+        panel = side.packed + q * kLanes * side.K + k * width;
+        if (q + 2 * gemm::kTileVecs <= q1) next = {panel + side.K * gemm::kTileStride, kc};
+        else if (k + kc < side.K) next = {side.packed + q0 * kLanes * side.K + (k + kc) * gemm::kTileStride, kc};
+      } else {
+        float* place = room + (whole ? (q - q0) * kLanes * side.K + k * width : 0);
+        if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
+        panel = place;
+        next = {nullptr, 0};
+      }
+      const gemm::Upcoming upcoming(next.at, kc, tiles.count);
+      float* const sums = h + (q - q0) * kLanes * rows;
+      for (int t = 0; t < tiles.count; ++t)
+        gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + rows * k + tiles.start(t) * kc, panel,
+                            sums + tiles.start(t) * gemm::kTileStride, k > 0, upcoming.of(t), upcoming.step);
+    }
   }
 }
 
@@ -98,106 +128,79 @@ void fbp_mask(const DropoutMask& mask, const FbpSizes& z, const FbpStrip& strip,
   }
 }
 
-// Strips [first, first + count). F: activation. E: struct with void operator()(const FbpPiece&) const.
-template <int F, class E>
+// Strips [first, first + count). E: struct with void operator()(const FbpPiece&) const.
+template <class E>
 void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue) {
   const FbpSizes& z = p.z;
   const FbpPlan& plan = p.plan;
   const FbpScratch& at = p.at;
-  float* const bias_u = p.scratch;
-  float* const bias_v = bias_u + gemm::round_up(z.o, 16) * z.k;
-  fbp_pack_bias(p.bu, z, bias_u);
-  fbp_pack_bias(p.bv, z, bias_v);
+  float* const bias_u = p.u.bias ? p.scratch : nullptr;
+  float* const bias_v = p.v.bias ? p.scratch + gemm::round_up(z.o, 16) * z.k : nullptr;
+  if (bias_u) fbp_pack_bias(p.u.bias, z, bias_u);
+  if (bias_v) fbp_pack_bias(p.v.bias, z, bias_v);
   const int64_t a_size = gemm::round_up(plan.a_rows * z.m, 16), v_size = gemm::round_up(plan.strip_rows * z.n, 16);
-  auto pack = [&](const FbpStrip& s, float* a, float* v) {
-    fbp_pack_rows(p.a + s.a_row * z.m, s.a_rows, z.m, plan.piece_m, a);
-    fbp_pack_rows(p.v + s.row * z.n, s.rows, z.n, plan.piece_n, v);
-  };
-  if (plan.by_panel)
-    parallel(*p.workers, count, [&](int64_t i, int) {
-      pack(fbp_strip(z, plan, first + i), p.scratch + at.a + i * a_size, p.scratch + at.v + i * v_size);
+  const bool whole = plan.task_strips > 1;
+  for (const int64_t end = first + count; first < end; first += kFbpStrips) {
+    const int64_t together = gemm::min64(kFbpStrips, end - first);
+    parallel(*p.workers, together, [&](int64_t i, int) {
+      const FbpStrip s = fbp_strip(z, plan, first + i);
+      fbp_pack_rows(p.u.x + s.a_row * z.m, s.a_rows, z.m, p.u.piece, p.scratch + at.a + i * a_size);
+      fbp_pack_rows(p.v.x + s.row * z.n, s.rows, z.n, p.v.piece, p.scratch + at.v + i * v_size);
     });
-  parallel(*p.workers, plan.by_panel ? plan.col_blocks : count, [&](int64_t task, int worker) {
-    const int64_t i0 = plan.by_panel ? 0 : task, i1 = plan.by_panel ? count : task + 1;
-    const int64_t o0 = plan.by_panel ? task * plan.block_outputs : 0, o1 = gemm::min64(z.o, o0 + plan.block_outputs);
-    const int64_t q1 = gemm::ceil_div(o1, kLanes) * z.k;
-    float* const own = p.scratch + at.worker + worker * at.own;
-    float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
-    float *const room_u = own + at.own_panel, *const room_v = room_u + gemm::kColumnUnit * gemm::round_up(z.m, 16);
-    auto panel = [&](const float* packed, const float* W, int64_t K, int64_t q, int vecs, float* room) -> const float* {
-      if (packed) return packed + q * kLanes * K;
-      fbp_pack_panel(W, z, K, q, vecs, room);
-      return room;
-    };
-    // Fetched while the first strip meets this panel. What is not packed is fetched as it lies, k vectors further on.
-    auto upcoming = [&](const float* packed, const float* W, int64_t K, int64_t i, int64_t q) -> const float* {
-      if (i != i0) return nullptr;
-      if (packed) return q + gemm::kTileVecs < q1 ? packed + (q + gemm::kTileVecs) * kLanes * K : nullptr;
-      const int64_t row = (q + gemm::max64(z.k, gemm::kTileVecs)) * kLanes;
-      return z.k <= 8 && row + gemm::kTileStride <= z.P ? W + row * K : nullptr;
-    };
-    if (!plan.by_panel) pack(fbp_strip(z, plan, first + i0), own + at.own_a, own + at.own_v);
-    for (int64_t q = o0 / kLanes * z.k; q < q1; q += gemm::kTileVecs) {
-      const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
-      const float *U = panel(p.U, p.raw_U, z.m, q, vecs, room_u), *V = panel(p.V, p.raw_V, z.n, q, vecs, room_v);
-      for (int64_t i = i0; i < i1; ++i) {
-        FbpPiece piece;
-        piece.strip_index = first + i;
-        const FbpStrip& strip = piece.strip = fbp_strip(z, plan, first + i);
-        piece.s = own + at.own_s + (i - i0) * plan.strip_rows * 16;
-        float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
-        float* const mask_row = own + at.own_mask + (i1 - i0) * plan.strip_rows * 16 * z.k;
-        fbp_project(plan.by_panel ? p.scratch + at.a + i * a_size : own + at.own_a, strip.a_rows, z.m, plan.piece_m, U, vecs,
-                    upcoming(p.U, p.raw_U, z.m, i, q), hu);
-        for (int x = 0; x < vecs; ++x) {
-          const Vec b = load(bias_u + (q + x) * kLanes);
-          for (int64_t r = 0; r < strip.a_rows; ++r) {
-            float* h = hu + r * gemm::kTileStride + x * kLanes;
-            store(h, fbp_activate<F>(load(h) + b));
+    parallel(*p.workers, plan.strip_tasks * plan.col_blocks, [&](int64_t task, int worker) {
+      const int64_t i0 = task / plan.col_blocks * plan.task_strips, i1 = gemm::min64(together, i0 + plan.task_strips);
+      const int64_t o0 = task % plan.col_blocks * plan.block_outputs, o1 = gemm::min64(z.o, o0 + plan.block_outputs);
+      const int64_t q_begin = o0 / kLanes * z.k, q_end = gemm::ceil_div(o1, kLanes) * z.k;
+      float* const own = p.scratch + at.worker + worker * at.own;
+      float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
+      float* const room_u = own + at.own_panels;
+      float* const room_v = room_u + (whole ? kFbpPanels * gemm::kColumnUnit * z.m : 0);
+      for (int64_t q0 = q_begin; q0 < q_end; q0 += kFbpPanels * gemm::kTileVecs) {
+        const int64_t q1 = gemm::min64(q_end, q0 + kFbpPanels * gemm::kTileVecs);
+        for (int64_t i = i0; i < i1; ++i) {
+          FbpPiece piece;
+          piece.strip_index = first + i;
+          const FbpStrip& strip = piece.strip = fbp_strip(z, plan, first + i);
+          piece.s = own + at.own_s + (i - i0) * plan.strip_rows * 16;
+          float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
+          float* const mask_row = own + at.own_mask + plan.task_strips * plan.strip_rows * 16 * z.k;
+          const int64_t next_q = i + 1 < i1 ? q0 : q1;  // the panels after these
+          const FbpNext to_v{p.v.packed ? p.v.packed + q0 * kLanes * z.n : nullptr, 0};
+          const FbpNext to_u{p.u.packed && next_q < q_end ? p.u.packed + next_q * kLanes * z.m : nullptr, 0};
+          fbp_project(p.u, z, p.scratch + at.a + i * a_size, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
+          fbp_project(p.v, z, p.scratch + at.v + i * v_size, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);
+          for (int64_t q = q0; q < q1; ++q) {
+            const int64_t panel = (q - q0) / gemm::kTileVecs, x = (q - q0) % gemm::kTileVecs;
+            piece.block = q / z.k;
+            piece.j = q % z.k;
+            piece.lanes = int(gemm::min64(kLanes, z.o - piece.block * kLanes));
+            piece.hu = hu + panel * strip.a_rows * gemm::kTileStride + x * kLanes;
+            piece.hv = hv + panel * strip.rows * gemm::kTileStride + x * kLanes;
+            piece.bias_u = bias_u ? load(bias_u + q * kLanes) : zero();
+            piece.bias_v = bias_v ? load(bias_v + q * kLanes) : zero();
+            if (z.dropout && piece.j == 0) fbp_mask(p.mask, z, strip, piece.block, piece.lanes, mask, mask_row);
+            piece.mask = z.dropout ? mask + piece.j * kLanes : nullptr;
+            epilogue(piece);
           }
         }
-        fbp_project(plan.by_panel ? p.scratch + at.v + i * v_size : own + at.own_v, strip.rows, z.n, plan.piece_n, V, vecs,
-                    upcoming(p.V, p.raw_V, z.n, i, q), hv);
-        for (int x = 0; x < vecs; ++x) {
-          piece.block = (q + x) / z.k;
-          piece.j = (q + x) % z.k;
-          piece.lanes = int(gemm::min64(kLanes, z.o - piece.block * kLanes));
-          piece.hu = hu + x * kLanes;
-          piece.hv = hv + x * kLanes;
-          piece.bias_v = load(bias_v + (q + x) * kLanes);
-          if (z.dropout && piece.j == 0) fbp_mask(p.mask, z, strip, piece.block, piece.lanes, mask, mask_row);
-          piece.mask = z.dropout ? mask + piece.j * kLanes : nullptr;
-          epilogue(piece);
-        }
       }
-    }
-  });
+    });
+  }
 }
 
-// The pass of a call whose workspace starts with the weights (fbp_weights): packed by the caller, packed here, or not (by_panel). The
-// rest of its scratch lies at `scratch`, or right behind the weights.
-FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* workspace, float* scratch = nullptr) {
+FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* scratch) {
   FbpPass p;
   p.workers = call.workers;
   p.z = z;
   p.plan = fbp_plan(z);
   p.at = fbp_scratch(z, p.plan, call.workers->count);
-  p.a = call.in[FbpIn::a].f32();
-  p.v = call.in[FbpIn::v].f32();
-  p.bu = call.in[FbpIn::bu].f32();
-  p.bv = call.in[FbpIn::bv].f32();
-  p.raw_U = call.in[FbpIn::U].f32();
-  p.raw_V = call.in[FbpIn::V].f32();
-  const FbpWeights at = fbp_weights(z, p.plan);
-  auto weight = [&](int input, const float* raw, int64_t K, float* place) -> const float* {
-    if (call.packed && call.packed[input]) return static_cast<const float*>(call.packed[input]);
-    if (p.plan.by_panel) return nullptr;
-    fbp_pack_factors(raw, z, K, place, *call.workers);
-    return place;
+  auto side = [&](int x, int W, int bias, int64_t K, int64_t piece) {
+    const float* packed = call.packed ? static_cast<const float*>(call.packed[W]) : nullptr;
+    return FbpSide{call.in[x].f32(), packed, call.in[W].f32(), call.in[bias].f32(), K, piece};
   };
-  p.U = weight(FbpIn::U, p.raw_U, z.m, workspace + at.U);
-  p.V = weight(FbpIn::V, p.raw_V, z.n, workspace + at.V);
-  p.scratch = scratch ? scratch : workspace + at.end;
+  p.u = side(FbpIn::a, FbpIn::U, FbpIn::bu, z.m, p.plan.piece_m);
+  p.v = side(FbpIn::v, FbpIn::V, FbpIn::bv, z.n, p.plan.piece_n);
+  p.scratch = scratch;
   p.mask = dropout_mask(call.attr[FbpAttr::dropout].f, call.attr[FbpAttr::seed].u, call.attr[FbpAttr::step].i,
                         call.attr[FbpAttr::instance].i);
   return p;
@@ -214,7 +217,7 @@ struct FbpForward {
     const bool last = p.j + 1 == k;
     int64_t row = 0;
     for (int64_t ar = 0; ar < p.strip.a_rows; ++ar) {
-      const Vec hu = load(p.hu + ar * gemm::kTileStride);
+      const Vec hu = fbp_activate<F>(load(p.hu + ar * gemm::kTileStride) + p.bias_u);
       for (const int64_t end = gemm::min64(row + per_a, p.strip.rows); row < end; ++row) {
         Vec q = hu * fbp_activate<F>(load(p.hv + row * gemm::kTileStride) + p.bias_v);
         if (p.mask) {
@@ -251,8 +254,8 @@ AFFUSE_INLINE void fbp_run_forward(const OpCall& call, const FbpPass& p, bool po
   const Vec eps = set1(float(call.attr[FbpAttr::eps].f));
   fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
     constexpr int F = decltype(tag)::value;
-    if (power) fbp_pass<F>(p, 0, p.plan.strips, FbpForward<F, true>{p.z.k, p.z.group, p.z.o, eps, r, s});
-    else fbp_pass<F>(p, 0, p.plan.strips, FbpForward<F, false>{p.z.k, p.z.group, p.z.o, eps, r, s});
+    if (power) fbp_pass(p, 0, p.plan.strips, FbpForward<F, true>{p.z.k, p.z.group, p.z.o, eps, r, s});
+    else fbp_pass(p, 0, p.plan.strips, FbpForward<F, false>{p.z.k, p.z.group, p.z.o, eps, r, s});
   });
 }
 

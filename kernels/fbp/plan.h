@@ -9,19 +9,22 @@ namespace affuse {
 // Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last output.
 static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) { return gemm::round_up(z.o, 16) * z.k * width; }
 
-// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one. Few strips: a task is a block of
-// outputs and takes all strips through each panel of weights, so that a panel is read (or packed, if nobody did) once; strips
-// are packed ahead. Many: a task is a strip with all its outputs.
-struct FbpPlan {
-  int64_t strips, strip_rows;        // the last strip (of a group, if groups are longer than a strip) may be shorter
-  int64_t strips_per_group;          // > 1: groups longer than a strip
-  int64_t a_rows;                    // rows of a that a strip needs, at most
-  bool by_panel;                     // few strips
-  int64_t col_blocks, block_outputs; // multiple of 32 outputs; one block unless by_panel
-  int64_t piece_m, piece_n;          // K per pass
-};
+// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
+// ahead together. A task is a share of them times a block of outputs. It goes by groups of panels: one strip's rows, a piece of
+// K at a time, stay in L2 while the group's panels pass; then the next strip meets the same panels, which L3 still holds. So
+// weights come from memory once and rows are re-read once per group (B = 256 of 1024 + 2048 columns: 3 MB in 8 panels' time).
+constexpr int64_t kFbpStrips = 16;
+constexpr int64_t kFbpColumnUnit = 32;
+constexpr int kFbpPanels = 8;  // of a group
 
-static constexpr int64_t kFbpColumnUnit = 32;
+struct FbpPlan {
+  int64_t strips, strip_rows;         // the last strip (of a group, if groups are longer than a strip) may be shorter
+  int64_t strips_per_group;           // > 1: groups longer than a strip
+  int64_t a_rows;                     // rows of a that a strip needs, at most
+  int64_t strip_tasks, task_strips;   // shares of kFbpStrips strips
+  int64_t col_blocks, block_outputs;  // multiple of 32 outputs
+  int64_t piece_m, piece_n;           // K per pass
+};
 
 static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
   FbpPlan p{};
@@ -39,14 +42,15 @@ static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
     p.a_rows = 1;
     p.strips = z.A * p.strips_per_group;
   }
-  p.by_panel = p.strips <= 16;
-  const int64_t units = gemm::max64(1, gemm::ceil_div(z.o, kFbpColumnUnit));
+  const int64_t units = gemm::max64(1, gemm::ceil_div(z.o, kFbpColumnUnit)), together = gemm::min64(kFbpStrips, p.strips);
   const double work = (double(z.A) * double(z.m) + double(z.B) * double(z.n)) * double(z.P);
-  const int64_t want = p.by_panel ? gemm::min64(gemm::min64(16, 1 + int64_t(work / 524288.0)), units) : 1;
-  p.block_outputs = gemm::ceil_div(units, want) * kFbpColumnUnit;
+  const int64_t want = gemm::min64(16, 1 + int64_t(work / 524288.0));
+  p.block_outputs = gemm::ceil_div(units, gemm::min64(want, units)) * kFbpColumnUnit;
   p.col_blocks = gemm::max64(1, gemm::ceil_div(z.o, p.block_outputs));
-  p.piece_m = z.m <= gemm::kWholeK ? z.m : gemm::kCutK;
-  p.piece_n = z.n <= gemm::kWholeK ? z.n : gemm::kCutK;
+  p.task_strips = gemm::ceil_div(together, gemm::min64(together, gemm::ceil_div(want, p.col_blocks)));
+  p.strip_tasks = gemm::ceil_div(together, p.task_strips);
+  p.piece_m = gemm::piece_of(z.m);
+  p.piece_n = gemm::piece_of(z.n);
   return p;
 }
 
@@ -64,44 +68,31 @@ static constexpr FbpStrip fbp_strip(const FbpSizes& z, const FbpPlan& p, int64_t
 
 // Scratch of the fused pass over both projections, in floats from its start.
 struct FbpScratch {
-  int64_t biases = 0;            // bu then bv in packed order
-  int64_t a = 0, v = 0;          // strips packed ahead
-  int64_t worker = 0, own = 0;   // first worker's part, size of one
-  int64_t own_a = 0, own_v = 0, own_hu = 0, own_hv = 0, own_s = 0, own_mask = 0, own_panel = 0;  // within a worker's part
+  int64_t biases = 0;           // bu then bv in packed order, where given
+  int64_t a = 0, v = 0;         // strips packed ahead, kFbpStrips of them
+  int64_t worker = 0, own = 0;  // first worker's part, size of one
+  int64_t own_hu = 0, own_hv = 0, own_s = 0, own_mask = 0, own_panels = 0;  // within a worker's part
   int64_t total = 0;
 };
 static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int workers) {
   FbpScratch s{};
-  const int64_t a = gemm::round_up(p.a_rows * z.m, 16), v = gemm::round_up(p.strip_rows * z.n, 16);
+  const int64_t together = gemm::min64(kFbpStrips, p.strips);
   s.a = 2 * gemm::round_up(z.o, 16) * z.k;
-  s.v = s.a + (p.by_panel ? p.strips * a : 0);
-  s.worker = s.v + (p.by_panel ? p.strips * v : 0);
-  s.own_a = 0;
-  s.own_v = p.by_panel ? 0 : a;
-  s.own_hu = s.own_v + (p.by_panel ? 0 : v);
-  s.own_hv = s.own_hu + p.a_rows * gemm::kColumnUnit;
-  s.own_s = s.own_hv + p.strip_rows * gemm::kColumnUnit;
-  const int64_t strips = p.by_panel ? p.strips : 1;  // that are under way at a time
-  s.own_mask = s.own_s + strips * p.strip_rows * 16;
-  s.own_panel = s.own_mask + (z.dropout ? (strips * p.strip_rows + 1) * 16 * z.k : 0);  // and one row in element order
-  s.own = s.own_panel + (p.by_panel ? gemm::kColumnUnit * (gemm::round_up(z.m, 16) + gemm::round_up(z.n, 16)) : 0);
+  s.v = s.a + together * gemm::round_up(p.a_rows * z.m, 16);
+  s.worker = s.v + together * gemm::round_up(p.strip_rows * z.n, 16);
+  s.own_hv = s.own_hu + kFbpPanels * p.a_rows * gemm::kColumnUnit;
+  s.own_s = s.own_hv + kFbpPanels * p.strip_rows * gemm::kColumnUnit;
+  s.own_mask = s.own_s + p.task_strips * p.strip_rows * 16;
+  s.own_panels = s.own_mask + (z.dropout ? (p.task_strips * p.strip_rows + 1) * 16 * z.k : 0);  // and one row in element order
+  // Weights that nobody packed: a group's panels if several strips meet them, else a panel's piece.
+  const int64_t panels = p.task_strips > 1 ? kFbpPanels : 1;
+  const int64_t depth = p.task_strips > 1 ? z.m + z.n : gemm::max64(p.piece_m, p.piece_n);
+  s.own = gemm::round_up(s.own_panels + panels * gemm::kColumnUnit * depth, 16);
   s.total = s.worker + workers * s.own;
   return s;
 }
-
-// Both weights packed for the fused pass, then the pass.
-struct FbpWeights {
-  int64_t U = 0, V = 0, end = 0;
-};
-static constexpr FbpWeights fbp_weights(const FbpSizes& z, const FbpPlan& p) {
-  FbpWeights w{};
-  w.V = p.by_panel ? 0 : fbp_packed_floats(z, z.m);
-  w.end = w.V + (p.by_panel ? 0 : fbp_packed_floats(z, z.n));
-  return w;
-}
 static constexpr int64_t fbp_forward_workspace(const FbpSizes& z, int workers) {
-  const FbpPlan p = fbp_plan(z);
-  return fbp_weights(z, p).end + fbp_scratch(z, p, workers).total;
+  return fbp_scratch(z, fbp_plan(z), workers).total;
 }
 
 // dx = g W and dW = g^T x for g [rows,P], x [rows,width]. dx of few rows reads W as it lies, of many rows packs it first.
@@ -119,7 +110,6 @@ constexpr int64_t kFbpBudget = int64_t(64) << 20;  // bytes for gU and gV togeth
 
 struct FbpBackwardScratch {
   int64_t chunk_strips = 0, chunk_rows = 0, chunk_a = 0;
-  int64_t weights = 0;    // packed for the fused pass
   int64_t s = 0;          // [B,o] s when it was not saved
   int64_t ds = 0;         // [B,o] gradient at s
   int64_t gu = 0, gv = 0; // [chunk_a,P], [chunk_rows,P]
@@ -137,7 +127,6 @@ static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const F
   s.chunk_rows = gemm::min64(z.B, s.chunk_strips * p.strip_rows);
   s.chunk_a = p.strips_per_group > 1 ? s.chunk_strips / p.strips_per_group : gemm::min64(z.A, s.chunk_strips * p.a_rows);
   const int64_t rows16 = gemm::round_up(z.B * z.o, 16);
-  s.s = fbp_weights(z, p).end;
   s.ds = s.s + (saved_s ? 0 : rows16);
   s.gu = s.ds + rows16;
   s.gv = s.gu + gemm::round_up(s.chunk_a * z.P, 16);

@@ -44,8 +44,9 @@ enum class Layout : int { nk, kn };  // of an unpacked weight: [N,K] (a Linear's
 
 constexpr int kColumnUnit = 32;    // column blocks of tasks are multiples of this on every level
 constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple of every level's tile height
-constexpr int64_t kWholeK = 2048;  // up to here K is not cut
-constexpr int64_t kCutK = 1024;    // and beyond into pieces of this
+constexpr int64_t kWholeK = 1280;  // up to here K is not cut
+constexpr int64_t kCutK = 1024;    // and beyond into pieces of at most this
+constexpr int64_t kFreshK = 2048;  // longest panel that run_unpacked() packs on the way
 constexpr int kStreamRows = 266;   // stream(): most rows of a task, columns of a task, piece of K
 constexpr int kStreamColumns = 512;
 constexpr int64_t kStreamK = 192;
@@ -55,6 +56,9 @@ static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b
 static constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 static constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static constexpr int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Equal pieces of at most kCutK for a K beyond kWholeK.
+static constexpr int64_t piece_of(int64_t K) { return K <= kWholeK ? K : round_up(ceil_div(K, ceil_div(K, kCutK)), 16); }
 
 // Floats of a packed [N,K] weight. The same on every level, though the layout is not: a packed weight is for this process only.
 static constexpr int64_t packed_floats(int64_t N, int64_t K) { return round_up(round_up(N, 16) * K, 16); }
@@ -84,7 +88,7 @@ static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
   }
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
-  p.piece = K <= kWholeK ? K : kCutK;
+  p.piece = piece_of(K);
   p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
   p.rows_ahead = p.col_blocks > 1;
   return p;
@@ -100,14 +104,14 @@ static constexpr int64_t workspace_floats(int64_t M, int64_t N, int64_t K, int w
 }
 // The most that any number of rows up to M needs: for rows that are counted only once the data is there.
 static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers, Split split) {
-  const int64_t rows = min64(M, kBlockRows), piece = K <= kWholeK ? K : kCutK;
+  const int64_t rows = min64(M, kBlockRows), piece = piece_of(K);
   const int64_t ahead = split == Split::any ? round_up(min64(M, 16 * kBlockRows) * K, 16) : 0;  // below 16 blocks only
   const int64_t sums = piece < K ? round_up(rows * round_up(N, kColumnUnit), 16) : 16 * kColumnUnit;
   return ahead + workers * (sums + round_up(rows * piece, 16));
 }
 
 // run_unpacked() with few rows: tasks are column blocks, all rows are packed ahead.
-static constexpr bool fresh_panels(int64_t M, int64_t K) { return M <= 16 * kBlockRows && K <= kWholeK; }
+static constexpr bool fresh_panels(int64_t M, int64_t K) { return M <= 16 * kBlockRows && K <= kFreshK; }
 struct FreshPlan {
   int64_t row_blocks, block_rows, col_blocks, block_cols;
   int64_t worker;  // floats of one worker: a tile's sums and a panel
