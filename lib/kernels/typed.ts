@@ -175,3 +175,51 @@ export const adam = typed<"p" | "g" | "m" | "v", never, "p" | "m" | "v", never, 
 
 /** One AdamW step (decoupled weight decay): p, g, m, v → p, m, v. May write onto its inputs. */
 export const adamw = typed<"p" | "g" | "m" | "v", never, "p" | "m" | "v", never, AdamAttributes>("adamw");
+
+type MapLayout = "nchw" | "nhwc";
+
+/**
+ * 2-D convolution (1.6): x [B,C,H,W], W [O,C,kh,kw], b [O] → y [B,O,OH,OW]; with layout "nhwc" maps are [B,H,W,C] and
+ * [B,OH,OW,O], the faster order. widths int32 [B]: columns that are each item's own; the others count as zeros, may hold
+ * NaN, and give columns of zeros beyond yWidths. Defaults: stride 1, pad 0, no activation, nchw.
+ */
+export const conv2d = typed<
+  "x" | "W",
+  "b" | "widths",
+  "y",
+  "yWidths",
+  { stride?: number; pad?: number; activation?: "none" | "relu"; layout?: MapLayout }
+>("conv2d");
+
+/** Largest element of each size×size window, no padding: x [B,C,H,W] → y [B,C,OH,OW]. Default size 2, stride = size. */
+export const maxPool2d = typed<
+  "x",
+  "widths",
+  "y",
+  "yWidths",
+  { size?: number; stride?: number; layout?: MapLayout }
+>("max_pool2d");
+
+/** Mean of each size×size window, no padding: x [B,C,H,W] → y [B,C,OH,OW]. Default size 2, stride = size. */
+export const avgPool2d = typed<
+  "x",
+  "widths",
+  "y",
+  "yWidths",
+  { size?: number; stride?: number; layout?: MapLayout }
+>("avg_pool2d");
+
+/**
+ * Local response normalisation across `size` channels (1.6): x [B,C,H,W] → y. Defaults as in the specification: size 5,
+ * alpha 1e-4 (not divided by size unless alphaOverN), beta 0.75, k 2.
+ */
+export const lrn = typed<
+  "x",
+  "widths",
+  "y",
+  never,
+  { size?: number; alpha?: number; beta?: number; k?: number; alphaOverN?: boolean; layout?: MapLayout }
+>("lrn");
+
+/** Two axes of x change places → y; negative axes count from the end. Default: the last two. */
+export const transpose = typed<"x", never, "y", never, { axis0?: number; axis1?: number }>("transpose");

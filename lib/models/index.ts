@@ -6,6 +6,15 @@ export {
   parseModelConfig,
   type Structure,
 } from "./config.ts";
+export {
+  defaultFcn,
+  type FcnConfig,
+  fcnExtent,
+  type FcnFeatures,
+  type FcnLayer,
+  fcnLeast,
+  fcnTrunk,
+} from "./fcn.ts";
 export { buildModelGraph, createModel, type ModelGraph, type ModelMode, type ModelShape } from "./model.ts";
 export type {
   Batch,

@@ -16,3 +16,4 @@ export {
   stack,
   weightedSum,
 } from "./layers.ts";
+export { conv2d, lrn, type Maps, maxPool2d } from "./maps.ts";

@@ -7,6 +7,7 @@ import { Random } from "../../lib/data/random.ts";
 import type { AttributeValue, OperatorInfo } from "../../lib/native/addon.ts";
 import { gatherEntries } from "./cases-gather.ts";
 import { lossEntries } from "./cases-loss.ts";
+import { mapEntries } from "./cases-maps.ts";
 import type { Transform } from "./model.ts";
 import { edge, type Inputs, normal, tensor } from "./run.ts";
 
@@ -323,6 +324,7 @@ export const table: Record<string, Entry> = {
   adamw: adam(),
   ...lossEntries,
   ...gatherEntries,
+  ...mapEntries,
 };
 
 export function entryOf(info: OperatorInfo): Entry {

@@ -214,4 +214,68 @@ test("two steps of Adam and AdamW as PyTorch takes them", () => {
   }
 });
 
+const map = (shape: number[], ...values: number[]): Values => ({ shape, data: Float64Array.from(values) });
+
+test("max pooling: the first of equal elements takes the gradient, NaN wins, -inf is an element", () => {
+  const x = map([1, 1, 2, 4], 1, 2, 2, 2, 2, 0, 2, 1);
+  for (const layout of ["nchw", "nhwc"]) {
+    const shape = (n: number) => (layout === "nchw" ? [1, 1, 2, n] : [1, 2, n, 1]);
+    const attributes = { size: 2, stride: 1, layout };
+    const dy = map(layout === "nchw" ? [1, 1, 1, 3] : [1, 1, 3, 1], 1, 10, 100);
+    both("max_pool2d.backward", { x: { ...x, shape: shape(4) }, dy }, attributes, (out, tolerance) =>
+      near(out.dx, [0, 11, 100, 0, 0, 0, 0, 0], tolerance),
+    );
+    const strange = { shape: shape(3), data: Float64Array.of(-Infinity, Number.NaN, 5, -Infinity, 3, 1) };
+    const info = operator("max_pool2d");
+    const low = { shape: shape(3), data: new Float64Array(6).fill(-Infinity) };
+    for (const [inputs, expected] of [
+      [{ x: strange }, [Number.NaN, Number.NaN]],
+      [{ x: low }, [-Infinity, -Infinity]],
+    ] as [Inputs, number[]][]) {
+      const shapes = inferred(addon, info, inputs, attributes);
+      for (const outputs of [
+        runReference(addon.call, info, inputs, attributes, shapes),
+        runKernel(addon.call, info, inputs, attributes, shapes).outputs,
+      ])
+        assert.equal(Array.from(outputs.y?.data ?? []), expected);
+    }
+  }
+});
+
+test("NaN reaches exactly the windows that hold it", () => {
+  const nan = (shape: number[], at: number): Values => ({
+    shape,
+    data: Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => (i === at ? Number.NaN : 1)),
+  });
+  for (const [name, inputs, attributes, expected] of [
+    ["conv2d", { x: nan([1, 1, 3, 3], 0), W: nan([1, 1, 3, 3], -1) }, { pad: 1 }, [0, 1, 3, 4]],
+    ["avg_pool2d", { x: nan([1, 1, 3, 3], 1) }, { size: 2, stride: 1 }, [0, 1]],
+    ["lrn", { x: nan([1, 6, 1, 1], 0) }, { size: 3 }, [0, 1]],
+  ] as [string, Inputs, Record<string, number>, number[]][]) {
+    const info = operator(name);
+    const { y } = runKernel(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes)).outputs;
+    const found = Array.from(y?.data ?? []).flatMap((v, i) => (Number.isNaN(v) ? [i] : []));
+    assert.equal(found, expected, name);
+  }
+});
+
+test("convolution, pooling and LRN: PyTorch 1.13's results", () => {
+  // torch.nn.functional.conv2d(arange(9).reshape(1,1,3,3), [[1,2],[3,4]], [0.5], stride=2, padding=1)
+  const nine = map([1, 1, 3, 3], 0, 1, 2, 3, 4, 5, 6, 7, 8);
+  both(
+    "conv2d",
+    { x: nine, W: map([1, 1, 2, 2], 1, 2, 3, 4), b: vector(0.5) },
+    { stride: 2, pad: 1 },
+    (out, tolerance) => near(out.y, [0.5, 11.5, 30.5, 67.5], tolerance),
+  );
+  both("avg_pool2d", { x: nine }, { size: 2, stride: 1 }, (out, tolerance) => near(out.y, [2, 3, 5, 6], tolerance));
+  // torch.nn.functional.local_response_norm([1,2,3,4], 3, alpha=0.3, beta=0.75, k=2)
+  both(
+    "lrn",
+    { x: map([1, 4, 1, 1], 1, 2, 3, 4) },
+    { size: 3, alpha: 0.3, alphaOverN: true },
+    (out, tolerance) => near(out.y, [0.502973371873, 0.798768275716, 0.910907325544, 1.294644724553], tolerance),
+  );
+});
+
 test.run();

@@ -191,6 +191,54 @@ test("lengths outside [0, T]", () => {
   assert.ok(seen >= 4, `${seen} operators with lengths`);
 });
 
+test("widths outside [0, W]", () => {
+  let seen = 0;
+  for (const info of operators) {
+    if (!rule(info, "widths")) continue;
+    seen++;
+    const c = casesOf(forwardOf(info)).find(
+      (x) => x.inputs.widths && x.attributes.layout === "nhwc" && (x.inputs.x?.shape[0] ?? 0) >= 2,
+    ) as Case;
+    const inputs = given(info, c);
+    const [B, , W] = (c.inputs.x as Values).shape as [number, number, number];
+    for (const bad of [-1, W + 1, 2147483647, -2147483648]) {
+      const widths = host(integers([B], (b) => (b === 1 ? bad : W)));
+      for (const device of ["cpu", "reference"])
+        refused("ERR_AFFUSE_LENGTH", ["widths[1]", `${W}`, `${bad}`], () =>
+          call(info, { ...inputs, widths }, c.attributes, device),
+        );
+    }
+  }
+  assert.is(seen, 8);
+});
+
+test("a window larger than the map", () => {
+  const map = (...shape: number[]): HostTensor => ({
+    dtype: "f32",
+    shape,
+    data: new Float32Array(shape.reduce((a, b) => a * b, 1)),
+  });
+  const conv = operator("conv2d");
+  for (const shape of [
+    [1, 2, 4, 9],
+    [1, 2, 9, 4],
+  ])
+    refused("ERR_AFFUSE_SHAPE", ["x", "pad", `[${shape}]`], () =>
+      call(conv, { x: map(...shape), W: map(3, 2, 7, 7) }, { pad: 1 }),
+    );
+  call(conv, { x: map(1, 2, 5, 5), W: map(3, 2, 7, 7) }, { pad: 1 });
+  refused("ERR_AFFUSE_SHAPE", ["W", "kh"], () => call(conv, { x: map(1, 2, 4, 9), W: map(3, 2, 0, 7) }, {}));
+  refused("ERR_AFFUSE_SHAPE", ["W", "[3,2,1,1]"], () => call(conv, { x: map(1, 1, 4, 9), W: map(3, 2, 1, 1) }, {}));
+  for (const name of ["max_pool2d", "avg_pool2d"])
+    refused("ERR_AFFUSE_SHAPE", ["x", "[1,2,9,2]"], () =>
+      call(operator(name), { x: map(1, 2, 9, 2) }, { size: 3 }),
+    );
+  for (const name of ["max_pool2d", "avg_pool2d", "lrn"])
+    refused("ERR_AFFUSE_SHAPE", ["x", "[1,0,9,2]"], () =>
+      call(operator(name), { x: map(1, 0, 9, 2) }, { size: 1 }),
+    );
+});
+
 test("labels outside [-1, C)", () => {
   for (const name of ["softmax_cross_entropy", "softmax_cross_entropy.backward"]) {
     const info = operator(name);

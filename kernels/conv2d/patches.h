@@ -1,0 +1,190 @@
+// The patch matrix of a convolution, row by row out of a staged map, and how maps are staged. For cpu.cc.
+#pragma once
+#include "../common/reduce.h"
+#include "conv2d.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+// The positions of B maps of H x W that are computed, in row-major order: all of them, or each item's own columns.
+struct Grid {
+  int64_t B, H, W;
+  const int64_t* first;  // [B+1] positions before each item; null: all columns are own
+
+  struct Place {
+    int64_t b, h, w, width;
+  };
+  AFFUSE_INLINE int64_t rows() const { return first ? first[B] : B * H * W; }
+  AFFUSE_INLINE int64_t width(int64_t b) const { return first ? (first[b + 1] - first[b]) / H : W; }
+  AFFUSE_INLINE Place place(int64_t m) const {
+    int64_t b = 0, n = B;
+    if (!first) {
+      b = m / (H * W);
+    } else {
+      while (n - b > 1) {  // first[b] <= m < first[n]; items without a column are stepped over
+        const int64_t half = b + (n - b) / 2;
+        if (first[half] <= m) b = half;
+        else n = half;
+      }
+    }
+    const int64_t wide = width(b), at = m - (first ? first[b] : b * H * W);
+    return {b, at / wide, at % wide, wide};
+  }
+  AFFUSE_INLINE void next(Place& p) const {
+    if (++p.w < p.width) return;
+    p.w = 0;
+    if (++p.h < H) return;
+    p.h = 0;
+    do ++p.b;
+    while (p.b < B && (p.width = width(p.b)) == 0);
+  }
+};
+
+// Fills `first` and returns the grid; own(b) says how many columns are b's. table null: all.
+template <class Own>
+Grid grid_of(int64_t B, int64_t H, int64_t W, int64_t* table, Own&& own) {
+  if (!table) return {B, H, W, nullptr};
+  table[0] = 0;
+  for (int64_t b = 0; b < B; ++b) table[b + 1] = table[b] + H * own(b);
+  return {B, H, W, table};
+}
+
+// Rows of floats at the grid's places of a channel-last map.
+struct Rows {
+  Grid grid;
+  float* base;                 // of place (0, 0, 0)
+  int64_t image, down, right;  // floats between items, rows and columns of the grid
+  AFFUSE_INLINE float* at(const Grid::Place& p) const { return base + p.b * image + p.h * down + p.w * right; }
+};
+
+// Row m of the patch matrix: `runs` runs of `length` floats, `pitch` floats apart, from the place of m on.
+struct Patches {
+  Rows rows;
+  int64_t pitch, length;
+
+  // Row loader of gemm::run.
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    const gemm::RowTiles tiles(m);
+    Grid::Place p = rows.grid.place(i);
+    for (int t = 0; t < tiles.count; ++t) {
+      const float* source[16];
+      const int height = tiles.height(t);
+      for (int r = 0; r < height; ++r) {
+        source[r] = rows.at(p);
+        rows.grid.next(p);
+      }
+      float* d = dst + tiles.start(t) * kc;
+      for (int64_t at = k; at < k + kc;) {
+        const int64_t run = at / length, from = at - run * length, n = gemm::min64(length - from, k + kc - at);
+        gemm::pack_rows_indirect(source, run * pitch + from, height, n, d);
+        d += n * height;
+        at += n;
+      }
+    }
+  }
+};
+
+// The same as the column operand of gemm::stream: (k, n) = float n of row k.
+struct PatchColumns {
+  Patches patches;
+  AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
+    constexpr int64_t kLine = 512;
+    static_assert(kLine % gemm::kTileStride == 0);
+    float line[kLine + gemm::kTileStride];
+    Grid::Place p = patches.rows.grid.place(k);
+    for (int64_t i = 0; i < kc; ++i) {
+      const float* row = patches.rows.at(p);
+      for (int64_t c0 = n0; c0 < n1; c0 += kLine) {
+        const int64_t c1 = gemm::min64(n1, c0 + kLine);
+        for (int64_t at = c0; at < c1;) {
+          const int64_t run = at / patches.length, from = at - run * patches.length;
+          const int64_t count = gemm::min64(patches.length - from, c1 - at);
+          const float* s = row + run * patches.pitch + from;
+          for_lanes(count, [&](int64_t c, int n) { put(line + (at - c0) + c, get(s + c, n), n); });
+          at += count;
+        }
+        for (int c = 0; c < gemm::kTileStride; c += kLanes) store(line + (c1 - c0) + c, zero());
+        for (int64_t n = c0; n < c1; n += gemm::kTileStride) {
+          const int width = gemm::vecs_of(gemm::min64(gemm::kTileStride, c1 - n)) * kLanes;
+          float* d = dst + (n - n0) * kc + i * width;
+          for (int c = 0; c < width; c += kLanes) store(d + c, load(line + (n - c0) + c));
+        }
+      }
+      patches.rows.grid.next(p);
+    }
+  }
+};
+
+// Rows as the transposed row operand of gemm::stream: (i, k) = float i of row k.
+struct TransposedRowsOf {
+  Rows rows;
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    const gemm::RowTiles tiles(m);
+    Grid::Place p = rows.grid.place(k);
+    for (int64_t at = 0; at < kc; ++at) {
+      const float* s = rows.at(p) + i;
+      for (int t = 0; t < tiles.count; ++t) {
+        const int height = tiles.height(t);
+        float* d = dst + tiles.start(t) * kc + at * height;
+        for_lanes(height, [&](int64_t c, int n) { store(d + c, load(s + tiles.start(t) + c, n), n); });
+      }
+      rows.grid.next(p);
+    }
+  }
+};
+
+AFFUSE_INLINE void clear(float* p, int64_t n) {
+  for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
+}
+
+// Lays out a map channel-last with its edge; columns from own(b) on become zeros. With `gate` (the same shape as x) an element passes
+// where its gate is positive.
+template <class Own>
+void stage(const Workers& workers, const Maps& m, const float* x, const float* gate, const Stage& s, float* out, Own&& own) {
+  const auto passed = [&](int64_t at) { return gate && !(gate[at] > 0.0f) ? 0.0f : x[at]; };
+  parallel(workers, m.B * s.H, [&](int64_t task, int) {
+    const int64_t b = task / s.H, h = task % s.H - s.top, W = h >= 0 && h < m.H ? own(b) : 0, C = m.C;
+    float* row = out + task * s.W * C;
+    if (W == 0) return clear(row, s.W * C);
+    clear(row, s.left * C);
+    float* d = row + s.left * C;
+    if (m.last) {
+      const int64_t from = m.at(b, 0, h, 0);
+      for_lanes(W * C, [&](int64_t i, int n) {
+        const Vec v = get(x + from + i, n);
+        put(d + i, gate ? keep(lt(zero(), get(gate + from + i, n)), v) : v, n);
+      });
+    } else {
+      const int64_t from = m.at(b, 0, h, 0), plane = m.H * m.W;
+      for (int64_t w = 0; w < W; ++w)
+        for (int64_t c = 0; c < C; ++c) d[w * C + c] = passed(from + c * plane + w);
+    }
+    clear(d + W * C, (s.W - s.left - W) * C);
+  });
+}
+
+// Rows of a channel-last map into planes; columns from own(b) on become zeros.
+template <class Own>
+void unstage(const Workers& workers, const Maps& m, const float* rows, float* out, Own&& own) {
+  parallel(workers, m.B * m.H, [&](int64_t task, int) {
+    const int64_t b = task / m.H, h = task % m.H, W = own(b);
+    const float* s = rows + task * m.W * m.C;
+    for (int64_t c = 0; c < m.C; ++c) {
+      float* d = out + m.at(b, c, h, 0);
+      for (int64_t w = 0; w < W; ++w) d[w] = s[w * m.C + c];
+      clear(d + W, m.W - W);
+    }
+  });
+}
+
+// Zeros in the columns that are not own.
+template <class Own>
+void clear_columns(const Workers& workers, const Maps& m, float* rows, Own&& own) {
+  parallel(workers, m.B * m.H, [&](int64_t task, int) {
+    const int64_t W = own(task / m.H);
+    clear(rows + (task * m.W + W) * m.C, (m.W - W) * m.C);
+  });
+}
+
+}  // namespace
+}  // namespace affuse::AFFUSE_ISA

@@ -1,0 +1,184 @@
+#include "../common/math.h"
+#include "../common/reduce.h"
+#include "lrn.h"
+
+namespace affuse::AFFUSE_ISA {
+namespace {
+
+// 1/sqrt(d), d in [1e-3, FLT_MAX] or NaN. An estimate and Newton's step where the estimate has 14 bits: square roots and divisions
+// would take longer than the memory does.
+AFFUSE_INLINE Vec inverse_root(Vec d) {
+#if defined(AFFUSE_ISA_AVX512)
+  const Vec r = _mm512_rsqrt14_ps(d);
+  return r * fnma(set1(0.5f) * d * r, r, set1(1.5f));
+#else
+  return rsqrt(d);
+#endif
+}
+
+// d^-beta and d^-1.
+struct Powers {
+  Vec power, inverse;
+};
+struct ThreeQuarters {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec r = inverse_root(d), inverse = r * r;
+    return {inverse * inverse_root(r), inverse};  // d^-1 d^(1/4)
+  }
+};
+struct Half {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec r = inverse_root(d);
+    return {r, r * r};
+  }
+};
+struct AnyPower {
+  float beta;
+  AFFUSE_INLINE Powers of(Vec d) const { return {exp(set1(-beta) * log(d)), set1(1.0f) / d}; }
+};
+// FLT_MAX instead of infinity keeps everything finite (alpha may be 0); NaN passes.
+AFFUSE_INLINE Vec clamped(Vec d) { return min(set1(3.40282347e38f), d); }
+
+struct Window {
+  int64_t before, after;
+  float k, alpha;
+  // d at element c of a row whose squares lie at s, `stride` floats between channels.
+  AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const {
+    Vec sum = zero();
+    for (int64_t j = -before; j <= after; ++j) sum += load(s + j * stride);
+    return clamped(fma(set1(alpha), clamped(sum), set1(k)));
+  }
+};
+
+AFFUSE_INLINE void clear(float* p, int64_t n) {
+  for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
+}
+
+// One vector of `lanes` elements of C steps each, `step` floats apart in memory and `row` in scratch: the channels of a row in
+// vectors (step kLanes), or of kLanes neighbouring positions one by one (step = the size of a channel's plane).
+struct Walk {
+  int64_t count, step, row;  // vectors, distance in memory, distance of neighbouring channels in scratch
+  int64_t margin;            // floats before the first channel in scratch
+  AFFUSE_INLINE int lanes(int64_t i, int64_t C, int positions) const {
+    return row == 1 ? (C - i * kLanes < kLanes ? int(C - i * kLanes) : kLanes) : positions;
+  }
+};
+
+template <class P>
+AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& power, int64_t C, int positions, const float* x,
+                           float* y, float* scratch) {
+  float* s = scratch + walk.margin;
+  for (int64_t i = 0; i < walk.count; ++i) {
+    const Vec a = get(x + i * walk.step, walk.lanes(i, C, positions));
+    store(s + i * kLanes, a * a);
+  }
+  for (int64_t i = 0; i < walk.count; ++i) {
+    const int n = walk.lanes(i, C, positions);
+    const Vec q = power.of(window.scale(s + i * kLanes, walk.row)).power;
+    put(y + i * walk.step, get(x + i * walk.step, n) * q, n);
+  }
+}
+
+template <class P>
+AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t C, int positions,
+                            const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
+  float *s = scratch + walk.margin, *t = s + area, *u = t + area;
+  for (int64_t i = 0; i < walk.count; ++i) {
+    const Vec a = get(x + i * walk.step, walk.lanes(i, C, positions));
+    store(s + i * kLanes, a * a);
+  }
+  for (int64_t i = 0; i < walk.count; ++i) {
+    const int n = walk.lanes(i, C, positions);
+    const Powers q = power.of(window.scale(s + i * kLanes, walk.row));
+    const Vec g = get(dy + i * walk.step, n) * q.power;
+    store(u + i * kLanes, g);
+    // Lanes without a channel hold d = k and g = 0.
+    store(t + i * kLanes, get(x + i * walk.step, n) * g * q.inverse);
+  }
+  for (int64_t i = 0; i < walk.count; ++i) {
+    const int n = walk.lanes(i, C, positions);
+    Vec sum = zero();
+    for (int64_t j = -window.after; j <= window.before; ++j) sum += load(t + i * kLanes + j * walk.row);
+    put(dx + i * walk.step, fnma(set1(factor) * get(x + i * walk.step, n), sum, load(u + i * kLanes)), n);
+  }
+}
+
+// Calls body(offset, positions, scratch) for every piece of the maps that belongs to an item, and clears the rest of `out`.
+template <class F>
+void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, F&& body) {
+  float* const workspace = static_cast<float*>(call.workspace);
+  if (m.last) {
+    const int64_t rows = m.B * m.H * m.W, step = m.C >= 16384 ? 1 : 16384 / m.C;
+    parallel(*call.workers, (rows + step - 1) / step, [&](int64_t task, int worker) {
+      float* scratch = workspace + worker * 3 * area;
+      clear(scratch, 3 * area);
+      const int64_t end = (task + 1) * step < rows ? (task + 1) * step : rows;
+      for (int64_t r = task * step; r < end; ++r) {
+        if (widths && r % m.W >= widths[r / (m.H * m.W)]) clear(out + r * m.C, m.C);
+        else body(r * m.C, 1, scratch);
+      }
+    });
+    return;
+  }
+  // Without widths the rows of a plane are as good as one.
+  const int64_t H = widths ? m.H : 1, W = widths ? m.W : m.H * m.W, plane = m.H * m.W;
+  const int64_t wide = 16 * kLrnBlock, blocks = (W + wide - 1) / wide;
+  parallel(*call.workers, m.B * H * blocks, [&](int64_t task, int worker) {
+    float* scratch = workspace + worker * 3 * area;
+    clear(scratch, 3 * area);
+    const int64_t from = task % blocks * wide, to = from + wide < W ? from + wide : W, bh = task / blocks, b = bh / H;
+    const int64_t own = own_width(widths, b, W), offset = b * m.C * plane + bh % H * W;
+    int64_t w = from;
+    for (; w < to && w < own; w += kLanes) {
+      const int64_t left = (own < to ? own : to) - w;
+      body(offset + w, left < kLanes ? int(left) : kLanes, scratch);
+    }
+    if (w > own) w = own > from ? own : from;
+    for (int64_t c = 0; w < to && c < m.C; ++c) clear(out + offset + c * plane + w, to - w);
+  });
+}
+
+template <class F>
+void with_power(double beta, F&& body) {
+  if (beta == 0.75) body(ThreeQuarters{});
+  else if (beta == 0.5) body(Half{});
+  else body(AnyPower{float(beta)});
+}
+
+Walk walk_of(const Maps& m, int64_t n) {
+  if (m.last) return {(m.C + kLanes - 1) / kLanes, kLanes, 1, n};
+  return {m.C, m.H * m.W, kLanes, n * kLanes};
+}
+
+}  // namespace
+
+void lrn_forward(const OpCall& call) {
+  const Maps m = maps_of(call.in[0], call.attr[5].i);
+  const LrnAttrs a = lrn_attrs(call.attr);
+  const Walk walk = walk_of(m, a.n);
+  const Window window{a.before, a.after, float(a.k), float(a.alpha)};
+  const float* x = call.in[0].f32();
+  float* y = call.out[0].f32();
+  with_power(a.beta, [&](auto power) {
+    pieces(call, m, call.in[1].i32(), y, lrn_scratch(m.C, a.n, m.last) / 3, [&](int64_t at, int positions, float* scratch) {
+      forward(walk, window, power, m.C, positions, x + at, y + at, scratch);
+    });
+  });
+}
+
+void lrn_backward(const OpCall& call) {
+  const Maps m = maps_of(call.in[0], call.attr[5].i);
+  const LrnAttrs a = lrn_attrs(call.attr);
+  const Walk walk = walk_of(m, a.n);
+  const Window window{a.before, a.after, float(a.k), float(a.alpha)};
+  const float *x = call.in[0].f32(), *dy = call.in[2].f32();
+  float* dx = call.out[0].f32();
+  const int64_t area = lrn_scratch(m.C, a.n, m.last) / 3;
+  with_power(a.beta, [&](auto power) {
+    pieces(call, m, call.in[1].i32(), dx, area, [&](int64_t at, int positions, float* scratch) {
+      backward(walk, window, power, float(2 * a.alpha * a.beta), m.C, positions, x + at, dy + at, dx + at, scratch, area);
+    });
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA
