@@ -18,6 +18,7 @@ async function subcommands(): Promise<Register[]> {
     (await import("./ensemble.ts")).register,
     (await import("./predict.ts")).register,
     (await import("./op.ts")).register,
+    (await import("./bench.ts")).register,
     (await import("./doctor.ts")).register,
   ];
 }

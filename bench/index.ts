@@ -1,0 +1,197 @@
+/** The bench behind `affuse bench`. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import os from "node:os";
+import { packageRoot } from "#root";
+import { AffuseError, isAffuseError } from "../lib/errors.ts";
+import { loadAddon } from "../lib/native/load.ts";
+import { ALL_CASES } from "./cases/index.ts";
+import { loadOrt, type OrtPeer } from "./peers/ort.ts";
+import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
+import { measureRoofs, type RoofTable } from "./roofs.ts";
+import { type Bench, runOperator } from "./run.ts";
+import type { Case, Entry, Skipped } from "./types.ts";
+
+export interface BenchOptions {
+  filter?: string;
+  peers: readonly ("ort" | "torch")[];
+  threads?: number;
+  quick: boolean;
+  python?: string;
+  command: string;
+  note(text: string): void;
+  /** Called as cases end. */
+  done?(entries: readonly Entry[]): void;
+}
+
+export interface BenchReport {
+  context: {
+    date: string;
+    host_name: string;
+    executable: string;
+    num_cpus: number;
+    mhz_per_cpu: number;
+    cpu_scaling_enabled: boolean;
+    caches: { type: string; level: number; size: number; num_sharing: number }[];
+    load_avg: number[];
+    library_build_type: "release";
+    cpu: string;
+    level: string;
+    threads: number[];
+    roofs: RoofTable[];
+    commit: string | null;
+    versions: Record<string, string>;
+    torch: TorchInfo | null;
+    quick: boolean;
+  };
+  benchmarks: Entry[];
+  skipped: Skipped[];
+}
+
+/** Cases whose name, or one of whose tags, matches. @throws AffuseError ERR_AFFUSE_BENCH_FILTER */
+export function selectCases(filter: string | undefined, quick: boolean): Case[] {
+  let pattern: RegExp | null = null;
+  try {
+    if (filter !== undefined) pattern = new RegExp(filter);
+  } catch (error) {
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_FILTER",
+      `expected --filter as a regular expression, got "${filter}" (${(error as Error).message}).`,
+    );
+  }
+  const matches = ({ name, tags }: Case) =>
+    pattern ? pattern.test(name) || tags.some((tag) => pattern.test(tag)) : !tags.includes("sweep");
+  const chosen = ALL_CASES.filter(
+    (test) => matches(test) && (!quick || pattern !== null || test.tags.includes("quick")),
+  );
+  if (chosen.length === 0) {
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_FILTER",
+      `expected a filter that some case matches, got "${filter ?? ""}".`,
+      "`affuse bench --list` names all cases and tags.",
+    );
+  }
+  return chosen;
+}
+
+function commitOf(): string | null {
+  try {
+    return execFileSync("git", ["describe", "--always", "--dirty"], {
+      cwd: packageRoot,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim();
+  } catch {
+    return null;
+  }
+}
+
+const version = () =>
+  (JSON.parse(readFileSync(`${packageRoot}/package.json`, "utf8")) as { version: string }).version;
+
+/** Thread counts: one and all, or the one that was asked for. */
+function threadCounts(asked: number | undefined, available: number): number[] {
+  return asked === undefined ? [...new Set([1, available])] : [asked];
+}
+
+/** Runs the chosen cases. @throws AffuseError for what makes all of it impossible; a peer or a case that fails is skipped */
+export async function runBench(options: BenchOptions): Promise<BenchReport> {
+  const cases = selectCases(options.filter, options.quick);
+  const addon = loadAddon();
+  const { isa, threads: available, caches } = addon.cpu();
+  const threads = threadCounts(options.threads, available);
+  const skipped: Skipped[] = [];
+  const load = os.loadavg();
+  if ((load[0] as number) > 0.5 * os.availableParallelism()) {
+    options.note(
+      `note: the load is ${(load[0] as number).toFixed(1)} on ${os.availableParallelism()} cores; other work disturbs what is measured`,
+    );
+  }
+  const start = async <T>(
+    wanted: boolean,
+    peer: Skipped["peer"],
+    open: () => Promise<T>,
+  ): Promise<T | null> => {
+    if (!wanted) return null;
+    try {
+      return await open();
+    } catch (error) {
+      if (!isAffuseError(error)) throw error;
+      options.note(`${error.code}: ${error.message} The rest runs.`);
+      skipped.push({ case: "*", peer, code: error.code, reason: error.message });
+      return null;
+    }
+  };
+  const ort: OrtPeer | null = await start(options.peers.includes("ort"), "onnxruntime", loadOrt);
+  const torch = await start(options.peers.includes("torch"), "torch", () => TorchPeer.start(options.python));
+  if (torch?.info.warning) options.note(`warning: ${torch.info.warning}`);
+  const entries: Entry[] = [];
+  try {
+    options.note("measuring roofs");
+    const roofs = threads.map((count) => measureRoofs(addon, isa, count, options.quick ? 0.02 : 0.1));
+    const bench: Bench = {
+      addon,
+      threads,
+      roofs,
+      ort,
+      torch,
+      rounds: options.quick ? 5 : 11,
+      sampleSeconds: options.quick ? 0.005 : 0.02,
+      caseSeconds: options.quick ? 0.7 : 12,
+      note: options.note,
+    };
+    for (const [i, test] of cases.entries()) {
+      options.note(`[${i + 1}/${cases.length}] ${test.name}`);
+      try {
+        if (test.kind !== "operator") continue;
+        const outcome = await runOperator(bench, test);
+        entries.push(...outcome.entries);
+        skipped.push(...outcome.skipped);
+        for (const { peer, reason } of outcome.skipped) options.note(`  ${peer}: ${reason}`);
+        options.done?.(outcome.entries);
+      } catch (error) {
+        if (!isAffuseError(error)) throw error;
+        options.note(`  ${error.code}: ${error.message}`);
+        skipped.push({ case: test.name, peer: "affuse", code: error.code, reason: error.message });
+      }
+    }
+    const cpu = os.cpus()[0];
+    const level = (n: number, size: number) => ({
+      type: n === 1 ? "Data" : "Unified",
+      level: n,
+      size,
+      num_sharing: n < 3 ? 1 : os.availableParallelism(),
+    });
+    return {
+      context: {
+        date: new Date().toISOString(),
+        host_name: os.hostname(),
+        executable: options.command,
+        num_cpus: os.availableParallelism(),
+        mhz_per_cpu: cpu?.speed ?? 0,
+        cpu_scaling_enabled: false,
+        caches: [level(1, caches.l1), level(2, caches.l2), level(3, caches.l3)],
+        load_avg: load,
+        library_build_type: "release",
+        cpu: cpu?.model.trim() ?? "unknown",
+        level: isa,
+        threads,
+        roofs,
+        commit: commitOf(),
+        versions: {
+          affuse: version(),
+          node: process.version,
+          ...(ort ? { onnxruntime: ort.version } : {}),
+          ...(torch ? { torch: torch.info.torch } : {}),
+        },
+        torch: torch?.info ?? null,
+        quick: options.quick,
+      },
+      benchmarks: entries,
+      skipped,
+    };
+  } finally {
+    torch?.stop();
+    addon.setThreads(available);
+  }
+}

@@ -1,0 +1,283 @@
+/** Our own side of an operator case: as a call on typed arrays, or as a program over native buffers. */
+import type {
+  HostTensor,
+  NativeAddon,
+  NativeBuffer,
+  NativeProgram,
+  OperatorInfo,
+  ProgramValue,
+  TensorDesc,
+  TypedArray,
+} from "../lib/native/addon.ts";
+import { sampler } from "./adapter.ts";
+import { elements, type Sets } from "./tensors.ts";
+import type { Contender, OperatorCase } from "./types.ts";
+
+/** One operator call of a case: the forward, or the backward that follows it. */
+export interface Stage {
+  info: OperatorInfo;
+  /** Which outputs are made. */
+  wanted: boolean[];
+}
+
+/** Stages of a case and what each makes. */
+export interface Plan {
+  stages: Stage[];
+  /** Descriptions of a stage's outputs, null where not wanted. */
+  made: (TensorDesc | null)[][];
+  flops: number;
+  bytes: number;
+  /** Results by name: outputs of the forward that count, and gradients. */
+  results: string[];
+}
+
+export function planOf(addon: NativeAddon, test: OperatorCase, shapes: Record<string, TensorDesc>): Plan {
+  const table = new Map(addon.operators().map((info) => [info.name, info]));
+  const find = (name: string) => table.get(name) as OperatorInfo;
+  const forward = find(test.op);
+  const backward = test.gradients && forward.backward ? find(forward.backward) : null;
+  const inputsOf = (info: OperatorInfo) => info.inputs.map((rule) => shapes[rule.name] ?? null);
+  // The forward makes what it always makes, and what its backward can use.
+  const saved = new Set(backward?.inputs.map((rule) => rule.name) ?? []);
+  const stages: Stage[] = [
+    {
+      info: forward,
+      wanted: forward.outputs.map((rule) => !rule.optional || (saved.has(rule.name) && rule.name !== "pre")),
+    },
+  ];
+  if (backward)
+    stages.push({
+      info: backward,
+      wanted: backward.outputs.map((rule) => test.gradients?.includes(rule.name) ?? false),
+    });
+  const known: Record<string, TensorDesc> = { ...shapes };
+  const made = stages.map(({ info, wanted }) => {
+    const all = addon.infer(
+      info.name,
+      info.inputs.map((rule) => known[rule.name] ?? null),
+      test.attributes,
+    );
+    const list = all.map((desc, i) => (wanted[i] ? desc : null));
+    list.forEach((desc, i) => {
+      const name = info.outputs[i]?.name as string;
+      if (desc && !(name in known)) known[name] = desc;
+    });
+    return list;
+  });
+  const cost = stages.map(({ info }) =>
+    addon.cost(
+      info.name,
+      info === backward
+        ? inputsOf(info).map((d, i) => d ?? known[info.inputs[i]?.name as string] ?? null)
+        : inputsOf(info),
+      test.attributes,
+    ),
+  );
+  const names = stages.flatMap(({ info, wanted }) =>
+    info.outputs.filter((_, i) => wanted[i]).map((rule) => rule.name),
+  );
+  return {
+    stages,
+    made,
+    flops: test.flops ?? cost.reduce((sum, { flops }) => sum + flops, 0),
+    bytes: test.bytes ?? cost.reduce((sum, { bytes }) => sum + bytes, 0),
+    results: names.filter((name) => name !== "k"),
+  };
+}
+
+const arrayFor = (desc: TensorDesc): TypedArray =>
+  desc.dtype === "i32" ? new Int32Array(elements(desc.shape)) : new Float32Array(elements(desc.shape));
+
+export type Results = Record<string, HostTensor>;
+
+/** The stages one after another with fresh outputs. */
+export function callStages(
+  addon: NativeAddon,
+  device: string,
+  test: OperatorCase,
+  plan: Plan,
+  given: Record<string, HostTensor>,
+  threads: number,
+): Results {
+  const known: Results = { ...given };
+  const results: Results = {};
+  for (const { info, wanted } of plan.stages) {
+    const inputs = info.inputs.map((rule) => known[rule.name] ?? null);
+    addon.call(device, info.name, inputs, test.attributes, wanted, threads).forEach((tensor, i) => {
+      const name = info.outputs[i]?.name as string;
+      if (!tensor) return;
+      results[name] = tensor;
+      if (!(name in given)) known[name] = tensor;
+    });
+  }
+  return results;
+}
+
+export interface Ours {
+  contender(threads: number): Contender;
+  /** What the timed path gives for set 0, whose batch tensors may be replaced. */
+  results(replaced: Record<string, HostTensor>): Promise<Results>;
+  dispose(): void;
+}
+
+/** Synchronous calls on typed arrays, outputs written in place. */
+export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets: Sets): Ours {
+  const prepared = sets.map((set) => {
+    const known: Record<string, HostTensor> = { ...set };
+    return plan.stages.map(({ info }, s) => {
+      const inputs = info.inputs.map((rule) => known[rule.name] ?? null);
+      const outputs = info.outputs.map((rule, i) => {
+        const desc = plan.made[s]?.[i];
+        if (!desc) return null;
+        // Optimisers update in place.
+        const data = set[rule.name]?.data ?? arrayFor(desc);
+        known[rule.name] ??= { ...desc, data };
+        return data;
+      });
+      return { name: info.name, inputs, outputs };
+    });
+  });
+  let turn = 0;
+  return {
+    contender: (threads) => ({
+      peer: "affuse",
+      threads,
+      sample: sampler(() => {
+        const calls = prepared[turn++ % prepared.length] as (typeof prepared)[number];
+        for (const { name, inputs, outputs } of calls)
+          addon.call("cpu", name, inputs, test.attributes, outputs, threads);
+      }),
+    }),
+    results: async (replaced) =>
+      callStages(addon, "cpu", test, plan, { ...(sets[0] as Results), ...replaced }, 1),
+    dispose: () => {},
+  };
+}
+
+/** Seconds that a program should run, so that starting it does not show. */
+const PROGRAM_SECONDS = 2e-3;
+
+/** Programs over native buffers: `estimate` is how long one call may take, in seconds. */
+export function byProgram(
+  addon: NativeAddon,
+  test: OperatorCase,
+  plan: Plan,
+  sets: Sets,
+  estimate: number,
+): Ours {
+  const owned: NativeBuffer[] = [];
+  const buffers = new Map<HostTensor, NativeBuffer>();
+  const weights = new Set<NativeBuffer>();
+  for (const set of sets) {
+    for (const [name, tensor] of Object.entries(set)) {
+      if (buffers.has(tensor)) continue;
+      const buffer = addon.createBuffer(Math.max(4, 4 * elements(tensor.shape)));
+      buffer.write(0, tensor.data);
+      buffers.set(tensor, buffer);
+      owned.push(buffer);
+      if (test.tensors[name]?.role === "weight") weights.add(buffer);
+    }
+  }
+  const perRun = Math.max(1, Math.min(256, Math.ceil(PROGRAM_SECONDS / estimate)));
+  /** One program over the sets [first, first + count), with or without copies of the results. */
+  const compile = (first: number, count: number, fetched: boolean) => {
+    const list = new Map<NativeBuffer, number>();
+    const values: ProgramValue[] = [];
+    const fetches: number[] = [];
+    const instructions: {
+      op: string;
+      inputs: number[];
+      outputs: number[];
+      attributes: OperatorCase["attributes"];
+    }[] = [];
+    let arena = 0;
+    for (let turn = 0; turn < count; turn++) {
+      const set = sets[(first + turn) % sets.length] as Sets[number];
+      const known = new Map<string, number>();
+      for (const [name, tensor] of Object.entries(set)) {
+        const buffer = buffers.get(tensor) as NativeBuffer;
+        if (!list.has(buffer)) list.set(buffer, list.size);
+        known.set(
+          name,
+          values.push({
+            dtype: tensor.dtype,
+            shape: tensor.shape,
+            buffer: list.get(buffer) as number,
+            offset: 0,
+          }) - 1,
+        );
+      }
+      plan.stages.forEach(({ info }, s) => {
+        const inputs = info.inputs.map((rule) => known.get(rule.name) ?? -1);
+        const outputs = info.outputs.map((rule, i) => {
+          const desc = plan.made[s]?.[i];
+          if (!desc) return -1;
+          const value = values.push({ ...desc, buffer: -1, offset: arena }) - 1;
+          arena += Math.ceil((4 * elements(desc.shape)) / 64) * 64;
+          if (!known.has(rule.name)) known.set(rule.name, value);
+          if (fetched) fetches.push(value);
+          return value;
+        });
+        instructions.push({ op: info.name, inputs, outputs, attributes: test.attributes });
+      });
+    }
+    const desc = {
+      device: "cpu",
+      arenaBytes: Math.max(64, arena),
+      buffers: [...list.keys()],
+      values,
+      instructions,
+      feeds: [],
+      fetches,
+      scalars: 0,
+    };
+    return addon.createProgram(desc);
+  };
+  const programs: NativeProgram[] = [];
+  const touched = [...weights].map((buffer) => ({ buffer, head: new Float32Array(1) }));
+  for (const [tensor, buffer] of buffers) {
+    const at = touched.find((entry) => entry.buffer === buffer);
+    if (at) at.head = (tensor.data as Float32Array).slice(0, 1);
+  }
+  let turn = 0;
+  return {
+    contender: (threads) => {
+      // A training step packs its weights once: more than one call per run would spread that over several.
+      const calls = test.gradients ? 1 : perRun;
+      const mine: NativeProgram[] = [];
+      for (let first = 0; first < Math.max(1, sets.length); first += calls)
+        mine.push(compile(first, calls, false));
+      programs.push(...mine);
+      const call = () => {
+        addon.setThreads(threads);
+        if (test.gradients) for (const { buffer, head } of touched) buffer.write(0, head);
+        return (mine[turn++ % mine.length] as NativeProgram).run([], []);
+      };
+      return { peer: "affuse", threads, sample: sampler(call, calls, true) };
+    },
+    results: async (replaced) => {
+      const first = sets[0] as Sets[number];
+      for (const [name, tensor] of Object.entries(replaced))
+        buffers.get(first[name] as HostTensor)?.write(0, tensor.data);
+      const program = compile(0, 1, true);
+      addon.setThreads(1);
+      const fetched = await program.run([], []);
+      program.dispose();
+      for (const name of Object.keys(replaced))
+        buffers.get(first[name] as HostTensor)?.write(0, (first[name] as HostTensor).data);
+      const results: Results = {};
+      let at = 0;
+      plan.stages.forEach(({ info }, s) => {
+        info.outputs.forEach((rule, i) => {
+          const desc = plan.made[s]?.[i];
+          if (desc) results[rule.name] = { ...desc, data: fetched[at++] as TypedArray };
+        });
+      });
+      return results;
+    },
+    dispose: () => {
+      for (const program of programs) program.dispose();
+      for (const buffer of owned) buffer.dispose();
+    },
+  };
+}

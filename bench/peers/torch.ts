@@ -1,0 +1,170 @@
+/** PyTorch as a peer: a Python process that keeps the inputs and times itself on command (peers/torch/main.py). */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { packageRoot } from "#root";
+import { AffuseError } from "../../lib/errors.ts";
+import type { HostTensor } from "../../lib/native/addon.ts";
+import type { Sets } from "../tensors.ts";
+import type { Contender } from "../types.ts";
+
+const MAIN = join(packageRoot, "bench", "peers", "torch", "main.py");
+
+export interface TorchInfo {
+  python: string;
+  torch: string;
+  /** OpenBLAS's own description, null when another library answers. */
+  blas: string | null;
+  libraries: string[];
+  mkldnn: boolean;
+  /** Why a comparison with this build would flatter us; null: nothing found. */
+  warning: string | null;
+}
+
+/** The interpreter: --python, $AFFUSE_PYTHON, python3, /usr/bin/python3, whichever first has PyTorch. */
+function findPython(asked: string | undefined): string {
+  const candidates = asked
+    ? [asked]
+    : process.env.AFFUSE_PYTHON
+      ? [process.env.AFFUSE_PYTHON]
+      : ["python3", "/usr/bin/python3"];
+  const tried: string[] = [];
+  for (const python of candidates) {
+    const { status, error, stderr } = spawnSync(python, ["-c", "import torch"], {
+      encoding: "utf8",
+      timeout: 120_000,
+    });
+    if (status === 0) return python;
+    tried.push(
+      `${python}: ${error ? error.message : (stderr.trim().split("\n").pop() ?? `exit code ${status}`)}`,
+    );
+  }
+  throw new AffuseError(
+    "ERR_AFFUSE_BENCH_TORCH",
+    `expected a Python with PyTorch, got: ${tried.join("; ")}.`,
+    "Install it (pip install torch), or name one with --python PATH or AFFUSE_PYTHON.",
+  );
+}
+
+/** What must not be compared with in silence. */
+function warningOf({
+  blas,
+  libraries,
+  mkldnn,
+}: Pick<TorchInfo, "blas" | "libraries" | "mkldnn">): string | null {
+  const names = libraries.join(", ");
+  if (/libblas\.so|librefblas/.test(names) && !blas)
+    return `PyTorch multiplies with the reference BLAS (${names}): a comparison says nothing`;
+  if (!blas && !/mkl/i.test(names) && !mkldnn) return "no fast BLAS was found behind PyTorch";
+  if (blas && /Prescott|Generic|Core2/i.test(blas))
+    return `OpenBLAS runs code for an old processor (${blas})`;
+  return null;
+}
+
+/** What is sent with a case beside its tensors. */
+export type TorchCase = Record<string, unknown> & { kind: "operator" | "step" | "inference" };
+
+export class TorchPeer {
+  readonly info: TorchInfo;
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  readonly #folder: string;
+
+  private constructor(child: ChildProcess, lines: AsyncIterator<string>, folder: string, info: TorchInfo) {
+    this.#child = child;
+    this.#lines = lines;
+    this.#folder = folder;
+    this.info = info;
+  }
+
+  /** @throws AffuseError ERR_AFFUSE_BENCH_TORCH when no Python has PyTorch, or it ends */
+  static async start(asked?: string): Promise<TorchPeer> {
+    const python = findPython(asked);
+    // It has no standard error of its own in tables; what it says there is for people.
+    const child = spawn(python, [MAIN], { stdio: ["pipe", "pipe", "inherit"] });
+    child.on("error", () => {}); // seen as an early end
+    child.stdin?.on("error", () => {});
+    const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
+    const folder = mkdtempSync(join(tmpdir(), "affuse-bench-"));
+    const peer = new TorchPeer(child, lines, folder, null as unknown as TorchInfo);
+    const about = (await peer.ask({ do: "about" })) as unknown as Omit<TorchInfo, "python" | "warning">;
+    return new TorchPeer(child, lines, folder, { python, ...about, warning: warningOf(about) });
+  }
+
+  async ask(command: object): Promise<Record<string, unknown>> {
+    this.#child.stdin?.write(`${JSON.stringify(command)}\n`);
+    const { value, done } = await this.#lines.next();
+    if (done)
+      throw new AffuseError(
+        "ERR_AFFUSE_BENCH_TORCH",
+        "expected an answer of the PyTorch process, but it ended.",
+      );
+    const answer = JSON.parse(value) as Record<string, unknown>;
+    if (answer.error) throw new AffuseError("ERR_AFFUSE_BENCH_TORCH", `PyTorch: ${answer.error}.`);
+    return answer;
+  }
+
+  /** Gives the peer a case: tensors in one flat file, each shared one once. */
+  async load(test: TorchCase, sets: Sets): Promise<void> {
+    const path = join(this.#folder, "tensors.bin");
+    const file = openSync(path, "w");
+    const tensors: object[] = [];
+    let offset = 0;
+    const put = (name: string, set: number, { shape, dtype, data }: HostTensor) => {
+      writeSync(file, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+      tensors.push({ name, set, offset, count: data.length, shape, dtype });
+      offset += data.length;
+    };
+    try {
+      const first = sets[0] ?? {};
+      const shared = (name: string) => sets.length > 1 && sets.every((set) => set[name] === first[name]);
+      for (const [name, tensor] of Object.entries(first)) if (shared(name)) put(name, -1, tensor);
+      sets.forEach((set, i) => {
+        for (const [name, tensor] of Object.entries(set)) if (!shared(name)) put(name, i, tensor);
+      });
+    } finally {
+      closeSync(file);
+    }
+    await this.ask({ do: "load", file: path, case: { ...test, sets: Math.max(1, sets.length), tensors } });
+    rmSync(path, { force: true });
+  }
+
+  /** Results of set 0 by name. */
+  async results(): Promise<Record<string, Float32Array>> {
+    const path = join(this.#folder, "results.bin");
+    const { names } = (await this.ask({ do: "results", file: path })) as { names: [string, number][] };
+    const bytes = readFileSync(path);
+    const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+    let at = 0;
+    return Object.fromEntries(
+      names.map(([name, count]) => {
+        at += count;
+        return [name, all.subarray(at - count, at)];
+      }),
+    );
+  }
+
+  contender(threads: number): Contender {
+    return {
+      peer: "torch",
+      threads,
+      sample: async (seconds) =>
+        (await this.ask({ do: "sample", threads, seconds })) as unknown as {
+          seconds: number;
+          cpu: number;
+          count: number;
+        },
+    };
+  }
+
+  async peakMemory(): Promise<number> {
+    return ((await this.ask({ do: "peak" })) as { bytes: number }).bytes;
+  }
+
+  stop(): void {
+    this.#child.stdin?.end();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,277 @@
+/** Runs cases: check, warm up, take turns, sum up. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { AffuseError, isAffuseError } from "../lib/errors.ts";
+import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
+import { afgCost } from "./cases/operators.ts";
+import { type Checked, checkCase, difference, tolerance } from "./check.ts";
+import { byCalls, byProgram, type Ours, type Plan, planOf } from "./ours.ts";
+import type { OrtPeer, OrtSide } from "./peers/ort.ts";
+import type { TorchPeer } from "./peers/torch.ts";
+import { boundBy, type Bound, type RoofTable, readRoofFor } from "./roofs.ts";
+import { summary } from "./stats.ts";
+import { describeTensors, elements, makeSets, makeTensor, type Sets } from "./tensors.ts";
+import type { Contender, Entry, OperatorCase, Sample, Skipped } from "./types.ts";
+
+export interface Bench {
+  addon: NativeAddon;
+  /** Thread counts for us and onnxruntime; PyTorch is measured at each as well. */
+  threads: readonly number[];
+  roofs: readonly RoofTable[];
+  ort: OrtPeer | null;
+  torch: TorchPeer | null;
+  /** Samples per contender at most, and how long one lasts at least. */
+  rounds: number;
+  sampleSeconds: number;
+  /** No new round begins after so many seconds, once there are three. */
+  caseSeconds: number;
+  note(text: string): void;
+}
+
+export interface Outcome {
+  entries: Entry[];
+  skipped: Skipped[];
+}
+
+/** What a case is, for those that sum it up. */
+export interface Work {
+  name: string;
+  tags: string[];
+  note: string | null;
+  via: string;
+  residency: string;
+  flops: number | null;
+  bytes: number | null;
+  check: Checked | null;
+  /** What bounds it, per thread count. */
+  bound: ((table: RoofTable) => Bound) | null;
+}
+
+/** Waits until this process's threads rest: a peer's pool may spin for a while after its work is done. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 20; i++) {
+    const used = process.cpuUsage();
+    await sleep(10);
+    const { user, system } = process.cpuUsage(used);
+    if (user + system < 3000) return;
+  }
+}
+
+/** Takes turns until there are enough samples. Each round begins with another contender and a look at the roofs. */
+export async function takeTurns(
+  bench: Bench,
+  work: Work,
+  contenders: readonly Contender[],
+): Promise<Entry[]> {
+  const samples = new Map<Contender, Sample[]>(contenders.map((contender) => [contender, []]));
+  const counts = [...new Set(contenders.map(({ threads }) => threads))];
+  const bounds = new Map<number, Bound>();
+  for (const table of bench.roofs)
+    if (work.bound && counts.includes(table.threads)) bounds.set(table.threads, work.bound(table));
+  const roofs = new Map<string, number[]>();
+  const begin = performance.now();
+  for (let round = 0; round < bench.rounds; round++) {
+    if (round >= 3 && (performance.now() - begin) / 1000 > bench.caseSeconds) break;
+    for (const [threads, { kind }] of bounds) {
+      const key = `${kind} ${threads}`;
+      const value = Math.max(
+        bench.addon.roof(kind, threads, 0.004),
+        kind === "copy.dram" ? bench.addon.roof("copy-nt.dram", threads, 0.004) : 0,
+      );
+      roofs.set(key, [...(roofs.get(key) ?? []), value]);
+    }
+    for (let i = 0; i < contenders.length; i++) {
+      const contender = contenders[(i + round) % contenders.length] as Contender;
+      const sample = await contender.sample(bench.sampleSeconds);
+      samples.get(contender)?.push(sample);
+      if (contender.peer === "onnxruntime" && contender.threads > 1) await settle();
+    }
+  }
+  const ours = new Map<number, number>();
+  for (const [contender, list] of samples) {
+    if (contender.peer === "affuse")
+      ours.set(contender.threads, summary(list.map(({ seconds }) => seconds)).median);
+  }
+  return [...samples].map(([contender, list]) => {
+    const { threads, peer, setting } = contender;
+    const { median, p20, p80, samples: taken } = summary(list.map(({ seconds }) => seconds));
+    const bound = bounds.get(threads);
+    const measured = bound && roofs.get(`${bound.kind} ${threads}`);
+    const roof = measured ? summary(measured).median : null;
+    const cpu = summary(list.map((sample) => sample.cpu)).median;
+    const own = ours.get(threads);
+    const name = `${work.name}/${peer}${setting ? ` ${setting}` : ""}/threads:${threads}`;
+    const atRoof = bound && roof ? bound.seconds(roof) : null;
+    return {
+      name,
+      run_name: name,
+      run_type: "iteration",
+      repetitions: taken,
+      iterations: list.reduce((sum, { count }) => sum + count, 0),
+      threads,
+      real_time: median * 1e6,
+      cpu_time: cpu * 1e6,
+      time_unit: "us",
+      case: work.name,
+      tags: work.tags,
+      peer,
+      setting: setting ?? null,
+      median,
+      p20,
+      p80,
+      samples: taken,
+      flops: work.flops,
+      bytes: work.bytes,
+      flops_per_second: work.flops === null ? null : work.flops / median,
+      bytes_per_second: work.bytes === null ? null : work.bytes / median,
+      roof_kind: bound?.kind ?? null,
+      roof,
+      roof_percent: atRoof === null ? null : (100 * atRoof) / median,
+      ratio: peer === "affuse" || own === undefined ? null : median / own,
+      residency: work.residency,
+      via: work.via,
+      check: work.check,
+      peak_memory: null,
+      note: work.note,
+    };
+  });
+}
+
+/** Bytes of a set that rotate, and of the weights that do not. */
+function traffic(test: OperatorCase, plan: Plan): { rotating: number; kept: number } {
+  let rotating = 0;
+  let kept = 0;
+  for (const { shape, role } of Object.values(test.tensors)) {
+    const size = 4 * elements(shape);
+    if (role === "weight" && test.residency !== "rotating weights") kept += size;
+    else rotating += size;
+  }
+  for (const list of plan.made) for (const desc of list) if (desc) rotating += 4 * elements(desc.shape);
+  return { rotating, kept };
+}
+
+/** Sets that are at least twice the last-level cache together. */
+function setCount(addon: NativeAddon, test: OperatorCase, rotating: number): number {
+  if (test.residency === "cached") return 1;
+  const { l1, l2, l3 } = addon.cpu().caches;
+  return Math.max(1, Math.min(64, Math.ceil((2 * Math.max(l1, l2, l3)) / rotating)));
+}
+
+/** One operator case against the peers that have it. A peer that fails is skipped; the rest goes on. */
+export async function runOperator(bench: Bench, given: OperatorCase): Promise<Outcome> {
+  const { addon, threads } = bench;
+  let test = given;
+  const lengths = test.op === "afg" ? test.tensors.lengths : undefined;
+  if (test.op === "afg") {
+    const [B = 0, T = 0] = test.tensors.x?.shape ?? [];
+    const frames = lengths
+      ? (makeTensor(lengths, `${test.name} lengths`, 0).data as Int32Array).reduce((a, b) => a + b, 0)
+      : B * T;
+    test = { ...test, ...afgCost(test, frames) };
+  }
+  const plan = planOf(addon, test, describeTensors(test));
+  const { rotating, kept } = traffic(test, plan);
+  const count = setCount(addon, test, rotating);
+  const { l1, l2, l3 } = addon.cpu().caches;
+  const enough = count * rotating >= 2 * Math.max(l1, l2, l3);
+  const sets = makeSets(test, count);
+  const memory = { streamed: enough ? Math.max(0, plan.bytes - kept) : 0, kept: enough ? kept : plan.bytes };
+  const bound = (table: RoofTable) =>
+    boundBy(table, plan.flops, [
+      { bytes: memory.streamed, kind: test.stream },
+      {
+        bytes: memory.kept,
+        kind: readRoofFor(addon, enough ? kept : count * rotating + kept, table.threads),
+      },
+    ]);
+  const single = bench.roofs.find((table) => table.threads === 1) ?? bench.roofs[0];
+  const estimate = single ? bound(single).least : 1e-3;
+  const ours: Ours =
+    test.via === "call" ? byCalls(addon, test, plan, sets) : byProgram(addon, test, plan, sets, estimate);
+  const skipped: Skipped[] = [];
+  const contenders: Contender[] = [];
+  let ort: OrtSide | null = null;
+  try {
+    const check = await checkCase(addon, test, plan, sets, ours);
+    for (const n of threads) contenders.push(ours.contender(n));
+    const skip = (peer: Skipped["peer"], error: unknown) => {
+      const code = isAffuseError(error) ? error.code : "ERR_AFFUSE_BENCH_PEER";
+      skipped.push({
+        case: test.name,
+        peer,
+        code,
+        reason: error instanceof Error ? error.message : String(error),
+      });
+    };
+    if (bench.ort && test.peers.ort) {
+      try {
+        ort = await bench.ort.open(test, sets, threads);
+        await compareWith(test, ours, plan, sets, { [mainResult(plan)]: await ort.result() }, "onnxruntime");
+        contenders.push(...ort.contenders);
+      } catch (error) {
+        skip("onnxruntime", error);
+      }
+    }
+    if (bench.torch && test.peers.torch) {
+      try {
+        await bench.torch.load(
+          { kind: "operator", op: test.op, attributes: test.attributes, gradients: test.gradients ?? null },
+          sets,
+        );
+        await compareWith(test, ours, plan, sets, await bench.torch.results(), "PyTorch");
+        for (const n of threads) contenders.push(bench.torch.contender(n));
+      } catch (error) {
+        skip("torch", error);
+      }
+    }
+    const work: Work = {
+      name: test.name,
+      tags: test.tags,
+      note: test.note ?? null,
+      via:
+        test.via === "call"
+          ? "call, weights packed in every call"
+          : test.gradients
+            ? "program, weights packed in every run"
+            : "program, weights packed once",
+      residency: enough
+        ? `${count} sets rotate${test.residency === "rotating weights" ? ", weights too" : ""}`
+        : "cache-resident",
+      flops: plan.flops,
+      bytes: plan.bytes,
+      check,
+      bound,
+    };
+    return { entries: await takeTurns(bench, work, contenders), skipped };
+  } finally {
+    await ort?.close();
+    ours.dispose();
+  }
+}
+
+const mainResult = (plan: Plan): string => plan.results[0] as string;
+
+/** A peer must give the same results; random masks and in-place updates cannot be compared. */
+async function compareWith(
+  test: OperatorCase,
+  ours: Ours,
+  plan: Plan,
+  sets: Sets,
+  theirs: Record<string, Float32Array>,
+  peer: string,
+): Promise<void> {
+  if (test.op === "dropout" || test.op === "adamw") return;
+  const own = await ours.results({});
+  for (const name of plan.results) {
+    const other = theirs[name];
+    const mine = own[name] as HostTensor;
+    if (!other) continue;
+    const off = difference(other, mine.data, test.compare === "signed-square" && name === "z");
+    // Both may be off by the tolerance, and a peer's order of summation is its own.
+    if (!(off <= 4 * tolerance(test)) || other.length !== mine.data.length) {
+      throw new AffuseError(
+        "ERR_AFFUSE_BENCH_RESULT",
+        `${peer} differs in ${name} by ${off.toExponential(2)} (set 0 of ${sets.length}).`,
+      );
+    }
+  }
+}

@@ -1,0 +1,141 @@
+/** What cases, contenders and results look like. */
+import type { AttributeValue, RoofKind } from "../lib/native/addon.ts";
+
+/** One tensor of a case. */
+export interface TensorSpec {
+  shape: number[];
+  /**
+   * batch: the first dimension counts rows that do not touch each other, so that a part of them can be checked alone; rotated.
+   * weight: the same in every call, hence packed once where a program may. whole: like batch, but only checked as a whole.
+   */
+  role: "batch" | "weight" | "whole";
+  /** Uniform in [-scale, scale]; default 1. */
+  scale?: number;
+  /** int32 in [low, high] instead (lengths, labels). */
+  range?: [number, number];
+  /** Uniform in [0, scale] (second moments). */
+  positive?: boolean;
+}
+
+interface Common {
+  /** `operator/size`, unique. */
+  name: string;
+  /** --filter also looks here: "quick", "targets", "sweep", … */
+  tags: string[];
+  /** Why a case says less, or other, than it seems to; shown in tables. */
+  note?: string;
+}
+
+/** One operator, forward or forward and backward. */
+export interface OperatorCase extends Common {
+  kind: "operator";
+  op: string;
+  attributes: Readonly<Record<string, AttributeValue>>;
+  tensors: Record<string, TensorSpec>;
+  /** Gradients to make after the forward, such as ["dx", "dW"]; the forward saves what the backward can use. */
+  gradients?: string[];
+  /**
+   * call: addon.call on typed arrays, weights packed in every call. program: a compiled program as models use it, its tensors in
+   * native buffers, weights packed once (inference) or, with gradients, once per step: they are marked changed before each run.
+   */
+  via: "call" | "program";
+  /** rotating: batch tensors differ from call to call and are at least twice the last-level cache together; weights stay. */
+  residency: "rotating" | "cached" | "rotating weights";
+  /** What bounds it when memory does. */
+  stream: RoofKind;
+  /** Instead of the operator's own formula, e.g. because work follows the lengths. */
+  flops?: number;
+  bytes?: number;
+  /** Which peers have it. */
+  peers: { ort?: boolean; torch?: boolean };
+  /** Outputs are compared after this: FBP's signed root is singular at 0, so z·|z| is compared. */
+  compare?: "signed-square";
+}
+
+/** A whole model: training steps or inference. */
+export interface ModelCase extends Common {
+  kind: "step" | "inference";
+  structure: "concat" | "weighted" | "hierarchical" | "gfbp";
+  batch: number;
+  T: number;
+  shortest: number;
+  dim: number;
+  streams: { name: string; modality: "audio" | "visual"; dim: number }[];
+  attention: number;
+}
+
+/** Cost of a call from JavaScript: what a call takes whose mathematics is nothing. */
+export interface OverheadCase extends Common {
+  kind: "overhead";
+  /** addon: the native function; library: op() with names. */
+  through: "addon" | "library";
+}
+
+export type Case = OperatorCase | ModelCase | OverheadCase;
+
+export type PeerName = "affuse" | "onnxruntime" | "torch";
+
+/** Seconds of one call, from one sample. */
+export interface Sample {
+  seconds: number;
+  /** Processor seconds of one call, over all threads; NaN when unknown. */
+  cpu: number;
+  /** Calls in the sample. */
+  count: number;
+}
+
+/** Something that can be timed. */
+export interface Contender {
+  peer: PeerName;
+  threads: number;
+  /** What distinguishes settings of one peer with as many threads: "spinning". */
+  setting?: string;
+  /** One sample of at least this long. */
+  sample(seconds: number): Promise<Sample>;
+}
+
+/** Numbers of one contender, in Google Benchmark's shape plus ours. Times in seconds unless named otherwise. */
+export interface Entry {
+  name: string;
+  run_name: string;
+  run_type: "iteration";
+  repetitions: number;
+  iterations: number;
+  threads: number;
+  real_time: number;
+  cpu_time: number;
+  time_unit: "us";
+  case: string;
+  tags: string[];
+  peer: PeerName;
+  setting: string | null;
+  median: number;
+  p20: number;
+  p80: number;
+  samples: number;
+  /** Per call. Null: not defined for this case. */
+  flops: number | null;
+  bytes: number | null;
+  flops_per_second: number | null;
+  bytes_per_second: number | null;
+  /** "fma.f32", "read.dram" …: what bounds the case on this machine; its value beside it was measured between the samples. */
+  roof_kind: RoofKind | null;
+  roof: number | null;
+  roof_percent: number | null;
+  /** This peer's median / affuse's: above 1 affuse is faster. With as many threads, and against affuse with one. */
+  ratio: number | null;
+  residency: string;
+  via: string;
+  /** How the result was checked, and the largest difference relative to the largest value. */
+  check: { against: string; difference: number } | null;
+  /** Largest resident memory of a process that does only this, bytes. */
+  peak_memory: number | null;
+  note: string | null;
+}
+
+export interface Skipped {
+  case: string;
+  peer: PeerName;
+  code: string;
+  reason: string;
+}
