@@ -68,11 +68,11 @@ export function difference(a: ArrayLike<number>, b: ArrayLike<number>, signedSqu
 
 /**
  * How far float32 may be off, relative to the largest value: rounding errors of a sum of K terms grow with √K; 32 units in the
- * last place cover the elementwise part and the steps after it.
+ * last place cover the elementwise part and the steps after it. Gradients pass through two such sums, the forward's and theirs.
  */
 export function tolerance(test: OperatorCase): number {
   const longest = Math.max(1, ...Object.values(test.tensors).flatMap(({ shape }) => shape));
-  return 32 * 2 ** -24 * Math.sqrt(longest);
+  return (test.gradients ? 2 : 1) * 32 * 2 ** -24 * Math.sqrt(longest);
 }
 
 /** @throws AffuseError ERR_AFFUSE_BENCH_RESULT when a result is wrong */

@@ -31,7 +31,7 @@ function describe(entries) {
 }
 
 export const nativeSources = () => describe(["CMakeLists.txt", "cmake", "kernels", "native"]);
-export const typescriptSources = () => describe(["lib", "tsconfig.json", "tsconfig.build.json", "scripts/build-ts.mjs"]);
+export const typescriptSources = () => describe(["lib", "bench", "tsconfig.json", "tsconfig.build.json", "scripts/build-ts.mjs"]);
 export const installSources = () => describe(["package-lock.json"]);
 
 /**
