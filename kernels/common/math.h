@@ -2,7 +2,8 @@
 // in units of 2^-23 ("ulp" below); checked over the whole range
 // on every level by test/native/math.cc.
 //
-//   exp(x)         <= 2 ulp for results >= 2^-126, correct to a denormal step below; 0 under -104, inf above 88.73
+//   exp(x)         <= 2 ulp for results >= 2^-126, 0 for smaller ones (x < -87.33654), which as denormal numbers would cost some
+//                  hundred cycles each; inf above 88.73
 //   exp2(x)        <= 2 ulp likewise
 //   tanh(x)        <= 3 ulp everywhere, also near 0 (it keeps the sign of zero); +-1 beyond |x| = 9.02
 //   sigmoid(x)     <= 3 ulp for results >= 2^-126
@@ -12,48 +13,65 @@
 //                  absolute error below 2^-126 beyond
 //   gelu, gelu_grad   x Phi(x) and Phi(x) + x phi(x), from the same pieces
 //
-// NaN in, NaN out, for all of them; infinities saturate to the limits.
+// Arguments are Vec or Many<Vec> (many.h). NaN in, NaN out, for all of them; infinities saturate to the limits.
 #pragma once
-#include "simd.h"
+#include "many.h"
 
 namespace affuse::AFFUSE_ISA {
 
 namespace detail {
+#if defined(AFFUSE_ISA_AVX512)
+AFFUSE_INLINE Vec scalef(Vec p, Vec n) { return _mm512_scalef_ps(p, n); }
+AFFUSE_INLINE Vec reciprocal_estimate(Vec x) { return _mm512_rcp14_ps(x); }
+template <class T>
+AFFUSE_INLINE auto reciprocal_estimate(const Many<T>& x) {
+  return each_part([](const Vec& y) AFFUSE_INLINE_BODY { return reciprocal_estimate(y); }, x);
+}
+template <class T>
+AFFUSE_INLINE auto scalef(const Many<T>& p, const Many<T>& n) {
+  return each_part([](const Vec& x, const Vec& y) AFFUSE_INLINE_BODY { return scalef(x, y); }, p, n);
+}
+#endif
 // p * 2^n for integer-valued n in [-252, 254]: in two halves, so that results below 2^-126 round to denormals and results
 // beyond 2^128 become inf.
-AFFUSE_INLINE Vec scale2(Vec p, Vec n) {
+template <class V>
+AFFUSE_INLINE V scale2(V p, V n) {
 #if defined(AFFUSE_ISA_AVX512)
-  return _mm512_scalef_ps(p, n);
+  return scalef(p, n);
 #else
-  const Int i = to_int(n), low = shift_right<1>(i), high = sub(i, low);
-  const Vec s1 = from_bits(shift_left<23>(add(low, int1(127)))), s2 = from_bits(shift_left<23>(add(high, int1(127))));
+  const auto i = to_int(n);
+  const auto low = shift_right<1>(i), high = sub(i, low);
+  const V s1 = from_bits(shift_left<23>(add(low, int1(127)))), s2 = from_bits(shift_left<23>(add(high, int1(127))));
   return (p * s1) * s2;
 #endif
 }
 // exp(r) - 1 - r over r^2, |r| <= 0.35 (fitted minimax, 3.3e-9 in exp(r)).
-AFFUSE_INLINE Vec exp_tail(Vec r) {
-  Vec p = set1(0.0013882395578548312f);
-  p = fma(p, r, set1(0.008367180824279785f));
+template <class V>
+AFFUSE_INLINE V exp_tail(V r) {
+  V p = fma(set1(0.0013882395578548312f), r, set1(0.008367180824279785f));
   p = fma(p, r, set1(0.04166722297668457f));
   p = fma(p, r, set1(0.16666539013385773f));
   return fma(p, r, set1(0.4999999701976776f));
 }
+template <class V>
 struct Reduced {
-  Vec n, r;  // x = n ln 2 + r, |r| <= ln2/2
+  V n, r;  // x = n ln 2 + r, |r| <= ln2/2
 };
-AFFUSE_INLINE Reduced reduce_ln2(Vec x) {
-  const Vec n = round(x * set1(1.44269504088896341f));
-  Vec r = fnma(n, set1(0.693359375f), x);  // exact product: 9 bits times at most 8
+template <class V>
+AFFUSE_INLINE Reduced<V> reduce_ln2(V x) {
+  const V n = round(x * set1(1.44269504088896341f));
+  V r = fnma(n, set1(0.693359375f), x);  // exact product: 9 bits times at most 8
   r = fnma(n, set1(-2.12194440054690583e-4f), r);
   return {n, r};
 }
 }  // namespace detail
 
-AFFUSE_INLINE Vec exp(Vec x) {
-  x = min(set1(89.0f), max(set1(-104.0f), x));  // limit first: NaN stays
-  const detail::Reduced d = detail::reduce_ln2(x);
-  const Vec p = fma(d.r * d.r, detail::exp_tail(d.r), d.r) + set1(1.0f);
-  return detail::scale2(p, d.n);
+template <class V>
+AFFUSE_INLINE V exp(V x) {
+  const Vec least = set1(-87.33654022f);  // exp of the next float below is a denormal number
+  const detail::Reduced<V> d = detail::reduce_ln2(min(set1(89.0f), max(least, x)));  // limit first: NaN stays
+  const V p = fma(d.r * d.r, detail::exp_tail(d.r), d.r) + set1(1.0f);
+  return select(lt(x, least), zero(), detail::scale2(p, d.n));
 }
 
 AFFUSE_INLINE Vec exp2(Vec x) {
@@ -73,22 +91,24 @@ AFFUSE_INLINE Vec exp2(Vec x) {
 // so it is cut to what 3 ulp need: 2|x| = n ln 2 + r with ln 2 in one piece (where n is large, tanh is flat), n and 2^n from the
 // same addition, and on AVX-512 the quotient from an estimate of 14 bits and one correction (a division takes 16 cycles, all of
 // this 12).
-AFFUSE_INLINE Vec tanh(Vec x) {
-  const Vec t = min(set1(10.0f), abs(x)), magic = set1(12582912.0f + 127.0f);  // 1.5 2^23: the low bits become n + 127
-  const Vec shifted = fma(t, set1(2 * 1.44269504088896341f), magic), n = shifted - magic;
-  const Vec s = from_bits(shift_left<23>(bits(shifted)));  // 2^n
-  const Vec r = fnma(n, set1(0.693147180559945309f), t + t);
-  const Vec e = fma(fma(r * r, detail::exp_tail(r), r), s, s - set1(1.0f)), d = e + set1(2.0f);
+template <class V>
+AFFUSE_INLINE V tanh(V x) {
+  const Vec magic = set1(12582912.0f + 127.0f);  // 1.5 2^23: the low bits become n + 127
+  const V t = min(set1(10.0f), abs(x)), shifted = fma(t, set1(2 * 1.44269504088896341f), magic), n = shifted - magic;
+  const V s = from_bits(shift_left<23>(bits(shifted)));  // 2^n
+  const V r = fnma(n, set1(0.693147180559945309f), t + t);
+  const V e = fma(fma(r * r, detail::exp_tail(r), r), s, s - set1(1.0f)), d = e + set1(2.0f);
 #if defined(AFFUSE_ISA_AVX512)
-  const Vec guess = _mm512_rcp14_ps(d), q = e * guess;
+  const V guess = detail::reciprocal_estimate(d), q = e * guess;
   return copysign(fma(fnma(q, d, e), guess, q), x);
 #else
   return copysign(e / d, x);
 #endif
 }
 
-AFFUSE_INLINE Vec sigmoid(Vec x) {
-  const Vec e = exp(-abs(x)), r = set1(1.0f) / (set1(1.0f) + e);
+template <class V>
+AFFUSE_INLINE V sigmoid(V x) {
+  const V e = exp(-abs(x)), r = set1(1.0f) / (set1(1.0f) + e);
   return select(lt(x, zero()), e * r, r);
 }
 
@@ -122,15 +142,16 @@ AFFUSE_INLINE Vec rsqrt(Vec x) { return set1(1.0f) / sqrt(x); }
 
 // Standard normal distribution at x: cdf = Phi(x), pdf = phi(x). For t = |x|, Phi(-t) = e^(-t^2/2) u P(u), u = 1/(1 + t/4),
 // P fitted for 0 <= t <= 40 (1.8e-8 relative); one exponential serves both.
+template <class V>
 struct Normal {
-  Vec cdf, pdf;
+  V cdf, pdf;
 };
-AFFUSE_INLINE Normal normal(Vec x) {
-  const Vec t = min(set1(15.0f), abs(x));
-  const Vec g = exp(t * t * set1(-0.5f));
-  const Vec u = set1(1.0f) / fma(t, set1(0.25f), set1(1.0f));
-  Vec p = set1(0.020501289516687393f);
-  p = fma(p, u, set1(-0.0839698538184166f));
+template <class V>
+AFFUSE_INLINE Normal<V> normal(V x) {
+  const V t = min(set1(15.0f), abs(x));
+  const V g = exp(t * t * set1(-0.5f));
+  const V u = set1(1.0f) / fma(t, set1(0.25f), set1(1.0f));
+  V p = fma(set1(0.020501289516687393f), u, set1(-0.0839698538184166f));
   p = fma(p, u, set1(0.10110893845558167f));
   p = fma(p, u, set1(-0.03696969524025917f));
   p = fma(p, u, set1(0.06656622141599655f));
@@ -139,15 +160,17 @@ AFFUSE_INLINE Normal normal(Vec x) {
   p = fma(p, u, set1(0.0934624895453453f));
   p = fma(p, u, set1(0.09973527491092682f));
   p = fma(p, u, set1(0.09973565489053726f));
-  const Vec tail = g * (u * p);
+  const V tail = g * (u * p);
   return {select(lt(zero(), x), set1(1.0f) - tail, tail), g * set1(0.3989422804014327f)};
 }
 
 // x Phi(x) (the exact GELU) and its derivative. Finite input gives a finite result; gelu(inf) = inf, gelu(-inf) = NaN, as
 // -inf * 0 is; the derivative is NaN at both infinities.
-AFFUSE_INLINE Vec gelu(Vec x) { return x * normal(x).cdf; }
-AFFUSE_INLINE Vec gelu_grad(Vec x) {
-  const Normal n = normal(x);
+template <class V>
+AFFUSE_INLINE V gelu(V x) { return x * normal(x).cdf; }
+template <class V>
+AFFUSE_INLINE V gelu_grad(V x) {
+  const Normal<V> n = normal(x);
   return fma(x, n.pdf, n.cdf);
 }
 

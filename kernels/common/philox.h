@@ -97,42 +97,87 @@ static inline __attribute__((always_inline)) PhiloxLanes philox_mul(PhiloxLanes 
   return (PhiloxLanes)AFFUSE_PHILOX(mul_epu32)((PhiloxWords)a, (PhiloxWords)b);
 }
 
-// Words of elements 4*group ... 4*group + kPhiloxBlock - 1, in order.
-static inline __attribute__((always_inline)) void philox_block(const DropoutMask& m, uint64_t group,
-                                                               PhiloxWords words[4]) {
-  const PhiloxLanes zero = {}, low = zero + 0xffffffffu;
-  const PhiloxLanes m0 = zero + uint64_t(kPhiloxM0), m1 = zero + uint64_t(kPhiloxM1);
-  PhiloxLanes a0 = kPhiloxEven + group, b0 = kPhiloxOdd + group;
-  PhiloxLanes a1 = a0 >> 32, b1 = b0 >> 32, a2 = zero + uint64_t(m.step), b2 = a2, a3 = zero + uint64_t(m.instance), b3 = a3;
-  uint32_t k0 = uint32_t(m.seed), k1 = uint32_t(m.seed >> 32);
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
-    const PhiloxLanes key0 = zero + uint64_t(k0), key1 = zero + uint64_t(k1);
-    const PhiloxLanes p0 = philox_mul(a0, m0), p1 = philox_mul(a2, m1), q0 = philox_mul(b0, m0), q1 = philox_mul(b2, m1);
-    a0 = (p1 >> 32) ^ a1 ^ key0, b0 = (q1 >> 32) ^ b1 ^ key0;
-    a1 = p1, b1 = q1;
-    a2 = (p0 >> 32) ^ a3 ^ key1, b2 = (q0 >> 32) ^ b3 ^ key1;
-    a3 = p0, b3 = q0;
-    k0 += kPhiloxW0;
-    k1 += kPhiloxW1;
-  }
-  const PhiloxWords w0 = (PhiloxWords)((a0 & low) | (b0 << 32)), w1 = (PhiloxWords)((a1 & low) | (b1 << 32));
-  const PhiloxWords w2 = (PhiloxWords)((a2 & low) | (b2 << 32)), w3 = (PhiloxWords)((a3 & low) | (b3 << 32));
-  const PhiloxWords t0 = AFFUSE_PHILOX(unpacklo_epi32)(w0, w1), t1 = AFFUSE_PHILOX(unpacklo_epi32)(w2, w3);
-  const PhiloxWords t2 = AFFUSE_PHILOX(unpackhi_epi32)(w0, w1), t3 = AFFUSE_PHILOX(unpackhi_epi32)(w2, w3);
-  words[0] = AFFUSE_PHILOX(unpacklo_epi64)(t0, t1), words[1] = AFFUSE_PHILOX(unpackhi_epi64)(t0, t1);
-  words[2] = AFFUSE_PHILOX(unpacklo_epi64)(t2, t3), words[3] = AFFUSE_PHILOX(unpackhi_epi64)(t2, t3);
+// The high words of 64-bit lanes in the low places; what is left in the high places does not matter. As a shift for even
+// `lane` and as a shuffle for odd, because these run on different ports.
+static inline __attribute__((always_inline)) PhiloxLanes philox_high(PhiloxLanes a, int lane) {
+  if (lane % 2 == 0) return a >> 32;
+#if AFFUSE_ISA_AVX512
+  return (PhiloxLanes)_mm512_shuffle_epi32((__m512i)a, _MM_PERM_DDBB);
+#else
+  return (PhiloxLanes)AFFUSE_PHILOX(shuffle_epi32)((PhiloxWords)a, 0xf5);
+#endif
 }
 
-// kPhiloxBlock elements: y = kept ? x * scale : 0. x == y is allowed. threshold < 2^32.
-static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, uint64_t group, const float* x,
-                                                                float* y) {
-  PhiloxWords words[4];
-  philox_block(m, group, words);
+// Low words of a in the even 32-bit places, those of b in the odd ones.
+static inline __attribute__((always_inline)) PhiloxWords philox_merge(PhiloxLanes a, PhiloxLanes b) {
+#if AFFUSE_ISA_AVX512
+  return _mm512_mask_shuffle_epi32((__m512i)a, 0xaaaa, (__m512i)b, _MM_PERM_CCAA);
+#else
+  return (PhiloxWords)((a & (PhiloxLanes{} + 0xffffffffu)) | (b << 32));
+#endif
+}
+
+// The ten keys, made once for a run of blocks: read as broadcast operands they cost no arithmetic port.
+struct PhiloxKeys {
+  uint64_t k0[10], k1[10];
+};
+static inline PhiloxKeys philox_keys(uint64_t seed) {
+  PhiloxKeys keys;
+  for (uint32_t round = 0; round < 10; ++round) {
+    keys.k0[round] = uint32_t(seed) + round * kPhiloxW0;
+    keys.k1[round] = uint32_t(seed >> 32) + round * kPhiloxW1;
+  }
+  return keys;
+}
+
+// Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order. A round's chain of multiplication, shift and xor
+// takes 7 cycles and its instructions 6 per block, so one block alone leaves the ports half idle: with AVX-512, whose 32
+// registers hold the state of two, blocks go in pairs.
+template <int blocks>
+static inline __attribute__((always_inline)) void philox_blocks(const DropoutMask& m, const PhiloxKeys& keys, uint64_t group,
+                                                                PhiloxWords words[4 * blocks]) {
+  constexpr int n = 2 * blocks;
+  const PhiloxLanes zero = {};
+  const PhiloxLanes m0 = zero + uint64_t(kPhiloxM0), m1 = zero + uint64_t(kPhiloxM1);
+  PhiloxLanes c0[n], c1[n], c2[n], c3[n];
+#pragma GCC unroll 4
+  for (int i = 0; i < n; ++i) {
+    c0[i] = (i % 2 ? kPhiloxOdd : kPhiloxEven) + (group + uint64_t(i / 2) * kPhiloxVector);
+    c1[i] = c0[i] >> 32, c2[i] = zero + uint64_t(m.step), c3[i] = zero + uint64_t(m.instance);
+  }
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const PhiloxLanes key0 = zero + keys.k0[round], key1 = zero + keys.k1[round];
+#pragma GCC unroll 4
+    for (int i = 0; i < n; ++i) {
+      const PhiloxLanes p0 = philox_mul(c0[i], m0), p1 = philox_mul(c2[i], m1);
+      c0[i] = philox_high(p1, i) ^ c1[i] ^ key0;
+      c1[i] = p1;
+      c2[i] = philox_high(p0, i) ^ c3[i] ^ key1;
+      c3[i] = p0;
+    }
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < n; i += 2, words += 4) {
+    const PhiloxWords w0 = philox_merge(c0[i], c0[i + 1]), w1 = philox_merge(c1[i], c1[i + 1]);
+    const PhiloxWords w2 = philox_merge(c2[i], c2[i + 1]), w3 = philox_merge(c3[i], c3[i + 1]);
+    const PhiloxWords t0 = AFFUSE_PHILOX(unpacklo_epi32)(w0, w1), t1 = AFFUSE_PHILOX(unpacklo_epi32)(w2, w3);
+    const PhiloxWords t2 = AFFUSE_PHILOX(unpackhi_epi32)(w0, w1), t3 = AFFUSE_PHILOX(unpackhi_epi32)(w2, w3);
+    words[0] = AFFUSE_PHILOX(unpacklo_epi64)(t0, t1), words[1] = AFFUSE_PHILOX(unpackhi_epi64)(t0, t1);
+    words[2] = AFFUSE_PHILOX(unpacklo_epi64)(t2, t3), words[3] = AFFUSE_PHILOX(unpackhi_epi64)(t2, t3);
+  }
+}
+
+// blocks * kPhiloxBlock elements: y = kept ? x * scale : 0. x == y is allowed. threshold < 2^32.
+template <int blocks>
+static inline __attribute__((always_inline)) void dropout_blocks(const DropoutMask& m, const PhiloxKeys& keys, uint64_t group,
+                                                                 const float* x, float* y) {
+  PhiloxWords words[4 * blocks];
+  philox_blocks<blocks>(m, keys, group, words);
 #if AFFUSE_ISA_AVX512
   const __m512 scale = _mm512_set1_ps(float(m.scale));
   const __m512i threshold = _mm512_set1_epi32(int(uint32_t(m.threshold)));
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < 4 * blocks; ++j) {
     const __mmask16 keep = _mm512_cmpge_epu32_mask(words[j], threshold);
     _mm512_storeu_ps(y + 16 * j, _mm512_maskz_mul_ps(keep, _mm512_loadu_ps(x + 16 * j), scale));
   }
@@ -140,7 +185,7 @@ static inline __attribute__((always_inline)) void dropout_block(const DropoutMas
   const __m256 scale = _mm256_set1_ps(float(m.scale));  // unsigned comparison by flipping both sign bits
   const __m256i sign = _mm256_set1_epi32(int(0x80000000u));
   const __m256i threshold = _mm256_xor_si256(_mm256_set1_epi32(int(uint32_t(m.threshold))), sign);
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < 4 * blocks; ++j) {
     const __m256 drop = (__m256)_mm256_cmpgt_epi32(threshold, _mm256_xor_si256(words[j], sign));
     _mm256_storeu_ps(y + 8 * j, _mm256_andnot_ps(drop, _mm256_mul_ps(_mm256_loadu_ps(x + 8 * j), scale)));
   }
@@ -148,17 +193,23 @@ static inline __attribute__((always_inline)) void dropout_block(const DropoutMas
   const __m128 scale = _mm_set1_ps(float(m.scale));
   const __m128i sign = _mm_set1_epi32(int(0x80000000u));
   const __m128i threshold = _mm_xor_si128(_mm_set1_epi32(int(uint32_t(m.threshold))), sign);
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < 4 * blocks; ++j) {
     const __m128 drop = (__m128)_mm_cmpgt_epi32(threshold, _mm_xor_si128(words[j], sign));
     _mm_storeu_ps(y + 4 * j, _mm_andnot_ps(drop, _mm_mul_ps(_mm_loadu_ps(x + 4 * j), scale)));
   }
 #endif
 }
+static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, const PhiloxKeys& keys, uint64_t group,
+                                                                const float* x, float* y) {
+  dropout_blocks<1>(m, keys, group, x, y);
+}
 #undef AFFUSE_PHILOX
 #undef AFFUSE_PHILOX_BYTES
 #else
 constexpr int kPhiloxBlock = 4;
-static inline void dropout_block(const DropoutMask& m, uint64_t group, const float* x, float* y) {
+struct PhiloxKeys {};
+static inline PhiloxKeys philox_keys(uint64_t) { return {}; }
+static inline void dropout_block(const DropoutMask& m, const PhiloxKeys&, uint64_t group, const float* x, float* y) {
   const uint32_t counter[4] = {uint32_t(group), uint32_t(group >> 32), m.step, m.instance};
   uint32_t words[4];
   philox4x32_10(counter, m.seed, words);
@@ -176,12 +227,17 @@ static inline void dropout_block(const DropoutMask& m, uint64_t group, const flo
   }
   const float scale = float(m.scale);
   for (; i < n && ((first + uint64_t(i)) & 3); ++i) y[i] = dropout_keeps(m, first + uint64_t(i)) ? x[i] * scale : 0.0f;
-  for (; i + kPhiloxBlock <= n; i += kPhiloxBlock) dropout_block(m, (first + uint64_t(i)) >> 2, x + i, y + i);
+  const PhiloxKeys keys = philox_keys(m.seed);
+#if AFFUSE_ISA_AVX512
+  for (; i + 2 * kPhiloxBlock <= n; i += 2 * kPhiloxBlock)
+    dropout_blocks<2>(m, keys, (first + uint64_t(i)) >> 2, x + i, y + i);
+#endif
+  for (; i + kPhiloxBlock <= n; i += kPhiloxBlock) dropout_block(m, keys, (first + uint64_t(i)) >> 2, x + i, y + i);
   if (i < n) {
     float part[kPhiloxBlock] = {};
     const size_t rest = size_t(n - i) * sizeof(float);  // below a block
     __builtin_memcpy(part, x + i, rest);
-    dropout_block(m, (first + uint64_t(i)) >> 2, part, part);
+    dropout_block(m, keys, (first + uint64_t(i)) >> 2, part, part);
     __builtin_memcpy(y + i, part, rest);
   }
 }

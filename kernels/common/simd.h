@@ -29,6 +29,8 @@
 #error "simd.h is for files compiled per ISA level: define AFFUSE_ISA"
 #endif
 #define AFFUSE_INLINE inline __attribute__((always_inline))
+// After a lambda's parameters: its body must not become a call per step of the loop.
+#define AFFUSE_INLINE_BODY __attribute__((always_inline))
 #define AFFUSE_NOINLINE __attribute__((noinline))
 #define AFFUSE_RESTRICT __restrict__
 
@@ -212,11 +214,22 @@ AFFUSE_INLINE Vec iota() {  // 0, 1, 2 …
 
 // Sum and maximum over the lanes, in a fixed tree order: lane i meets lane i + kLanes/2, then i + kLanes/4, …
 AFFUSE_INLINE float sum(Vec v) {
+#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_AVX2)
+#if defined(AFFUSE_ISA_AVX512)
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+  const __m256 half = v;
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
   float f[kLanes];
   store(f, v);
   for (int half = kLanes / 2; half >= 1; half /= 2)
     for (int i = 0; i < half; ++i) f[i] += f[i + half];
   return f[0];
+#endif
 }
 AFFUSE_INLINE float max_lane(Vec v) {
   float f[kLanes];

@@ -69,8 +69,8 @@ void layer_norm_forward(const OpCall& call) {
 }
 
 void layer_norm_backward(const OpCall& call) {
-  const int64_t C = call.in[1].dim[0], R = call.in[0].count() / C, step = layer_norm_chunk(R);
-  const int64_t chunks = (R + step - 1) / step;
+  const int64_t C = call.in[1].dim[0], R = call.in[0].count() / C, rows = layer_norm_chunk(R);
+  const int64_t chunks = (R + rows - 1) / rows;
   const float *x0 = call.in[0].f32(), *gamma = call.in[1].f32(), *dy0 = call.in[5].f32();
   const float *means = call.in[3].f32(), *rstds = call.in[4].f32();
   float *dx0 = call.out[0].f32(), *dgamma = call.out[1].f32(), *dbeta = call.out[2].f32();
@@ -81,8 +81,8 @@ void layer_norm_backward(const OpCall& call) {
     float *pg = partial + chunk * 2 * C, *pb = pg + C;
     if (weights)
       for (int64_t c = 0; c < 2 * C; ++c) pg[c] = 0.0f;
-    const int64_t end = (chunk + 1) * step < R ? (chunk + 1) * step : R;
-    for (int64_t r = chunk * step; r < end; ++r) {
+    const int64_t end = (chunk + 1) * rows < R ? (chunk + 1) * rows : R;
+    for (int64_t r = chunk * rows; r < end; ++r) {
       const float *x = x0 + r * C, *dy = dy0 + r * C;
       float* dx = dx0 + r * C;
       const Row s = means && rstds ? Row{means[r], rstds[r]} : statistics(x, C, float(eps));
@@ -102,20 +102,23 @@ void layer_norm_backward(const OpCall& call) {
         continue;
       }
       const Vec mean = set1(s.mean), rstd = set1(s.rstd);
-      if (weights)
-        for_lanes(C, [&](int64_t i, int n) {
-          const Vec g = get(dy + i, n), xhat = (get(x + i, n) - mean) * rstd;
+      // Both sums and both weight gradients in one pass, with every other vector in a sum of its own: one alone would wait for
+      // its addition. Lanes beyond C have dy = 0 and add nothing.
+      Vec sum1[2] = {zero(), zero()}, sum2[2] = {zero(), zero()};
+      const auto step = [&](int64_t i, int n, int which) AFFUSE_INLINE_BODY {
+        const Vec g = get(dy + i, n), xhat = (get(x + i, n) - mean) * rstd, d = g * get(gamma + i, n);
+        if (weights) {
           put(pg + i, fma(g, xhat, get(pg + i, n)), n);
           put(pb + i, get(pb + i, n) + g, n);
-        });
+        }
+        sum1[which] += d;
+        sum2[which] = fma(d, xhat, sum2[which]);
+      };
+      int64_t at = 0;
+      for (; at + 2 * kLanes <= C; at += 2 * kLanes) step(at, kLanes, 0), step(at + kLanes, kLanes, 1);
+      for_lanes(C - at, [&](int64_t i, int n) AFFUSE_INLINE_BODY { step(at + i, n, 0); });
       if (!dx0) continue;
-      Vec sum1 = zero(), sum2 = zero();
-      for_lanes(C, [&](int64_t i, int n) {  // lanes beyond C: dy = 0 there, so d = 0
-        const Vec d = get(dy + i, n) * get(gamma + i, n), xhat = (get(x + i, n) - mean) * rstd;
-        sum1 += d;
-        sum2 = fma(d, xhat, sum2);
-      });
-      const Vec mean_d = set1(sum(sum1) / float(C)), mean_dx = set1(sum(sum2) / float(C));
+      const Vec mean_d = set1(sum(sum1[0] + sum1[1]) / float(C)), mean_dx = set1(sum(sum2[0] + sum2[1]) / float(C));
       for_lanes(C, [&](int64_t i, int n) {
         const Vec d = get(dy + i, n) * get(gamma + i, n), xhat = (get(x + i, n) - mean) * rstd;
         put(dx + i, rstd * (d - mean_d - xhat * mean_dx), n);

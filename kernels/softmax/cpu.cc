@@ -1,5 +1,4 @@
 #include "../common/math.h"
-#include "../common/reduce.h"
 #include "softmax.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -7,12 +6,8 @@ namespace {
 
 void softmax_row(const float* x, float* y, int64_t C) {
   const Vec m = set1(max_of(x, C));
-  const float total = sum_lanes(C, [&](int64_t i, int n) {
-    const Vec e = exp(get(x + i, n) - m);
-    put(y + i, e, n);
-    return n == kLanes ? e : select(first_lanes(n), e, zero());
-  });
-  const Vec scale = set1(1.0f / total);
+  for_many(C, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, exp(get(x + i, n) - m), n); });
+  const Vec scale = set1(1.0f / sum_of(y, C));
   for_lanes(C, [&](int64_t i, int n) { put(y + i, get(y + i, n) * scale, n); });
 }
 
