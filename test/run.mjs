@@ -43,7 +43,8 @@ function runFile(file) {
     const child = spawn(process.execPath, ["--import", "tsx", file], {
       cwd: packageRoot,
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
+      // AFFUSE_WAKE: the small operators of tests run on several threads too.
+      env: { AFFUSE_WAKE: "1", ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
     });
     running.add(child);
     let output = "";

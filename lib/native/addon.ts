@@ -129,6 +129,24 @@ export type RoofKind =
   | "copy-nt.dram"
   | "update.dram";
 
+/** What programs did between startProfile() and stopProfile(). Times are nanoseconds since startProfile(). */
+export interface NativeProfile {
+  /** Each program's instructions; `shapes` are those of its inputs: "x[32,200,1024] W[256,1024]". */
+  programs: { op: string; shapes: string }[][];
+  /** Finished runs in the order in which they ended. */
+  runs: {
+    /** Index into `programs`. */
+    program: number;
+    /**
+     * Five numbers per span: step, begin, end, FLOPs, bytes. Steps from 0 are instructions, whose FLOPs and bytes count the
+     * valid frames only; −1 is the whole run, −2 copying feeds, −3 copying fetches, −4 packing weights.
+     */
+    spans: Float64Array;
+    /** Four numbers per task of a parallel region: instruction, worker (0 runs the program), begin, end. */
+    tasks: Float64Array;
+  }[];
+}
+
 export interface NativeAddon {
   readonly version: string;
   operators(): OperatorInfo[];
@@ -174,4 +192,11 @@ export interface NativeAddon {
    * @throws ERR_AFFUSE_ROOF for an unknown kind, ERR_AFFUSE_CPU for a level that cannot run here, ERR_AFFUSE_MEMORY
    */
   roof(kind: RoofKind, threads?: number, seconds?: number, isa?: string): number;
+  /**
+   * Times every program that this environment runs until stopProfile(); with `tasks` also every task of its parallel regions.
+   * @throws ERR_AFFUSE_BUSY while a profile is being made
+   */
+  startProfile(tasks?: boolean): void;
+  /** Ends the profile and returns it. Throws ERR_AFFUSE_BUSY while a run of it is outstanding, ERR_AFFUSE_PROFILE without one. */
+  stopProfile(): NativeProfile;
 }

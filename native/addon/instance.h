@@ -6,6 +6,7 @@
 
 #include "convert.h"
 #include "native/runtime/memory.h"
+#include "native/runtime/profile.h"
 #include "native/runtime/scheduler.h"
 
 namespace affuse::addon {
@@ -41,6 +42,9 @@ class Instance {
   napi_value submit(std::shared_ptr<PromiseJob> job);
   bool idle() const { return outstanding_ == 0; }
   ArenaPool& arenas() { return arenas_; }
+
+  // Null unless a profile is being made; runs submitted meanwhile keep it.
+  std::shared_ptr<Recorder> recorder;
 
   // The classes of buffers and programs; made when the first is.
   napi_ref buffer_class = nullptr, program_class = nullptr;

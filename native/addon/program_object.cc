@@ -14,7 +14,9 @@ namespace {
 
 class ProgramJob : public PromiseJob {
  public:
-  ProgramJob(std::shared_ptr<Program> program, ArenaPool& arenas) : program_(std::move(program)), arenas_(arenas) {
+  ProgramJob(std::shared_ptr<Program> program, Instance& instance)
+      : program_(std::move(program)), arenas_(instance.arenas()), recorder_(instance.recorder) {
+    if (recorder_) recorder_->pending.fetch_add(1, std::memory_order_relaxed);
     run_.feeds.resize(program_->spec().feeds.size());
     run_.threads = default_threads();
     resources.push_back(program_.get());
@@ -46,11 +48,16 @@ class ProgramJob : public PromiseJob {
     if (!arena_) reserve_arena(status);
     if (!status.ok()) return;
     run_.arena = arena_.get();
+    if (!recorder_) return program_->run(run_, scratch, cancelled, status);
+    RunRecorder record(recorder_->tasks, run_.threads);
+    run_.recorder = &record;
     program_->run(run_, scratch, cancelled, status);
+    recorder_->add(record.finish(program_));
   }
 
   void done() override {
     arenas_.release(std::move(arena_));
+    if (const auto recorder = std::exchange(recorder_, nullptr)) recorder->pending.fetch_sub(1, std::memory_order_release);
     if (std::exchange(counted_, false))
       for (const auto& buffer : program_->spec().buffers) buffer->pending.fetch_sub(1, std::memory_order_release);
   }
@@ -68,6 +75,7 @@ class ProgramJob : public PromiseJob {
  private:
   std::shared_ptr<Program> program_;
   ArenaPool& arenas_;
+  std::shared_ptr<Recorder> recorder_;
   std::unique_ptr<Memory> arena_;
   ProgramRun run_;
   bool counted_ = true;
@@ -104,7 +112,7 @@ napi_value run(napi_env env, napi_callback_info info) {
     std::vector<napi_value> feeds(spec.feeds.size());
     for (uint32_t i = 0; i < feeds.size(); ++i) feeds[i] = get(env, args[0], i);
     Instance& instance = Instance::of(env);
-    const auto job = std::make_shared<ProgramJob>(program, instance.arenas());
+    const auto job = std::make_shared<ProgramJob>(program, instance);
     for (uint32_t i = 0; i < uint32_t(spec.scalars); ++i) {
       napi_value element = get(env, args[1], i);
       if (type_of(env, element) != napi_number) raise("ERR_AFFUSE_SCALAR", "expected scalar %u as a number", i);

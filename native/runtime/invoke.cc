@@ -10,13 +10,15 @@ namespace {
 
 constexpr size_t round_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+bool is_set(const char* variable) {
+  const char* text = getenv(variable);
+  return text && !strcmp(text, "1");
+}
+
 // AFFUSE_POISON=1 fills workspaces and outputs with NaN before every kernel, so that a value which a kernel forgets to
 // write, or reads before writing, shows.
 bool poisoning() {
-  static const bool on = [] {
-    const char* text = getenv("AFFUSE_POISON");
-    return text && !strcmp(text, "1");
-  }();
+  static const bool on = is_set("AFFUSE_POISON");
   return on;
 }
 
@@ -46,9 +48,16 @@ bool widen(const OpDef& op, const Tensor* in, Tensor* wide, Memory* copies, Stat
   return true;
 }
 
+// Whether helpers that sleep would come before the caller is done by itself. Only time depends on this, never a result.
+// AFFUSE_WAKE=1 wakes them always, so that tests see small operators on several threads.
+bool worth_waking(const OpDef& op, const OpShape& shape) {
+  static const bool always = is_set("AFFUSE_WAKE");
+  return always || estimated_microseconds(op, shape) > 20;
+}
 
 void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
-                     const Attr* attr, const void* const* packed, int threads, Scratch& scratch, Status& status) {
+                     const Attr* attr, const void* const* packed, int threads, Scratch& scratch, Status& status,
+                     TaskListener* listener) {
   const bool reference = device == Device::reference;
   // Descriptions as the kernel sees them, and what the unwanted but necessary outputs need.
   Tensor outputs[kMaxOutputs];
@@ -66,7 +75,8 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
     anything |= outputs[i].given();
   }
 
-  const Crew crew(threads);
+  const OpShape shape{in_desc, out_desc, attr};
+  const Crew crew(threads, threads > 1 && worth_waking(op, shape), listener);
   OpCall call;
   call.in = in;
   call.out = outputs;
@@ -79,7 +89,6 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
   }
   if (!anything) return;  // a backward of which nobody wants a gradient: kernels may rely on having one output
 
-  const OpShape shape{in_desc, out_desc, attr};
   const size_t workspace = !reference && op.workspace ? round_up(op.workspace(shape, threads)) : 0;
   char* memory = nullptr;
   if (workspace + spare) {
@@ -103,6 +112,13 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
 
 }  // namespace
 
+double estimated_microseconds(const OpDef& op, const OpShape& shape) {
+  size_t bytes = 0;
+  for (int i = 0; i < op.input_count; ++i) bytes += shape.in[i].bytes();
+  for (int i = 0; i < op.output_count; ++i) bytes += shape.out[i].bytes();
+  return (op.flop_count ? op.flop_count(shape) : 0) / 50e3 + double(bytes) / 32e3;
+}
+
 KernelFn cpu_kernel(const OpDef& op) {
   for (int level = cpu_info().isa; level > kBaseline; --level)
     if (op.cpu[level]) return op.cpu[level];
@@ -116,13 +132,13 @@ auto cpu_pack(const OpDef& op) -> void (*)(const OpShape&, int, const void*, voi
 }
 
 void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
-            const void* const* packed, int threads, Scratch& scratch, Status& status) {
-  if (device == Device::cpu) return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status);
+            const void* const* packed, int threads, Scratch& scratch, Status& status, TaskListener* listener) {
+  if (device == Device::cpu) return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status, listener);
   if (!op.reference) return status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a reference, got %s", op.name);
   Tensor wide[kMaxInputs];
   Memory copies[kMaxInputs];
   if (widen(op, in, wide, copies, status))
-    invoke_as_given(op, device, wide, made, out, attr, nullptr, 1, scratch, status);
+    invoke_as_given(op, device, wide, made, out, attr, nullptr, 1, scratch, status, nullptr);
 }
 
 }  // namespace affuse

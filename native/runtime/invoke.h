@@ -11,9 +11,12 @@ namespace affuse {
 inline bool must_exist(const OpDef& op, int output) { return !op.outputs[output].optional && !is_backward(op); }
 
 // `made` are the descriptions from infer_outputs; wanted outputs in `out` have data, the others are absent.
-// Checks the data (OpDef::validate), finds workspace and runs. `packed` as in OpCall, or null.
+// Checks the data (OpDef::validate), finds workspace and runs. `packed` as in OpCall, or null; so may `listener` be.
 void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
-            const void* const* packed, int threads, Scratch& scratch, Status& status);
+            const void* const* packed, int threads, Scratch& scratch, Status& status, TaskListener* listener = nullptr);
+
+// One thread's time for a call as a rough figure: 50 GFLOP/s and 32 GB/s.
+double estimated_microseconds(const OpDef& op, const OpShape& shape);
 
 // The kernel that cpu_info().isa selects.
 KernelFn cpu_kernel(const OpDef& op);

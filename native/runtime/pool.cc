@@ -34,6 +34,10 @@ bool spin_until(F&& done) {
   return done();
 }
 
+int64_t steady_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 std::atomic<Pool*> current{nullptr};
 
 // After fork() the child has the pool's memory but not its threads: it forgets that pool and makes one when it needs one.
@@ -59,19 +63,21 @@ Pool& Pool::instance() {
   return *pool;
 }
 
-void Pool::run(int count, int64_t tasks, Task task, void* arg) {
+void Pool::run(int count, int64_t tasks, Task task, void* arg, bool wake) {
   if (tasks <= 0) return;
   const int useful = tasks < count ? int(tasks) : count;
   Job job{.task = task, .arg = arg, .tasks = tasks, .count = useful};
   if (useful <= 1) return drain(job, 0);
-  if (helper_count_.load(std::memory_order_relaxed) < useful - 1) start_helpers(useful - 1);
-  int sleepers;
+  // Nobody awake and nobody to be woken.
+  if (!wake && parked_.load(std::memory_order_relaxed) >= helper_count_.load(std::memory_order_relaxed)) return drain(job, 0);
+  if (wake && helper_count_.load(std::memory_order_relaxed) < useful - 1) start_helpers(useful - 1);
+  int sleepers = 0;
   {
     std::lock_guard lock(mutex_);
     job.following = open_;
     open_ = &job;
     epoch_.fetch_add(1, std::memory_order_release);
-    sleepers = parked_ < useful - 1 ? parked_ : useful - 1;
+    if (wake) sleepers = sleeping(useful - 1);
   }
   for (int i = 0; i < sleepers; ++i) wake_.notify_one();
   drain(job, 0);
@@ -90,6 +96,24 @@ void Pool::run(int count, int64_t tasks, Task task, void* arg) {
     done_.wait(lock, alone);
   }
   waiting_callers_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+// How many of `wanted` helpers would have to be woken; under the mutex.
+int Pool::sleeping(int wanted) const {
+  const int parked = parked_.load(std::memory_order_relaxed);
+  return parked < wanted ? parked : wanted;
+}
+
+void Pool::rouse(int count) {
+  if (count <= 1) return;
+  if (helper_count_.load(std::memory_order_relaxed) < count - 1) start_helpers(count - 1);
+  int sleepers;
+  {
+    std::lock_guard lock(mutex_);
+    sleepers = sleeping(count - 1);
+    if (sleepers) epoch_.fetch_add(1, std::memory_order_release);
+  }
+  for (int i = 0; i < sleepers; ++i) wake_.notify_one();
 }
 
 void Pool::drain(Job& job, int slot) {
@@ -174,6 +198,20 @@ void Pool::stop() {
   threads_.clear();
   helper_count_ = 0;
   stopping_ = false;
+}
+
+void Crew::run_watched(void* self, int64_t tasks, Pool::Task task, void* arg) {
+  struct Watched {
+    Pool::Task task;
+    void* arg;
+    TaskListener& listener;
+  } watched{task, arg, *static_cast<Crew*>(self)->listener_};
+  run(self, tasks, [](void* to, int64_t index, int worker) {
+    const Watched& w = *static_cast<Watched*>(to);
+    const int64_t begin = steady_ns();
+    w.task(w.arg, index, worker);
+    w.listener.ran(worker, begin, steady_ns());
+  }, &watched);
 }
 
 }  // namespace affuse

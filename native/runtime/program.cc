@@ -19,6 +19,9 @@ void add_context(Status& status, size_t index, const OpDef& op) {
   memcpy(status.message, message, sizeof message);
 }
 
+// A run that is estimated to take longer than this many microseconds on one thread wakes the helpers before it begins.
+constexpr double kWorthRousing = 50;
+
 struct Range {
   int buffer;
   size_t begin, end;
@@ -105,13 +108,14 @@ bool Program::check_instruction(size_t index, Status& status) {
       return false;
     }
   }
-  if (!op.pack_bytes || spec_.device != Device::cpu) return true;
-
-  // Weights in persistent memory are packed once per change rather than once per call.
   TensorDesc out[kMaxOutputs];
   for (int i = 0; i < op.output_count; ++i)
     if (instruction.outputs[size_t(i)] >= 0 || must_exist(op, i)) out[i] = step.made[i];
   const OpShape shape{in, out, instruction.attributes.data()};
+  microseconds_ += estimated_microseconds(op, shape);
+  if (!op.pack_bytes || spec_.device != Device::cpu) return true;
+
+  // Weights in persistent memory are packed once per change rather than once per call.
   for (int i = 0; i < op.input_count; ++i) {
     if (!in[i].given()) continue;
     const ProgramValue& value = spec_.values[size_t(instruction.inputs[size_t(i)])];
@@ -166,7 +170,8 @@ bool Program::bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, 
   return true;
 }
 
-bool Program::pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, Status& status) {
+bool Program::pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed,
+                          bool& repacked, Status& status) {
   const OpDef& op = step.op();
   TensorDesc in_desc[kMaxInputs], out_desc[kMaxOutputs];
   bool described = false;
@@ -184,7 +189,7 @@ bool Program::pack_inputs(Step& step, const Tensor* in, const Attr* attr, int th
       }
       const Crew crew(threads);
       cpu_pack(op)(OpShape{in_desc, out_desc, attr}, i, in[i].data, weight->memory.data(), crew.workers());
-      weight->fresh = true;
+      weight->fresh = repacked = true;
     }
     packed[i] = weight->memory.data();
   }
@@ -207,7 +212,14 @@ void Program::execute(Step& step, ProgramRun& run, Scratch& scratch, Status& sta
   if (!bind_scalars(step, run, attr, status)) return;
   const void* packed[kMaxInputs];
   const bool packs = !step.packed.empty();
-  if (packs && !pack_inputs(step, in, attr, run.threads, packed, status)) return;
+  RunRecorder* const recorder = run.recorder;
+  const int32_t index = int32_t(&step - steps_.data());
+  if (packs) {
+    const int64_t from = recorder ? clock_ns() : 0;
+    bool repacked = false;
+    if (!pack_inputs(step, in, attr, run.threads, packed, repacked, status)) return;
+    if (recorder && repacked) recorder->add(kPackStep, from, clock_ns());
+  }
 
   // float64 results for float32 values are made aside and rounded.
   Memory wide[kMaxOutputs];
@@ -219,7 +231,18 @@ void Program::execute(Step& step, ProgramRun& run, Scratch& scratch, Status& sta
     if (!wide[i].allocate(out[i].bytes(), "a float64 result", status)) return;
     out[i].data = wide[i].data();
   }
-  invoke(op, spec_.device, in, step.made, out, attr, packs ? packed : nullptr, run.threads, scratch, status);
+  const void* const* given = packs ? packed : nullptr;
+  if (!recorder) {
+    invoke(op, spec_.device, in, step.made, out, attr, given, run.threads, scratch, status);
+  } else {
+    TensorDesc made[kMaxOutputs];
+    for (int i = 0; i < op.output_count; ++i) made[i] = out[i];
+    recorder->begin_step(index);
+    const int64_t from = clock_ns();
+    invoke(op, spec_.device, in, step.made, out, attr, given, run.threads, scratch, status, recorder->listener());
+    const int64_t to = clock_ns();
+    if (status.ok()) recorder->add(index, from, to, work_of(op, in, made, attr));
+  }
   for (int i = 0; i < op.output_count; ++i) {
     if (!narrow[i] || !status.ok()) continue;
     const int64_t count = out[i].count();
@@ -233,21 +256,30 @@ void Program::execute(Step& step, ProgramRun& run, Scratch& scratch, Status& sta
 }
 
 void Program::run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status) {
+  RunRecorder* const recorder = run.recorder;
+  const int64_t begin = recorder ? clock_ns() : 0;
+  if (microseconds_ > kWorthRousing) Pool::instance().rouse(run.threads);
   for (size_t i = 0; i < run.feeds.size(); ++i) {
     if (run.feeds[i].data()) memcpy(place_of(*run.arena, spec_.feeds[i]), run.feeds[i].data(), run.feeds[i].bytes());
     run.feeds[i].reset();
   }
+  if (recorder && !run.feeds.empty()) recorder->add(kFeedStep, begin, clock_ns());
   for (size_t i = 0; i < steps_.size(); ++i) {
     if (cancelled.load(std::memory_order_relaxed)) return status.fail("ERR_AFFUSE_CANCELLED", "the run was cancelled");
     execute(steps_[i], run, scratch, status);
     if (!status.ok()) return add_context(status, i, steps_[i].op());
   }
+  const int64_t computed = recorder ? clock_ns() : 0;
   run.fetches.resize(spec_.fetches.size());
   for (size_t i = 0; i < spec_.fetches.size(); ++i) {
     const ProgramValue& value = spec_.values[size_t(spec_.fetches[i])];
     if (!run.fetches[i].allocate(value.bytes(), "a fetched value", status)) return;
     memcpy(run.fetches[i].data(), place_of(*run.arena, spec_.fetches[i]), value.bytes());
   }
+  if (!recorder) return;
+  const int64_t end = clock_ns();
+  recorder->add(kFetchStep, computed, end);
+  recorder->add(kWholeRun, begin, end);
 }
 
 }  // namespace affuse

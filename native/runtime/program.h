@@ -7,6 +7,7 @@
 
 #include "buffer.h"
 #include "invoke.h"
+#include "profile.h"
 
 namespace affuse {
 
@@ -45,6 +46,7 @@ struct ProgramRun {
   std::vector<double> scalars;
   std::vector<Memory> fetches;  // filled by Program::run
   int threads = 1;
+  RunRecorder* recorder = nullptr;  // null: nothing is timed
 };
 
 class Program {
@@ -73,11 +75,13 @@ class Program {
   bool check_value(int index, Status& status) const;
   bool check_instruction(size_t index, Status& status);
   bool bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const;
-  bool pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, Status& status);
+  bool pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, bool& repacked,
+                   Status& status);
   void execute(Step& step, ProgramRun& run, Scratch& scratch, Status& status);
 
   ProgramSpec spec_;
   std::vector<Step> steps_;
+  double microseconds_ = 0;  // a rough estimate of one run on one thread
 };
 
 }  // namespace affuse
