@@ -7,6 +7,7 @@ export * as models from "./models/index.ts";
 export * as nn from "./nn/index.ts";
 export * as ensemble from "./ensemble/index.ts";
 export * as train from "./train/index.ts";
+export * as profile from "./profile/index.ts";
 export * as kernels from "./kernels/index.ts";
 export * as report from "./report/index.ts";
 export * as encoders from "./encoders/index.ts";

@@ -11,6 +11,11 @@
 #pragma once
 #include "reduce.h"
 
+#if defined(__GNUC__) && !defined(__clang__)
+// Vec as a template argument loses its may_alias: nothing here reads memory through another type.
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
 namespace affuse::AFFUSE_ISA {
 
 #if defined(AFFUSE_ISA_AVX512)

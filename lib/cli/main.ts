@@ -19,6 +19,7 @@ async function subcommands(): Promise<Register[]> {
     (await import("./predict.ts")).register,
     (await import("./op.ts")).register,
     (await import("./bench.ts")).register,
+    (await import("./profile.ts")).register,
     (await import("./doctor.ts")).register,
   ];
 }

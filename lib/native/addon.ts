@@ -131,15 +131,15 @@ export type RoofKind =
 
 /** What programs did between startProfile() and stopProfile(). Times are nanoseconds since startProfile(). */
 export interface NativeProfile {
-  /** Each program's instructions; `shapes` are those of its inputs: "x[32,200,1024] W[256,1024]". */
-  programs: { op: string; shapes: string }[][];
+  /** Each program's instructions. `shapes`: of the inputs, "x[32,200,1024] W[256,1024]". `inPlace`: an output is an input. */
+  programs: { op: string; shapes: string; inPlace: boolean }[][];
   /** Finished runs in the order in which they ended. */
   runs: {
     /** Index into `programs`. */
     program: number;
     /**
-     * Five numbers per span: step, begin, end, FLOPs, bytes. Steps from 0 are instructions, whose FLOPs and bytes count the
-     * valid frames only; −1 is the whole run, −2 copying feeds, −3 copying fetches, −4 packing weights.
+     * Six numbers per span: step, begin, end, FLOPs, bytes read, bytes written. Steps from 0 are instructions, whose FLOPs and
+     * bytes count the valid frames only; −1 is the whole run, −2 copying feeds, −3 copying fetches, −4 packing weights.
      */
     spans: Float64Array;
     /** Four numbers per task of a parallel region: instruction, worker (0 runs the program), begin, end. */

@@ -46,6 +46,21 @@ function assign(tree: Tree, key: string, value: unknown): void {
   at[parts.at(-1) as string] = value;
 }
 
+/** Puts values, read as YAML, at keys like "train.lr" of a tree. @throws ERR_AFFUSE_CONFIG */
+export function assignKeys(tree: Tree, pairs: readonly (readonly [string, string])[]): void {
+  for (const [key, text] of pairs) {
+    let value: unknown;
+    try {
+      value = parseYamlText(text, { maxAliasCount: 0, customTags: [] });
+    } catch (error) {
+      throw new AffuseError("ERR_AFFUSE_CONFIG", `--set ${key}: ${(error as Error).message}.`, "", {
+        cause: error,
+      });
+    }
+    assign(tree, key, value);
+  }
+}
+
 /**
  * @param source YAML file, or a folder with labels and features
  * @throws ERR_AFFUSE_CONFIG, ERR_AFFUSE_NOT_FOUND
@@ -76,16 +91,6 @@ export function loadTrainConfig(source: string, isFolder: boolean, flags: TrainF
   put("modalities", flags.modality);
   put("run.threads", flags.threads);
   put("run.device", flags.device);
-  for (const [key, text] of flags.set ?? []) {
-    let value: unknown;
-    try {
-      value = parseYamlText(text, { maxAliasCount: 0, customTags: [] });
-    } catch (error) {
-      throw new AffuseError("ERR_AFFUSE_CONFIG", `--set ${key}: ${(error as Error).message}.`, "", {
-        cause: error,
-      });
-    }
-    assign(base, key, value);
-  }
+  assignKeys(base, flags.set ?? []);
   return parseTrainConfig(base);
 }

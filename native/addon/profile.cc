@@ -37,6 +37,17 @@ std::string shapes(const Program& program, const ProgramInstruction& instruction
   return text;
 }
 
+// Whether an output lies where an input lies: what it writes was read before.
+bool in_place(const Program& program, const ProgramInstruction& instruction) {
+  for (int out : instruction.outputs)
+    for (int in : instruction.inputs) {
+      if (out < 0 || in < 0) continue;
+      const ProgramValue &a = program.spec().values[size_t(out)], &b = program.spec().values[size_t(in)];
+      if (a.buffer == b.buffer && a.offset == b.offset) return true;
+    }
+  return false;
+}
+
 napi_value describe(napi_env env, const Program& program) {
   napi_value list = make_array(env, program.spec().instructions.size());
   uint32_t i = 0;
@@ -45,6 +56,7 @@ napi_value describe(napi_env env, const Program& program) {
     napi_value entry = make_object(env);
     set(env, entry, "op", make(env, instruction.op->name));
     set(env, entry, "shapes", make(env, shapes(program, instruction).c_str()));
+    set(env, entry, "inPlace", make(env, in_place(program, instruction)));
     set(env, list, i++, entry);
   }
   return list;
@@ -85,11 +97,12 @@ napi_value stop_profile(napi_env env, napi_callback_info info) {
       napi_value entry = make_object(env);
       double *spans, *tasks;
       set(env, entry, "program", make(env, double(place->second)));
-      set(env, entry, "spans", doubles(env, run.spans.size() * 5, &spans));
+      set(env, entry, "spans", doubles(env, run.spans.size() * 6, &spans));
       for (const Span& span : run.spans) {
-        const double values[] = {double(span.step), double(span.begin) - zero, double(span.end) - zero, span.flops, span.bytes};
+        const double values[] = {double(span.step), double(span.begin) - zero, double(span.end) - zero,
+                                 span.flops, span.read, span.written};
         memcpy(spans, values, sizeof values);
-        spans += 5;
+        spans += 6;
       }
       set(env, entry, "tasks", doubles(env, run.tasks.size() * 4, &tasks));
       for (const TaskSpan& span : run.tasks) {

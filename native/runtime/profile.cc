@@ -43,25 +43,25 @@ int64_t clock_ns() {
 Work work_of(const OpDef& op, const Tensor* in, const TensorDesc* out, const Attr* attr) {
   const double fraction = filled(op, in);
   TensorDesc inputs[kMaxInputs], outputs[kMaxOutputs];
-  double bytes = 0;
+  double read = 0, written = 0;
   for (int i = 0; i < op.input_count; ++i) {
     inputs[i] = in[i];
-    bytes += double(in[i].bytes()) * (frame_dimension(op.inputs[i]) < 0 ? 1 : fraction);
+    read += double(in[i].bytes()) * (frame_dimension(op.inputs[i]) < 0 ? 1 : fraction);
   }
   for (int i = 0; i < op.output_count; ++i) {
     outputs[i] = out[i];
-    bytes += double(out[i].bytes());
+    written += double(out[i].bytes());
   }
-  if (!op.flop_count) return {0, bytes};
+  if (!op.flop_count) return {0, read, written};
   const double full = op.flop_count({inputs, outputs, attr});
-  if (fraction == 1) return {full, bytes};
+  if (fraction == 1) return {full, read, written};
   // FLOPs are linear in T: what they are without frames, and the rest by the share of frames that there are.
   for (int i = 0; i < op.input_count; ++i)
     if (const int d = frame_dimension(op.inputs[i]); d >= 0 && d < inputs[i].rank) inputs[i].dim[d] = 0;
   for (int i = 0; i < op.output_count; ++i)
     if (const int d = frame_dimension(op.outputs[i]); d >= 0 && d < outputs[i].rank) outputs[i].dim[d] = 0;
   const double none = op.flop_count({inputs, outputs, attr});
-  return {none + (full - none) * fraction, bytes};
+  return {none + (full - none) * fraction, read, written};
 }
 
 RunRecord RunRecorder::finish(std::shared_ptr<const Program> program) {

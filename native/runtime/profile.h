@@ -20,7 +20,7 @@ enum RunStep : int32_t { kWholeRun = -1, kFeedStep = -2, kFetchStep = -3, kPackS
 struct Span {
   int32_t step;  // instruction or RunStep
   int64_t begin, end;
-  double flops = 0, bytes = 0;  // of an instruction with the lengths that this run had
+  double flops = 0, read = 0, written = 0;  // of an instruction with the lengths that this run had; bytes
 };
 // One task of a parallel region: `worker` as in Workers, 0 being the thread that runs the program.
 struct TaskSpan {
@@ -31,7 +31,7 @@ struct TaskSpan {
 // The work of a call. FLOPs by the operator's formula, bytes as every input read once and every wanted output written once.
 // Operators with an input `lengths` do no work for padding and read none: their figures are those of the frames that there are.
 struct Work {
-  double flops, bytes;
+  double flops, read, written;
 };
 Work work_of(const OpDef& op, const Tensor* in, const TensorDesc* out, const Attr* attr);
 
@@ -47,8 +47,8 @@ class RunRecorder final : public TaskListener {
  public:
   RunRecorder(bool tasks, int threads) : with_tasks_(tasks), lanes_(size_t(tasks ? threads : 0)) {}
 
-  void add(int32_t step, int64_t begin, int64_t end, Work work = {0, 0}) {
-    spans_.push_back({step, begin, end, work.flops, work.bytes});
+  void add(int32_t step, int64_t begin, int64_t end, Work work = {0, 0, 0}) {
+    spans_.push_back({step, begin, end, work.flops, work.read, work.written});
   }
   void begin_step(int32_t step) { step_ = step; }
   TaskListener* listener() { return with_tasks_ ? this : nullptr; }

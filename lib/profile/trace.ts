@@ -1,0 +1,106 @@
+/**
+ * A profile in the Trace Event Format (JSON object form with complete events, ph "X"), which Perfetto
+ * (ui.perfetto.dev) and chrome://tracing read. One track per program driver with runs and, inside them,
+ * operators; one per worker with tasks.
+ */
+import type { NativeProfile } from "../native/addon.ts";
+
+export interface TraceEvent {
+  name: string;
+  cat?: string;
+  /** X: a slice with a duration; M: the name or place of a track. */
+  ph: "X" | "M";
+  /** Microseconds. */
+  ts?: number;
+  dur?: number;
+  pid: number;
+  tid: number;
+  args?: Record<string, unknown>;
+}
+
+export interface Trace {
+  traceEvents: TraceEvent[];
+  displayTimeUnit: "ms";
+  otherData: Record<string, unknown>;
+}
+
+const PID = 1;
+/** Tracks per driver: the driver itself and its workers. */
+const TRACKS = 1025;
+const OTHER: Readonly<Record<number, string>> = {
+  [-1]: "run",
+  [-2]: "copy in",
+  [-3]: "copy out",
+  [-4]: "pack weights",
+};
+
+/** @param about what was profiled, for the trace's metadata */
+export function toTrace(profile: NativeProfile, about: Record<string, unknown> = {}): Trace {
+  const slices: TraceEvent[] = [];
+  const tracks = new Map<number, string>();
+  const busyUntil: number[] = []; // per driver: runs that overlap in time ran on different ones
+  const order = profile.runs.map((run) => ({ run, ...extent(run.spans) })).sort((a, b) => a.begin - b.begin);
+  for (const { run, begin, end } of order) {
+    let driver = busyUntil.findIndex((until) => until <= begin);
+    if (driver < 0) driver = busyUntil.length;
+    busyUntil[driver] = end;
+    const base = driver * TRACKS;
+    tracks.set(base, driver === 0 ? "program" : `program ${driver + 1}`);
+    const operators = profile.programs[run.program] ?? [];
+    const nameOf = (step: number) => operators[step]?.op ?? OTHER[step] ?? `step ${step}`;
+    for (let at = 0; at < run.spans.length; at += 6) {
+      const [step, from, to, flops, read, written] = run.spans.subarray(at, at + 6) as unknown as number[];
+      const seconds = ((to as number) - (from as number)) / 1e9;
+      const args =
+        (step as number) >= 0
+          ? {
+              instruction: step,
+              shapes: operators[step as number]?.shapes,
+              flops,
+              bytes: (read as number) + (written as number),
+              "GFLOP/s": seconds > 0 ? (flops as number) / seconds / 1e9 : 0,
+            }
+          : { program: run.program };
+      slices.push(
+        slice(nameOf(step as number), (step as number) === -1 ? "run" : "operator", base, from, to, args),
+      );
+    }
+    for (let at = 0; at < run.tasks.length; at += 4) {
+      const [step, worker, from, to] = run.tasks.subarray(at, at + 4) as unknown as number[];
+      const tid = base + 1 + (worker as number);
+      tracks.set(tid, `${tracks.get(base)} · worker ${worker}`);
+      slices.push(slice(nameOf(step as number), "task", tid, from, to, { instruction: step }));
+    }
+  }
+  slices.sort(
+    (a, b) => a.tid - b.tid || (a.ts as number) - (b.ts as number) || (b.dur as number) - (a.dur as number),
+  );
+  const names: TraceEvent[] = [{ name: "process_name", ph: "M", pid: PID, tid: 0, args: { name: "affuse" } }];
+  for (const [tid, name] of [...tracks].sort((a, b) => a[0] - b[0])) {
+    names.push({ name: "thread_name", ph: "M", pid: PID, tid, args: { name } });
+    names.push({ name: "thread_sort_index", ph: "M", pid: PID, tid, args: { sort_index: tid } });
+  }
+  return { traceEvents: [...names, ...slices], displayTimeUnit: "ms", otherData: about };
+}
+
+function slice(
+  name: string,
+  cat: string,
+  tid: number,
+  from: number | undefined,
+  to: number | undefined,
+  args: Record<string, unknown>,
+): TraceEvent {
+  const begin = (from ?? 0) / 1e3;
+  return { name, cat, ph: "X", ts: begin, dur: (to ?? 0) / 1e3 - begin, pid: PID, tid, args };
+}
+
+function extent(spans: Float64Array): { begin: number; end: number } {
+  let begin = Number.POSITIVE_INFINITY;
+  let end = 0;
+  for (let at = 0; at < spans.length; at += 6) {
+    begin = Math.min(begin, spans[at + 1] as number);
+    end = Math.max(end, spans[at + 2] as number);
+  }
+  return { begin, end };
+}
