@@ -1,5 +1,5 @@
 # Compiles the rooms that kernels/rooms.cmake lists. In each room, cpu.cc (and any *_cpu.cc) is compiled once per ISA level
-# with AFFUSE_ISA = baseline | avx2 | avx512 and AFFUSE_ISA_<LEVEL> = 1; every other .cc is compiled once.
+# with AFFUSE_ISA = baseline | avx2 | avx512 | neon and AFFUSE_ISA_<LEVEL> = 1; every other .cc is compiled once.
 set(kernel_flags -fno-exceptions -fno-rtti -fno-math-errno)
 
 set(isa_levels baseline)
@@ -10,6 +10,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID
   set(isa_flags_avx2 -march=x86-64 -mavx2 -mfma -mf16c -mbmi2)
   set(isa_flags_avx512 -march=x86-64 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mbmi2
     -mprefer-vector-width=512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  set(isa_levels baseline neon)
+  set(isa_flags_neon -march=armv8-a)
 endif()
 
 # Compiling one level only makes the loop of "change a kernel, measure it" three times as quick.

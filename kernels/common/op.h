@@ -124,8 +124,9 @@ struct AttrRule {
   const char* doc = "";
 };
 
-// CPU levels a kernel file (cpu.cc) is compiled for. Order is the order of preference.
-enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kIsaCount = 3 };
+// CPU levels. Order is the order of preference; a kernel without an entry for a level runs on the nearest one before it that it
+// has. kernels/<room>/cpu.cc is compiled for each, except that avx512bf16 is avx512 with other micro kernels for bf16 operands.
+enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kNeon = 4, kIsaCount = 5 };
 
 struct OpDef {
   const char* name;     // "fbp", "fbp.backward"
@@ -169,12 +170,14 @@ struct OpDef {
 #define AFFUSE_DECLARE_KERNEL(fn)              \
   namespace baseline { void fn(const OpCall&); } \
   namespace avx2 { void fn(const OpCall&); }     \
-  namespace avx512 { void fn(const OpCall&); }
+  namespace avx512 { void fn(const OpCall&); }   \
+  namespace neon { void fn(const OpCall&); }
 // AFFUSE_DECLARE_PACK(linear_pack) does the same for a function of OpDef::pack.
 #define AFFUSE_DECLARE_PACK(fn)                                                         \
   namespace baseline { void fn(const OpShape&, int, const void*, void*, const Workers&); } \
   namespace avx2 { void fn(const OpShape&, int, const void*, void*, const Workers&); }     \
-  namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }
+  namespace avx512 { void fn(const OpShape&, int, const void*, void*, const Workers&); }   \
+  namespace neon { void fn(const OpShape&, int, const void*, void*, const Workers&); }
 // Levels that the build leaves out (AFFUSE_CPU_LEVELS, another architecture) have no entry.
 #if AFFUSE_BUILT_AVX2
 #define AFFUSE_ENTRY_AVX2(fn) &avx2::fn
@@ -186,6 +189,12 @@ struct OpDef {
 #else
 #define AFFUSE_ENTRY_AVX512(fn) nullptr
 #endif
-#define AFFUSE_KERNEL_TABLE(fn) {&baseline::fn, AFFUSE_ENTRY_AVX2(fn), AFFUSE_ENTRY_AVX512(fn)}
+#if AFFUSE_BUILT_NEON
+#define AFFUSE_ENTRY_NEON(fn) &neon::fn
+#else
+#define AFFUSE_ENTRY_NEON(fn) nullptr
+#endif
+#define AFFUSE_KERNEL_TABLE(fn) \
+  {&baseline::fn, AFFUSE_ENTRY_AVX2(fn), AFFUSE_ENTRY_AVX512(fn), nullptr, AFFUSE_ENTRY_NEON(fn)}
 
 }  // namespace affuse

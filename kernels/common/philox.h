@@ -14,6 +14,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(AFFUSE_ISA_NEON)
+#include <arm_neon.h>
+#endif
 
 namespace affuse {
 
@@ -205,6 +208,48 @@ static inline __attribute__((always_inline)) void dropout_block(const DropoutMas
 }
 #undef AFFUSE_PHILOX
 #undef AFFUSE_PHILOX_BYTES
+#elif AFFUSE_ISA_NEON
+// 32-bit lanes, four counters side by side: umull widens two lanes at a time, uzp parts high and low words again.
+constexpr int kPhiloxBlock = 16;
+
+struct PhiloxProduct {
+  uint32x4_t high, low;
+};
+static inline __attribute__((always_inline)) PhiloxProduct philox_mul(uint32x4_t a, uint32x4_t b) {
+  const uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a), vget_low_u32(b)));
+  const uint32x4_t second = vreinterpretq_u32_u64(vmull_high_u32(a, b));
+  return {vuzp2q_u32(first, second), vuzp1q_u32(first, second)};
+}
+
+static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, uint64_t group, const float* x,
+                                                                float* y) {
+  const uint32x4_t m0 = vdupq_n_u32(kPhiloxM0), m1 = vdupq_n_u32(kPhiloxM1);
+  const uint64_t groups[4] = {group, group + 1, group + 2, group + 3};
+  const uint32x4_t g0 = vreinterpretq_u32_u64(vld1q_u64(groups)), g1 = vreinterpretq_u32_u64(vld1q_u64(groups + 2));
+  uint32x4_t c0 = vuzp1q_u32(g0, g1), c1 = vuzp2q_u32(g0, g1), c2 = vdupq_n_u32(m.step), c3 = vdupq_n_u32(m.instance);
+  uint32_t k0 = uint32_t(m.seed), k1 = uint32_t(m.seed >> 32);
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const PhiloxProduct p0 = philox_mul(c0, m0), p1 = philox_mul(c2, m1);
+    c0 = veorq_u32(veorq_u32(p1.high, c1), vdupq_n_u32(k0));
+    c1 = p1.low;
+    c2 = veorq_u32(veorq_u32(p0.high, c3), vdupq_n_u32(k1));
+    c3 = p0.low;
+    k0 += kPhiloxW0;
+    k1 += kPhiloxW1;
+  }
+  // 4x4 transposition: vector j holds the four words of counter j, which are four consecutive elements.
+  const uint64x2_t a = vreinterpretq_u64_u32(vtrn1q_u32(c0, c1)), b = vreinterpretq_u64_u32(vtrn2q_u32(c0, c1));
+  const uint64x2_t c = vreinterpretq_u64_u32(vtrn1q_u32(c2, c3)), d = vreinterpretq_u64_u32(vtrn2q_u32(c2, c3));
+  const uint64x2_t words[4] = {vzip1q_u64(a, c), vzip1q_u64(b, d), vzip2q_u64(a, c), vzip2q_u64(b, d)};
+  const uint32x4_t threshold = vdupq_n_u32(uint32_t(m.threshold));
+  const float32x4_t scale = vdupq_n_f32(float(m.scale));
+  for (int j = 0; j < 4; ++j) {
+    const uint32x4_t keep = vcgeq_u32(vreinterpretq_u32_u64(words[j]), threshold);
+    const uint32x4_t scaled = vreinterpretq_u32_f32(vmulq_f32(vld1q_f32(x + 4 * j), scale));
+    vst1q_f32(y + 4 * j, vreinterpretq_f32_u32(vandq_u32(keep, scaled)));
+  }
+}
 #else
 constexpr int kPhiloxBlock = 4;
 struct PhiloxKeys {};

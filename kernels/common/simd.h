@@ -1,12 +1,13 @@
 // One float vector type per instruction set, for files compiled once per level (cpu.cc).
 //
-//   Vec     kLanes floats: 4 (baseline: SSE2, or whatever the compiler makes of a 16-byte vector elsewhere), 8 (AVX2), 16
-//           (AVX-512). A compiler vector type, so + - * / and unary minus work on it.
+//   Vec     kLanes floats: 4 (NEON; baseline: SSE2, or whatever the compiler makes of a 16-byte vector elsewhere), 8 (AVX2),
+//           16 (AVX-512). A compiler vector type, so + - * / and unary minus work on it.
 //   Mask    one truth value per lane, from lt/le/gt/ge/eq/is_nan, used by select/and_not.
 //   Int     kLanes int32, only what exponent arithmetic needs.
 //
 // Every function is forced inline and lives in affuse::AFFUSE_ISA, so no AVX-512 instruction can reach a baseline caller.
-// Rounding: with AVX2 and AVX-512 fma() rounds once, baseline rounds twice; results differ between levels by rounding only.
+// Rounding: with AVX2, AVX-512 and NEON fma() rounds once, baseline rounds twice where the compiler has no fused instruction;
+// results differ between levels by rounding only.
 // NaN: min and max return their SECOND operand when either one is NaN (the x86 rule, kept on every level): write
 // max(limit, x) to let a NaN in x through.
 #pragma once
@@ -23,6 +24,9 @@
 #else
 #include <immintrin.h>
 #endif
+#endif
+#if defined(AFFUSE_ISA_NEON)
+#include <arm_neon.h>
 #endif
 
 #ifndef AFFUSE_ISA
@@ -130,6 +134,62 @@ AFFUSE_INLINE Int bit_and(Int a, Int b) { return _mm256_and_si256(a, b); }
 AFFUSE_INLINE Int bit_or(Int a, Int b) { return _mm256_or_si256(a, b); }
 template <int n> AFFUSE_INLINE Int shift_left(Int a) { return _mm256_slli_epi32(a, n); }
 template <int n> AFFUSE_INLINE Int shift_right(Int a) { return _mm256_srai_epi32(a, n); }
+
+#elif defined(AFFUSE_ISA_NEON)
+// ------------------------------------------------------------------------------------------------ NEON (AArch64), 4 lanes
+constexpr int kLanes = 4;
+using Vec = float32x4_t;
+using Int = int32x4_t;
+using Mask = uint32x4_t;  // all ones or all zeros per lane
+
+AFFUSE_INLINE Mask first_lanes(int n) {
+  static const int32_t kIndex[4] = {0, 1, 2, 3};
+  return vcltq_s32(vld1q_s32(kIndex), vdupq_n_s32(n));
+}
+AFFUSE_INLINE Vec zero() { return vdupq_n_f32(0); }
+AFFUSE_INLINE Vec set1(float x) { return vdupq_n_f32(x); }
+AFFUSE_INLINE Vec load(const float* p) { return vld1q_f32(p); }
+AFFUSE_INLINE Vec load(const float* p, int n) {
+  if (n >= kLanes) return load(p);
+  Vec v = zero();
+  if (n > 0) v = vld1q_lane_f32(p, v, 0);
+  if (n > 1) v = vld1q_lane_f32(p + 1, v, 1);
+  if (n > 2) v = vld1q_lane_f32(p + 2, v, 2);
+  return v;
+}
+AFFUSE_INLINE void store(float* p, Vec v) { vst1q_f32(p, v); }
+AFFUSE_INLINE void store(float* p, Vec v, int n) {
+  if (n >= kLanes) return store(p, v);
+  if (n > 0) vst1q_lane_f32(p, v, 0);
+  if (n > 1) vst1q_lane_f32(p + 1, v, 1);
+  if (n > 2) vst1q_lane_f32(p + 2, v, 2);
+}
+AFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+AFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return vfmsq_f32(c, a, b); }
+AFFUSE_INLINE Mask lt(Vec a, Vec b) { return vcltq_f32(a, b); }
+AFFUSE_INLINE Mask le(Vec a, Vec b) { return vcleq_f32(a, b); }
+AFFUSE_INLINE Mask eq(Vec a, Vec b) { return vceqq_f32(a, b); }
+AFFUSE_INLINE Mask is_nan(Vec a) { return vmvnq_u32(vceqq_f32(a, a)); }
+AFFUSE_INLINE bool any(Mask m) { return vmaxvq_u32(m) != 0; }
+AFFUSE_INLINE Vec select(Mask m, Vec a, Vec b) { return vbslq_f32(m, a, b); }
+AFFUSE_INLINE Vec min(Vec a, Vec b) { return select(lt(a, b), a, b); }  // fmin would let a NaN in a through
+AFFUSE_INLINE Vec max(Vec a, Vec b) { return select(lt(b, a), a, b); }
+AFFUSE_INLINE Vec sqrt(Vec a) { return vsqrtq_f32(a); }
+AFFUSE_INLINE Vec abs(Vec a) { return vabsq_f32(a); }
+AFFUSE_INLINE Vec copysign(Vec magnitude, Vec sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
+AFFUSE_INLINE Vec round(Vec a) { return vrndnq_f32(a); }
+AFFUSE_INLINE Vec keep(Mask m, Vec a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
+AFFUSE_INLINE Int bits(Vec a) { return vreinterpretq_s32_f32(a); }
+AFFUSE_INLINE Vec from_bits(Int a) { return vreinterpretq_f32_s32(a); }
+AFFUSE_INLINE Int to_int(Vec a) { return vcvtnq_s32_f32(a); }
+AFFUSE_INLINE Vec to_float(Int a) { return vcvtq_f32_s32(a); }
+AFFUSE_INLINE Int int1(int32_t x) { return vdupq_n_s32(x); }
+AFFUSE_INLINE Int add(Int a, Int b) { return vaddq_s32(a, b); }
+AFFUSE_INLINE Int sub(Int a, Int b) { return vsubq_s32(a, b); }
+AFFUSE_INLINE Int bit_and(Int a, Int b) { return vandq_s32(a, b); }
+AFFUSE_INLINE Int bit_or(Int a, Int b) { return vorrq_s32(a, b); }
+template <int n> AFFUSE_INLINE Int shift_left(Int a) { return vshlq_n_s32(a, n); }
+template <int n> AFFUSE_INLINE Int shift_right(Int a) { return vshrq_n_s32(a, n); }
 
 #else
 // ------------------------------------------------------------------------------------------------ baseline, 4 lanes

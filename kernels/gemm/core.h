@@ -12,6 +12,8 @@ using namespace affuse::gemm;
 constexpr int kTileRows = 14;
 #elif defined(AFFUSE_ISA_AVX2)
 constexpr int kTileRows = 6;
+#elif defined(AFFUSE_ISA_NEON)
+constexpr int kTileRows = 12;  // 24 sums + 2 columns + 3 vectors of rows, used lane by lane, of 32 registers
 #else
 constexpr int kTileRows = 4;
 #endif

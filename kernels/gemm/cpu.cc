@@ -5,6 +5,34 @@
 namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
+// c[r] += a[r] * x: one step of K.
+template <int R, int NV>
+AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)[NV]) {
+#if defined(AFFUSE_ISA_NEON)
+  // Four rows come in one load and are multiplied lane by lane: 5 loads for 24 FMAs instead of 14.
+#pragma GCC unroll 4
+  for (int r = 0; r + 4 <= R; r += 4) {
+    const Vec y = load(a + r);
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      c[r][v] = vfmaq_laneq_f32(c[r][v], x[v], y, 0);
+      c[r + 1][v] = vfmaq_laneq_f32(c[r + 1][v], x[v], y, 1);
+      c[r + 2][v] = vfmaq_laneq_f32(c[r + 2][v], x[v], y, 2);
+      c[r + 3][v] = vfmaq_laneq_f32(c[r + 3][v], x[v], y, 3);
+    }
+  }
+  constexpr int kFirst = R / 4 * 4;
+#else
+  constexpr int kFirst = 0;
+#endif
+#pragma GCC unroll 16
+  for (int r = kFirst; r < R; ++r) {
+    const Vec y = set1(a[r]);
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
+  }
+}
+
 // R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a piece
 // of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3). One such fetch every second step: the
 // hardware brings the line beside it, and more of them would take the line fill buffers from the loads (16 rows: 66 % of the
@@ -32,12 +60,7 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
     prefetch(b + kAhead);
     if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
     if constexpr (R >= 8) prefetch(a + 32 * R);  // about a line per step: rows that stream from L3
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec y = set1(a[r]);
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
-    }
+    multiply_step<R, NV>(c, a, x);
     a += R;
     b += NV * kLanes;
   };
@@ -59,12 +82,14 @@ using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, con
 #define AFFUSE_ROWS(n) {&multiply<n, 1>, &multiply<n, 2>}
 constexpr Multiply kMultiply[kTileRows + 1][2] = {
     {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
-#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512)
+#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
     AFFUSE_ROWS(5), AFFUSE_ROWS(6),
 #endif
+#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
+    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12),
+#endif
 #if defined(AFFUSE_ISA_AVX512)
-    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10),
-    AFFUSE_ROWS(11), AFFUSE_ROWS(12), AFFUSE_ROWS(13), AFFUSE_ROWS(14),
+    AFFUSE_ROWS(13), AFFUSE_ROWS(14),
 #endif
 };
 #undef AFFUSE_ROWS

@@ -46,6 +46,15 @@ AFFUSE_INLINE void transpose(Vec (&v)[kLanes]) {
     v[4 + i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x31);
   }
 }
+#elif defined(AFFUSE_ISA_NEON)
+AFFUSE_INLINE void transpose(Vec (&v)[kLanes]) {
+  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
+  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
+  v[0] = vreinterpretq_f32_f64(vzip1q_f64(a, c));
+  v[1] = vreinterpretq_f32_f64(vzip1q_f64(b, d));
+  v[2] = vreinterpretq_f32_f64(vzip2q_f64(a, c));
+  v[3] = vreinterpretq_f32_f64(vzip2q_f64(b, d));
+}
 #else
 AFFUSE_INLINE void transpose(Vec (&v)[kLanes]) {
   const Vec a = __builtin_shuffle(v[0], v[1], Int{0, 4, 1, 5}), b = __builtin_shuffle(v[0], v[1], Int{2, 6, 3, 7});

@@ -62,15 +62,19 @@ double row_loss(const float* x, RowSum s, int32_t y, const float* w, double eps,
   return sum;
 }
 
-// Rarely wanted, hence plain: one thread, float64.
+// Rarely wanted, hence plain: one thread, float64. The workspace keeps a RowSum per sample.
 void class_weight_gradient(const OpCall& call, const Weights& total, double dloss, float* dweights) {
   const int64_t B = call.in[In::logits].dim[0], C = call.in[In::logits].dim[1];
   const float *logits = call.in[In::logits].f32(), *w = call.in[In::class_weights].f32();
   const int32_t* labels = call.in[In::labels].i32();
   const double eps = call.attr[0].f, g = total.labelled == 0 ? 0 : dloss / total.labelled;
+  auto* const rows = static_cast<RowSum*>(call.workspace);
   double loss = 0;
-  for (int64_t i = 0; i < B; ++i)
-    if (labels[i] >= 0) loss += row_loss(logits + i * C, softmax_row(logits + i * C, nullptr, C), labels[i], w, eps, C);
+  for (int64_t i = 0; i < B; ++i) {
+    if (labels[i] < 0) continue;
+    rows[i] = softmax_row(logits + i * C, nullptr, C);
+    loss += row_loss(logits + i * C, rows[i], labels[i], w, eps, C);
+  }
   loss = total.labelled == 0 ? 0 : loss / total.labelled;
   for (int64_t c = 0; c < C; ++c) dweights[c] = 0.0f;
   if (g == 0) return;
@@ -78,7 +82,7 @@ void class_weight_gradient(const OpCall& call, const Weights& total, double dlos
     double sum = 0;
     for (int64_t i = 0; i < B; ++i) {
       if (labels[i] < 0 || (labels[i] != c && eps == 0)) continue;
-      const double l = surprise(softmax_row(logits + i * C, nullptr, C), logits[i * C + c]);
+      const double l = surprise(rows[i], logits[i * C + c]);
       sum += (labels[i] == c ? (1 - eps) * l - loss : 0) + eps / double(C) * l;
     }
     dweights[c] = float(g * sum);

@@ -68,6 +68,7 @@ void validate(const OpCall& call, Status& status) {
                          (long long)C, int(labels[b]));
 }
 
+// Per sample its share of the loss; in the backward two floats (largest logit, sum of exponentials).
 size_t workspace(const OpShape& s, int) { return size_t(s.in[In::logits].dim[0]) * sizeof(double); }
 
 }  // namespace
@@ -100,6 +101,7 @@ const OpDef kSoftmaxCrossEntropyBackward = {
     .flop_count = backward_flops,
     .infer = infer_backward,
     .validate = validate,
+    .workspace = workspace,
     .reference = softmax_cross_entropy_backward_reference,
     .cpu = AFFUSE_KERNEL_TABLE(softmax_cross_entropy_backward),
 };

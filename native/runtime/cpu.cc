@@ -18,7 +18,7 @@
 namespace affuse {
 namespace {
 
-const char* const kIsaNames[kIsaCount] = {"baseline", "avx2", "avx512"};
+const char* const kIsaNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512bf16", "neon"};
 
 void detect_levels(CpuInfo& info) {
 #if defined(__x86_64__)
@@ -37,6 +37,8 @@ void detect_levels(CpuInfo& info) {
   constexpr unsigned kWanted = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
   info.level[kAvx512] = avx && fma && f16c && zmm && (b & bit_BMI2) && (b & kWanted) == kWanted;
 #endif
+#elif defined(__aarch64__) && AFFUSE_BUILT_NEON
+  info.level[kNeon] = true;  // part of the architecture
 #else
   (void)info;
 #endif
@@ -97,7 +99,7 @@ int cgroup_quota() {
       const size_t slash = path.rfind('/');
       if (path.empty() || path == "/" || slash == std::string::npos) break;
       path.resize(slash);
-      if (path.empty()) path = "/";
+      if (path.empty()) path.assign(1, '/');
     }
   }
   return best;

@@ -5,7 +5,7 @@
 namespace affuse {
 
 struct CpuInfo {
-  bool level[kIsaCount] = {true, false, false};  // what the CPU and the system support
+  bool level[kIsaCount] = {true};  // what the CPU and the system support
   Isa isa = kBaseline;                           // what kernels run on: the best, or AFFUSE_CPU
   int threads = 1;                               // AFFUSE_THREADS, else affinity and cgroup quota
   struct {

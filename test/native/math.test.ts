@@ -12,6 +12,7 @@ const FLAGS: Record<string, string[]> = {
   baseline: process.arch === "x64" ? ["-march=x86-64"] : [],
   avx2: ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
   avx512: ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mbmi2"],
+  neon: [],
 };
 
 for (const isa of addon.cpu().levels) {

@@ -43,7 +43,8 @@ function start(level: string): Promise<Finished> {
 }
 
 // Two at a time.
-const wanted = ["baseline", "avx2", "avx512"].filter((level) => levels.includes(level));
+const LEVELS = ["baseline", "avx2", "avx512", "neon"];
+const wanted = LEVELS.filter((level) => levels.includes(level));
 const finished = new Map<string, Promise<Finished>>();
 wanted.forEach((level, i) => {
   const earlier = i >= 2 ? finished.get(wanted[i - 2] as string) : undefined;
@@ -52,7 +53,7 @@ wanted.forEach((level, i) => {
 
 test("baseline is always there", () => assert.ok(levels.includes("baseline"), levels.join(", ")));
 
-for (const level of ["baseline", "avx2", "avx512"]) {
+for (const level of LEVELS) {
   const run = levels.includes(level) ? test : test.skip;
   run(level, async () => {
     const child = (await finished.get(level)) as Finished;
