@@ -31,7 +31,10 @@ std::string shapes(const Program& program, const ProgramInstruction& instruction
     if (!text.empty()) text += ' ';
     text += instruction.op->inputs[i].name;
     text += '[';
-    for (int d = 0; d < desc.rank; ++d) text += (d ? "," : "") + std::to_string(desc.dim[d]);
+    for (int d = 0; d < desc.rank; ++d) {
+      if (d) text += ',';
+      text += std::to_string(desc.dim[d]);
+    }
     text += ']';
   }
   return text;
