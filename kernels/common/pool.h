@@ -65,26 +65,33 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
 }
 
 // Hands each window with its gradient to body(x, dx, dy, n): pointers to the window's first element, n lanes of channels (0: one
-// element of a plane). dx is 0 at first. A task owns its channels of an item, windows come in row-major order.
-constexpr int64_t kPoolChannels = 64;
+// element of a plane). A task owns its channels of an item; windows come in row-major order. Rows of dx are cleared when the first
+// window reaches them, so that they are still in the cache when the others do.
 template <class F>
 AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body) {
   const float *x0 = call.in[0].f32(), *dy0 = call.in[2].f32();
   float* dx0 = call.out[0].f32();
   const int64_t C = p.x.C, stride = p.a.stride, area = p.x.H * p.x.W;
+  const auto reached = [&](int64_t h) {  // rows of x that windows up to row h of y reach
+    return h == p.y.H - 1 ? p.x.H : h * stride + p.a.size;
+  };
   if (p.x.last) {
-    const int64_t blocks = (C + kPoolChannels - 1) / kPoolChannels;
+    constexpr int64_t kTasks = 8, kChannels = 64;  // few items: their channels are shared out too
+    const int64_t most = (C + kChannels - 1) / kChannels, want = p.x.B ? (kTasks + p.x.B - 1) / p.x.B : 1;
+    const int64_t wide = want < most ? ((most + want - 1) / want) * kChannels : kChannels, blocks = (C + wide - 1) / wide;
     parallel(*call.workers, p.x.B * blocks, [&](int64_t task, int) {
-      const int64_t b = task / blocks, c0 = task % blocks * kPoolChannels, own = p.width(b);
-      const int64_t count = C - c0 < kPoolChannels ? C - c0 : kPoolChannels;
+      const int64_t b = task / blocks, c0 = task % blocks * wide, own = p.width(b);
+      const int64_t count = C - c0 < wide ? C - c0 : wide;
       const float *x = x0 + b * area * C + c0, *dy = dy0 + b * p.y.H * p.y.W * C + c0;
       float* dx = dx0 + b * area * C + c0;
-      for (int64_t i = 0; i < area; ++i) clear(dx + i * C, count);
-      for (int64_t h = 0; h < p.y.H; ++h)
+      int64_t cleared = 0;
+      for (int64_t h = 0; h < p.y.H; ++h) {
+        for (const int64_t end = reached(h) * p.x.W; cleared < end; ++cleared) clear(dx + cleared * C, count);
         for (int64_t w = 0; w < own; ++w) {
           const int64_t at = (h * stride * p.x.W + w * stride) * C;
           for_lanes(count, [&](int64_t c, int n) { body(x + at + c, dx + at + c, dy + (h * p.y.W + w) * C + c, n); });
         }
+      }
     });
     return;
   }

@@ -74,6 +74,11 @@ struct Stage {
 // the rows (u + pad) / stride - t of g.
 struct Phase {
   int64_t r, taps, first, count;  // first position u, how many there are (stride apart) in n
+  // Where tap i stands among them, in descending order; -1: it is another phase's.
+  AFFUSE_INLINE int64_t tap(int64_t i, int64_t stride) const {
+    if (stride == 1) return taps - 1 - i;
+    return i < r || (i - r) % stride != 0 ? -1 : taps - 1 - (i - r) / stride;
+  }
 };
 [[maybe_unused]] static Phase phase_of(int64_t r, int64_t n, int64_t size, int64_t stride, int64_t pad) {
   Phase p{r, 0, 0, 0};
@@ -100,8 +105,11 @@ struct Reach {
   const Reach h = reach_of(c.x.H, c.y.H, c.kh, c.stride, c.pad), w = reach_of(c.x.W, c.y.W, c.kw, c.stride, c.pad);
   return {h.before, w.before, h.total, w.total, c.O};
 }
-[[maybe_unused]] static bool stages_g(const Conv& c, const Stage& s, bool widths) {
-  return c.relu || widths || (!c.y.last && c.O > 1) || s.H != c.y.H || s.W != c.y.W;
+// For dW and db alone g can stay where it is: their loader stops at relu itself and visits own columns only.
+[[maybe_unused]] static bool stages_g(const Conv& c, const Stage& s, bool dx, bool dW, bool widths) {
+  if (!c.y.last && c.O > 1) return true;
+  if (!dx && dW) return false;
+  return c.relu || widths || s.H != c.y.H || s.W != c.y.W;
 }
 // Weights of dx: phase after phase, each [C][taps of the phase x O] packed; at most this many floats.
 [[maybe_unused]] static int64_t packed_dx_floats(const Conv& c) {
@@ -110,6 +118,36 @@ struct Reach {
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q)
       n += gemm::packed_floats(c.x.C, phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O);
   return n;
+}
+
+// dW and db: products over all positions, [O, positions] x [positions, K + 1], the last column ones. A task owns a block of rows and
+// columns: its sums and the columns of a piece of the positions stay in the L2 cache while the rows pass by. Where blocks are few,
+// the positions are cut into slices too, whose sums meet in order; where several blocks of columns need the rows, these are packed
+// once, ahead.
+constexpr int kGradRows = 392, kGradColumns = 256;
+constexpr int64_t kGradPiece = 256;  // positions that are packed at a time
+struct GradPlan {
+  int64_t row_blocks, block_rows, col_blocks, slices;
+  bool ahead;
+  int64_t results, rows, worker;  // floats: sums of all slices, rows packed ahead, one worker's own
+};
+[[maybe_unused]] static GradPlan grad_plan(const Conv& c) {
+  const int64_t N = c.x.C * c.taps() + 1, positions = c.x.B * c.y.H * c.y.W;
+  GradPlan p{};
+  p.row_blocks = gemm::ceil_div(c.O, kGradRows);
+  p.block_rows = gemm::ceil_div(c.O, p.row_blocks);
+  p.col_blocks = gemm::ceil_div(N, kGradColumns);
+  const int64_t tasks = p.row_blocks * p.col_blocks;
+  p.slices = gemm::max64(1, gemm::min64(gemm::ceil_div(8, tasks), positions / (4 * kGradPiece)));
+  p.ahead = p.col_blocks > 1;
+  p.results = gemm::round_up(p.slices * c.O * N, 16);
+  p.rows = p.ahead ? gemm::round_up(c.O * positions, 16) : 0;
+  p.worker = (p.block_rows + kGradPiece) * kGradColumns + (p.ahead ? 0 : gemm::round_up(p.block_rows * kGradPiece, 16));
+  return p;
+}
+[[maybe_unused]] static int64_t grad_floats(const Conv& c, int workers) {
+  const GradPlan p = grad_plan(c);
+  return p.results + p.rows + workers * p.worker;
 }
 
 // Workspaces, in floats; every part starts on a multiple of 16.
@@ -139,7 +177,7 @@ struct ConvBackwardScratch {
   s.x = gemm::round_up(2 * (B + 1), 16);
   s.g = s.x + (dW && stages_x(c) ? gemm::round_up(B * stage_x(c).image(), 16) : 0);
   const Stage g = stage_g(c, dx);
-  s.rows = s.g + (stages_g(c, g, widths) ? gemm::round_up(B * g.image(), 16) : 0);
+  s.rows = s.g + (stages_g(c, g, dx, dW, widths) ? gemm::round_up(B * g.image(), 16) : 0);
   s.weights = s.rows + (dx && !c.x.last && C > 1 ? gemm::round_up(N * C, 16) : 0);
   s.product = s.weights + (dx ? packed_dx_floats(c) : 0);
   int64_t most = 0;
@@ -148,9 +186,7 @@ struct ConvBackwardScratch {
       const int64_t K = phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O;
       most = gemm::max64(most, gemm::workspace_floats_upto(N, C, K, workers, gemm::Split::any));
     }
-  if (dW)
-    most = gemm::max64(most, gemm::round_up(c.O * C * c.taps(), 16) +
-                                 gemm::stream_workspace_floats_upto(c.O, C * c.taps(), workers));
+  if (dW) most = gemm::max64(most, grad_floats(c, workers));
   if (again) most = gemm::max64(most, gemm::round_up(M * c.O, 16) + conv_scratch(c, workers).total);
   s.total = s.product + most;
   return s;

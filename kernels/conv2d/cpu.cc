@@ -1,3 +1,4 @@
+#include "../gemm/transpose.h"
 #include "patches.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -37,7 +38,8 @@ struct Put : gemm::Epilogue {
   }
 };
 
-// Columns o of the patch matrix's product: element k = ((i kw) + j) C + c of column o is W[o,c,i,j].
+// Columns o of the patch matrix's product: element k = ((i kw) + j) C + c of column o is W[o,c,i,j]. Transposed in registers:
+// kLanes rows o by kLanes neighbouring floats (c, i, j).
 void pack_forward(const Conv& c, const float* W, float* packed, const Workers& workers) {
   const int64_t C = c.x.C, taps = c.taps(), K = C * taps;
   constexpr int64_t kChunk = 16;
@@ -45,32 +47,45 @@ void pack_forward(const Conv& c, const float* W, float* packed, const Workers& w
   parallel(workers, gemm::ceil_div(c.O, gemm::kTileStride) * chunks, [&](int64_t task, int) {
     const int64_t n = task / chunks * gemm::kTileStride, c0 = task % chunks * kChunk, c1 = gemm::min64(C, c0 + kChunk);
     const int cols = int(gemm::min64(gemm::kTileStride, c.O - n)), width = gemm::vecs_of(cols) * kLanes;
-    float* panel = packed + n * K;
-    for (int64_t ch = c0; ch < c1; ++ch)
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        float* d = panel + (tap * C + ch) * width;
-        const float* s = W + (n * C + ch) * taps + tap;
-        for (int o = 0; o < width; ++o) d[o] = o < cols ? s[o * K] : 0.0f;
+    for (int o = 0; o < width; o += kLanes)
+      for (int64_t e = c0 * taps; e < c1 * taps; e += kLanes) {
+        const int lanes = int(gemm::min64(kLanes, c1 * taps - e));
+        Vec v[kLanes];
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) v[r] = o + r < cols ? get(W + (n + o + r) * K + e, lanes) : zero();
+        gemm::transpose(v);
+        int64_t ch = e / taps, tap = e - ch * taps;
+        for (int r = 0; r < lanes; ++r) {
+          store(packed + n * K + (tap * C + ch) * width + o, v[r]);
+          if (++tap == taps) tap = 0, ++ch;
+        }
       }
   });
 }
 
 // One phase of dx: element k = ((t Tw) + u) O + o of column c is W[o,c,i,j], the taps in descending order, i = r + stride (Th-1-t).
+// Transposed in registers: kLanes columns c by kLanes taps.
 void pack_phase(const Conv& c, const Phase& ph, const Phase& pw, const float* W, float* packed, const Workers& workers) {
-  const int64_t C = c.x.C, O = c.O, K = ph.taps * pw.taps * O;
+  const int64_t C = c.x.C, O = c.O, K = ph.taps * pw.taps * O, taps = c.taps();
   constexpr int64_t kChunk = 16;
   const int64_t chunks = gemm::ceil_div(O, kChunk);
   parallel(workers, gemm::ceil_div(C, gemm::kTileStride) * chunks, [&](int64_t task, int) {
     const int64_t n = task / chunks * gemm::kTileStride, o0 = task % chunks * kChunk, o1 = gemm::min64(O, o0 + kChunk);
     const int cols = int(gemm::min64(gemm::kTileStride, C - n)), width = gemm::vecs_of(cols) * kLanes;
-    float* panel = packed + n * K;
     for (int64_t o = o0; o < o1; ++o)
-      for (int64_t t = 0; t < ph.taps; ++t)
-        for (int64_t u = 0; u < pw.taps; ++u) {
-          const int64_t i = ph.r + c.stride * (ph.taps - 1 - t), j = pw.r + c.stride * (pw.taps - 1 - u);
-          float* d = panel + ((t * pw.taps + u) * O + o) * width;
-          const float* s = W + ((o * C + n) * c.kh + i) * c.kw + j;
-          for (int q = 0; q < width; ++q) d[q] = q < cols ? s[q * c.taps()] : 0.0f;
+      for (int q = 0; q < width; q += kLanes)
+        for (int64_t e = 0; e < taps; e += kLanes) {
+          const int lanes = int(gemm::min64(kLanes, taps - e));
+          Vec v[kLanes];
+#pragma GCC unroll 16
+          for (int r = 0; r < kLanes; ++r) v[r] = q + r < cols ? get(W + (o * C + n + q + r) * taps + e, lanes) : zero();
+          gemm::transpose(v);
+          int64_t i = e / c.kw, j = e % c.kw;
+          for (int r = 0; r < lanes; ++r) {
+            const int64_t t = ph.tap(i, c.stride), u = pw.tap(j, c.stride);
+            if (t >= 0 && u >= 0) store(packed + n * K + ((t * pw.taps + u) * O + o) * width + q, v[r]);
+            if (++j == c.kw) j = 0, ++i;
+          }
         }
   });
 }
@@ -123,16 +138,69 @@ void forward(const OpCall& call, const Conv& c, const float* packed, float* y, f
   else if (widths) clear_columns(workers, resized({c.y.B, 0, 0, 0, true}, c.O, c.y.H, c.y.W), rows, own);
 }
 
-void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const Rows& g, const float* x, float* dW, float* room) {
+// dW and db from all positions of the grid; either may be null.
+void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const GradientRows& g, const float* x, float* room) {
   const Workers& workers = *call.workers;
-  const int64_t C = c.x.C, taps = c.taps(), K = C * taps;
-  const bool direct = C == 1 || taps == 1;  // [O, taps, C] is [O, C, taps] then
-  float* rows = direct ? dW : room;
-  gemm::stream(workers, c.O, K, grid.rows(), TransposedRowsOf{g}, PatchColumns{patches_of(c, grid, x)}, gemm::Store(rows, K),
-               room + gemm::round_up(c.O * K, 16));
-  if (direct) return;
+  const int64_t C = c.x.C, taps = c.taps(), K = C * taps, N = K + 1, all = grid.rows();
+  const GradPlan p = grad_plan(c);
+  float* const ahead = room + p.results;
+  float* const own = ahead + p.rows;
+  const auto start_of = [&](int64_t slice) { return all * slice / p.slices; };
+  if (p.ahead) {  // piece after piece of every slice, in each block after block of rows
+    const int64_t pieces = gemm::ceil_div(gemm::ceil_div(all, p.slices) + 1, kGradPiece);
+    parallel(workers, p.slices * pieces, [&](int64_t task, int) {
+      const int64_t k = start_of(task / pieces) + task % pieces * kGradPiece;
+      const int64_t kc = gemm::min64(kGradPiece, start_of(task / pieces + 1) - k);
+      for (int64_t i = 0; kc > 0 && i < c.O; i += p.block_rows)
+        g.pack(i, int(gemm::min64(p.block_rows, c.O - i)), k, kc, ahead + k * c.O + i * kc);
+    });
+  }
+  const Patches patches = patches_of(c, grid, x);
+  parallel(workers, p.slices * p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
+    const int64_t slice = task / (p.row_blocks * p.col_blocks), block = task / p.col_blocks % p.row_blocks;
+    const int64_t i = block * p.block_rows, n0 = task % p.col_blocks * kGradColumns, n1 = gemm::min64(N, n0 + kGradColumns);
+    const int m = int(gemm::min64(p.block_rows, c.O - i));
+    const int64_t from = start_of(slice), to = start_of(slice + 1);
+    const gemm::RowTiles tiles(m);
+    float* const sums = own + worker * p.worker;
+    float* const columns = sums + p.block_rows * kGradColumns;
+    float* const fresh = columns + kGradPiece * kGradColumns;
+    PatchColumns loader(patches, n0, n1, K);
+    if (from == to) clear(sums, m * kGradColumns);
+    for (int64_t k = from; k < to; k += kGradPiece) {
+      const int64_t kc = gemm::min64(kGradPiece, to - k);
+      loader.plan(kc);
+      loader.pack(k, kc, columns);
+      const float* rows = ahead + k * c.O + i * kc;
+      if (!p.ahead) {
+        g.pack(i, m, k, kc, fresh);
+        rows = fresh;
+      }
+      for (int t = 0; t < tiles.count; ++t)
+        for (int64_t n = n0; n < n1; n += gemm::kTileStride) {
+          const int vecs = gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - n));
+          gemm::tile_multiply(tiles.height(t), vecs, kc, rows + tiles.start(t) * kc, columns + (n - n0) * kc,
+                              sums + (n - n0) * m + tiles.start(t) * gemm::kTileStride, k > from);
+        }
+    }
+    float* out = room + (slice * c.O + i) * N;
+    for (int64_t n = n0; n < n1; n += gemm::kTileStride) {
+      const float* panel = sums + (n - n0) * m;
+      for (int r = 0; r < m; ++r)
+        for_lanes(gemm::min64(gemm::kTileStride, n1 - n), [&](int64_t col, int lanes) {
+          put(out + r * N + n + col, load(panel + r * gemm::kTileStride + col), lanes);
+        });
+    }
+  });
+  float *dW = call.out[1].f32(), *db = call.out[2].f32();
   parallel(workers, c.O, [&](int64_t o, int) {
-    const float* s = rows + o * K;
+    float* s = room + o * N;
+    for (int64_t slice = 1; slice < p.slices; ++slice) {
+      const float* other = s + slice * c.O * N;
+      for_lanes(N, [&](int64_t i, int n) { put(s + i, get(s + i, n) + get(other + i, n), n); });
+    }
+    if (db) db[o] = s[K];
+    if (!dW) return;
     float* d = dW + o * K;
     for (int64_t ch = 0; ch < C; ++ch)
       for (int64_t tap = 0; tap < taps; ++tap) d[ch * taps + tap] = s[tap * C + ch];
@@ -187,9 +255,11 @@ void conv2d_backward(const OpCall& call) {
   }
   const Stage s = stage_g(c, dx);
   float* g = const_cast<float*>(dy);  // read only
-  if (stages_g(c, s, widths)) {
+  const float* gate = c.relu ? y : nullptr;
+  if (stages_g(c, s, dx, dW, widths)) {
     g = room + at.g;
-    stage(workers, c.y, dy, c.relu ? y : nullptr, s, g, own);
+    stage(workers, c.y, dy, gate, s, g, own);
+    gate = nullptr;
   }
   if (dW) {
     const float* x = call.in[0].f32();
@@ -199,9 +269,10 @@ void conv2d_backward(const OpCall& call) {
     }
     const Grid grid = grid_of(c.x.B, c.y.H, c.y.W, widths ? table : nullptr, own);
     const Rows rows{grid, g + (s.top * s.W + s.left) * c.O, s.image(), s.W * c.O, c.O};
-    weight_gradient(call, c, grid, rows, x, dW, product);
+    weight_gradient(call, c, grid, {rows, gate}, x, product);
+  } else if (db) {
+    gemm::column_sums(workers, g, c.x.B * s.H * s.W, c.O, db);
   }
-  if (db) gemm::column_sums(workers, g, c.x.B * s.H * s.W, c.O, db);
   if (dx && c.x.B > 0) {
     const auto* packed = call.packed ? static_cast<const float*>(call.packed[1]) : nullptr;
     if (!packed) {

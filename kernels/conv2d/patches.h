@@ -49,12 +49,19 @@ Grid grid_of(int64_t B, int64_t H, int64_t W, int64_t* table, Own&& own) {
   return {B, H, W, table};
 }
 
+constexpr int64_t kGroup = 16;  // positions whose floats are copied together, for the sake of the L1 cache
+
 // Rows of floats at the grid's places of a channel-last map.
 struct Rows {
   Grid grid;
   float* base;                 // of place (0, 0, 0)
   int64_t image, down, right;  // floats between items, rows and columns of the grid
   AFFUSE_INLINE float* at(const Grid::Place& p) const { return base + p.b * image + p.h * down + p.w * right; }
+  // Addresses of n places from m on.
+  AFFUSE_INLINE void list(int64_t m, int64_t n, const float** out) const {
+    Grid::Place p = grid.place(m);
+    for (int64_t i = 0; i < n; ++i, grid.next(p)) out[i] = at(p);
+  }
 };
 
 // Row m of the patch matrix: `runs` runs of `length` floats, `pitch` floats apart, from the place of m on.
@@ -84,52 +91,85 @@ struct Patches {
   }
 };
 
-// The same as the column operand of gemm::stream: (k, n) = float n of row k.
+// A block of columns of the patch matrix, and of a column of ones behind its last (its product with g is the bias's gradient), as
+// panels: at most kGradColumns of them.
 struct PatchColumns {
-  Patches patches;
-  AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
-    constexpr int64_t kLine = 512;
-    static_assert(kLine % gemm::kTileStride == 0);
-    float line[kLine + gemm::kTileStride];
-    Grid::Place p = patches.rows.grid.place(k);
-    for (int64_t i = 0; i < kc; ++i) {
-      const float* row = patches.rows.at(p);
-      for (int64_t c0 = n0; c0 < n1; c0 += kLine) {
-        const int64_t c1 = gemm::min64(n1, c0 + kLine);
-        for (int64_t at = c0; at < c1;) {
-          const int64_t run = at / patches.length, from = at - run * patches.length;
-          const int64_t count = gemm::min64(patches.length - from, c1 - at);
-          const float* s = row + run * patches.pitch + from;
-          for_lanes(count, [&](int64_t c, int n) { put(line + (at - c0) + c, get(s + c, n), n); });
-          at += count;
-        }
-        for (int c = 0; c < gemm::kTileStride; c += kLanes) store(line + (c1 - c0) + c, zero());
-        for (int64_t n = c0; n < c1; n += gemm::kTileStride) {
-          const int width = gemm::vecs_of(gemm::min64(gemm::kTileStride, c1 - n)) * kLanes;
-          float* d = dst + (n - n0) * kc + i * width;
-          for (int c = 0; c < width; c += kLanes) store(d + c, load(line + (n - c0) + c));
-        }
-      }
-      patches.rows.grid.next(p);
+  const Patches& patches;
+  int64_t n0, n1, K;  // columns [n0, n1) of [0, K], column K the ones
+  struct Piece {      // of a row: n floats from `source` on, to `target` + position * width
+    int64_t source, target;
+    int width, n;
+  };
+  Piece pieces[kGradColumns];
+  int count = 0;
+
+  AFFUSE_INLINE PatchColumns(const Patches& patches, int64_t n0, int64_t n1, int64_t K)
+      : patches(patches), n0(n0), n1(n1), K(K) {}
+  AFFUSE_INLINE int64_t panel_of(int64_t n) const { return (n - n0) / gemm::kTileStride * gemm::kTileStride; }
+  AFFUSE_INLINE int width_of(int64_t panel) const {
+    return gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - n0 - panel)) * kLanes;
+  }
+  // The table depends on kc, the positions of a piece: between panels lie kc rows.
+  AFFUSE_INLINE void plan(int64_t kc) {
+    count = 0;
+    for (int64_t at = n0; at < gemm::min64(n1, K);) {
+      const int64_t run = at / patches.length, from = at - run * patches.length, panel = panel_of(at);
+      int64_t n = gemm::min64(patches.length - from, gemm::min64(n1, K) - at);
+      n = gemm::min64(gemm::min64(n, kLanes), panel + gemm::kTileStride - (at - n0));
+      pieces[count++] = {run * patches.pitch + from, panel * kc + (at - n0 - panel), width_of(panel), int(n)};
+      at += n;
     }
+  }
+  AFFUSE_INLINE void pack(int64_t k, int64_t kc, float* dst) const {
+    const float* rows[kGradPiece];
+    patches.rows.list(k, kc, rows);
+    for (int64_t i0 = 0; i0 < kc; i0 += kGroup)
+      for (int e = 0; e < count; ++e) {
+        const Piece piece = pieces[e];
+        float* d = dst + piece.target;
+        const int64_t i1 = gemm::min64(kc, i0 + kGroup);
+        if (piece.n == kLanes)
+          for (int64_t i = i0; i < i1; ++i) store(d + i * piece.width, load(rows[i] + piece.source));
+        else
+          for (int64_t i = i0; i < i1; ++i) store(d + i * piece.width, load(rows[i] + piece.source, piece.n), piece.n);
+      }
+    if (n1 <= K) return;
+    const int64_t panel = panel_of(K), width = width_of(panel);
+    float* ones = dst + panel * kc + (K - n0 - panel);
+    for (int64_t i = 0; i < kc; ++i) ones[i * width] = 1.0f;
   }
 };
 
-// Rows as the transposed row operand of gemm::stream: (i, k) = float i of row k.
-struct TransposedRowsOf {
-  Rows rows;
-  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+// g as transposed rows: (o, k) = g of channel o at position k, and 0 where `gate` (the saved y, laid out as g is) is not positive.
+struct GradientRows {
+  Rows g;
+  const float* gate;
+  AFFUSE_INLINE void pack(int64_t o, int m, int64_t k, int64_t kc, float* dst) const {
     const gemm::RowTiles tiles(m);
-    Grid::Place p = rows.grid.place(k);
-    for (int64_t at = 0; at < kc; ++at) {
-      const float* s = rows.at(p) + i;
+    const float* rows[kGradPiece];
+    g.list(k, kc, rows);
+    const int64_t to_gate = gate - g.base;
+    for (int64_t i0 = 0; i0 < kc; i0 += kGroup)
       for (int t = 0; t < tiles.count; ++t) {
         const int height = tiles.height(t);
-        float* d = dst + tiles.start(t) * kc + at * height;
-        for_lanes(height, [&](int64_t c, int n) { store(d + c, load(s + tiles.start(t) + c, n), n); });
+        float* d = dst + tiles.start(t) * kc;
+        const int64_t from = o + tiles.start(t), i1 = gemm::min64(kc, i0 + kGroup);
+        for (int c = 0; c < height; c += kLanes) {
+          const int n = height - c < kLanes ? height - c : kLanes;
+          if (!gate)
+            for (int64_t i = i0; i < i1; ++i) {
+              prefetch(rows[gemm::min64(i + kGroup, kc - 1)] + from);
+              store(d + i * height + c, load(rows[i] + from + c, n), n);
+            }
+          else
+            for (int64_t i = i0; i < i1; ++i) {
+              const float *s = rows[i] + from + c, *later = rows[gemm::min64(i + kGroup, kc - 1)] + from;
+              prefetch(later);
+              prefetch(later + to_gate);
+              store(d + i * height + c, keep(lt(zero(), load(s + to_gate, n)), load(s, n)), n);
+            }
+        }
       }
-      rows.grid.next(p);
-    }
   }
 };
 

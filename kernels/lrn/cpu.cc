@@ -39,13 +39,21 @@ struct AnyPower {
 // FLT_MAX instead of infinity keeps everything finite (alpha may be 0); NaN passes.
 AFFUSE_INLINE Vec clamped(Vec d) { return min(set1(3.40282347e38f), d); }
 
+// Sum of the window [-before, after] around s, `stride` floats between channels.
+AFFUSE_INLINE Vec sum_over(const float* s, int64_t stride, int64_t before, int64_t after) {
+  if (before == 2 && after == 2)  // n = 5, the usual one
+    return (load(s - 2 * stride) + load(s + 2 * stride)) + (load(s - stride) + load(s + stride)) + load(s);
+  Vec sum = zero();
+  for (int64_t j = -before; j <= after; ++j) sum += load(s + j * stride);
+  return sum;
+}
+
 struct Window {
   int64_t before, after;
   float k, alpha;
   // d at element c of a row whose squares lie at s, `stride` floats between channels.
   AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const {
-    Vec sum = zero();
-    for (int64_t j = -before; j <= after; ++j) sum += load(s + j * stride);
+    const Vec sum = sum_over(s, stride, before, after);
     return clamped(fma(set1(alpha), clamped(sum), set1(k)));
   }
 };
@@ -54,58 +62,73 @@ AFFUSE_INLINE void clear(float* p, int64_t n) {
   for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
 }
 
-// One vector of `lanes` elements of C steps each, `step` floats apart in memory and `row` in scratch: the channels of a row in
-// vectors (step kLanes), or of kLanes neighbouring positions one by one (step = the size of a channel's plane).
+// How a block of the map is walked: `count` vectors of each of `rows` rows, `step` floats apart in memory, kLanes apart in scratch.
+// Channel-last: a row's channels, kLanes at a time. Otherwise: one row, channel after channel of kLanes neighbouring positions.
 struct Walk {
-  int64_t count, step, row;  // vectors, distance in memory, distance of neighbouring channels in scratch
-  int64_t margin;            // floats before the first channel in scratch
-  AFFUSE_INLINE int lanes(int64_t i, int64_t C, int positions) const {
-    return row == 1 ? (C - i * kLanes < kLanes ? int(C - i * kLanes) : kLanes) : positions;
+  int64_t count, step, next;  // distance of neighbouring channels in scratch
+  int64_t margin, row;        // floats before the first channel in scratch, from one row's scratch to the next one's
+  int64_t C;
+  bool last;
+  AFFUSE_INLINE int lanes(int64_t i, int positions) const {
+    if (!last) return positions;
+    return C - i * kLanes < kLanes ? int(C - i * kLanes) : kLanes;
   }
 };
 
+// The squares of a whole block first: a load that spans two stores waits until both have left the store buffer.
+AFFUSE_INLINE void squares(const Walk& walk, int64_t rows, int positions, const float* x, float* s) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < walk.count; ++i) {
+      const Vec a = get(x + r * walk.C + i * walk.step, walk.lanes(i, positions));
+      store(s + r * walk.row + i * kLanes, a * a);
+    }
+}
+
 template <class P>
-AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& power, int64_t C, int positions, const float* x,
+AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& power, int64_t rows, int positions, const float* x,
                            float* y, float* scratch) {
   float* s = scratch + walk.margin;
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const Vec a = get(x + i * walk.step, walk.lanes(i, C, positions));
-    store(s + i * kLanes, a * a);
-  }
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const int n = walk.lanes(i, C, positions);
-    const Vec q = power.of(window.scale(s + i * kLanes, walk.row)).power;
-    put(y + i * walk.step, get(x + i * walk.step, n) * q, n);
-  }
+  squares(walk, rows, positions, x, s);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < walk.count; ++i) {
+      const int n = walk.lanes(i, positions);
+      const int64_t at = r * walk.C + i * walk.step;
+      prefetch(x + at + rows * walk.C);  // the next block: memory works while this one is computed
+      prefetch(y + at + rows * walk.C);
+      const Vec q = power.of(window.scale(s + r * walk.row + i * kLanes, walk.next)).power;
+      put(y + at, get(x + at, n) * q, n);
+    }
 }
 
 template <class P>
-AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t C, int positions,
+AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t rows, int positions,
                             const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
   float *s = scratch + walk.margin, *t = s + area, *u = t + area;
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const Vec a = get(x + i * walk.step, walk.lanes(i, C, positions));
-    store(s + i * kLanes, a * a);
-  }
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const int n = walk.lanes(i, C, positions);
-    const Powers q = power.of(window.scale(s + i * kLanes, walk.row));
-    const Vec g = get(dy + i * walk.step, n) * q.power;
-    store(u + i * kLanes, g);
-    // Lanes without a channel hold d = k and g = 0.
-    store(t + i * kLanes, get(x + i * walk.step, n) * g * q.inverse);
-  }
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const int n = walk.lanes(i, C, positions);
-    Vec sum = zero();
-    for (int64_t j = -window.after; j <= window.before; ++j) sum += load(t + i * kLanes + j * walk.row);
-    put(dx + i * walk.step, fnma(set1(factor) * get(x + i * walk.step, n), sum, load(u + i * kLanes)), n);
-  }
+  squares(walk, rows, positions, x, s);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < walk.count; ++i) {
+      const int n = walk.lanes(i, positions);
+      const int64_t at = r * walk.C + i * walk.step, in = r * walk.row + i * kLanes;
+      const Powers q = power.of(window.scale(s + in, walk.next));
+      const Vec g = get(dy + at, n) * q.power;
+      store(u + in, g);
+      store(t + in, get(x + at, n) * g * q.inverse);  // lanes without a channel: g = 0
+    }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < walk.count; ++i) {
+      const int n = walk.lanes(i, positions);
+      const int64_t at = r * walk.C + i * walk.step, in = r * walk.row + i * kLanes;
+      const Vec sum = sum_over(t + in, walk.next, window.after, window.before);
+      prefetch(x + at + rows * walk.C);
+      prefetch(dy + at + rows * walk.C);
+      prefetch(dx + at + rows * walk.C);
+      put(dx + at, fnma(set1(factor) * get(x + at, n), sum, load(u + in)), n);
+    }
 }
 
-// Calls body(offset, positions, scratch) for every piece of the maps that belongs to an item, and clears the rest of `out`.
+// Calls body(offset, rows, positions, scratch) for every block of the maps that belongs to an item, and clears the rest of `out`.
 template <class F>
-void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, F&& body) {
+void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, int64_t block, F&& body) {
   float* const workspace = static_cast<float*>(call.workspace);
   if (m.last) {
     const int64_t rows = m.B * m.H * m.W, step = m.C >= 16384 ? 1 : 16384 / m.C;
@@ -113,9 +136,19 @@ void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out
       float* scratch = workspace + worker * 3 * area;
       clear(scratch, 3 * area);
       const int64_t end = (task + 1) * step < rows ? (task + 1) * step : rows;
-      for (int64_t r = task * step; r < end; ++r) {
-        if (widths && r % m.W >= widths[r / (m.H * m.W)]) clear(out + r * m.C, m.C);
-        else body(r * m.C, 1, scratch);
+      for (int64_t r = task * step; r < end;) {
+        int64_t n = end - r < block ? end - r : block;
+        if (widths) {  // no further than the end of the own columns, or of the others
+          const int64_t w = r % m.W, own = widths[r / (m.H * m.W)], left = w < own ? own - w : m.W - w;
+          if (left < n) n = left;
+          if (w >= own) {
+            clear(out + r * m.C, n * m.C);
+            r += n;
+            continue;
+          }
+        }
+        body(r * m.C, n, kLanes, scratch);
+        r += n;
       }
     });
     return;
@@ -131,7 +164,7 @@ void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out
     int64_t w = from;
     for (; w < to && w < own; w += kLanes) {
       const int64_t left = (own < to ? own : to) - w;
-      body(offset + w, left < kLanes ? int(left) : kLanes, scratch);
+      body(offset + w, 1, left < kLanes ? int(left) : kLanes, scratch);
     }
     if (w > own) w = own > from ? own : from;
     for (int64_t c = 0; w < to && c < m.C; ++c) clear(out + offset + c * plane + w, to - w);
@@ -146,8 +179,8 @@ void with_power(double beta, F&& body) {
 }
 
 Walk walk_of(const Maps& m, int64_t n) {
-  if (m.last) return {(m.C + kLanes - 1) / kLanes, kLanes, 1, n};
-  return {m.C, m.H * m.W, kLanes, n * kLanes};
+  if (m.last) return {(m.C + kLanes - 1) / kLanes, kLanes, 1, n, lrn_row(m.C, n), m.C, true};
+  return {m.C, m.H * m.W, kLanes, n * kLanes, 0, m.C, false};
 }
 
 }  // namespace
@@ -160,9 +193,10 @@ void lrn_forward(const OpCall& call) {
   const float* x = call.in[0].f32();
   float* y = call.out[0].f32();
   with_power(a.beta, [&](auto power) {
-    pieces(call, m, call.in[1].i32(), y, lrn_scratch(m.C, a.n, m.last) / 3, [&](int64_t at, int positions, float* scratch) {
-      forward(walk, window, power, m.C, positions, x + at, y + at, scratch);
-    });
+    const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
+      forward(walk, window, power, rows, positions, x + at, y + at, scratch);
+    };
+    pieces(call, m, call.in[1].i32(), y, lrn_scratch(m.C, a.n, m.last) / 3, lrn_rows(m.C, a.n), body);
   });
 }
 
@@ -175,9 +209,11 @@ void lrn_backward(const OpCall& call) {
   float* dx = call.out[0].f32();
   const int64_t area = lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
-    pieces(call, m, call.in[1].i32(), dx, area, [&](int64_t at, int positions, float* scratch) {
-      backward(walk, window, power, float(2 * a.alpha * a.beta), m.C, positions, x + at, dy + at, dx + at, scratch, area);
-    });
+    const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
+      const float factor = float(2 * a.alpha * a.beta);
+      backward(walk, window, power, factor, rows, positions, x + at, dy + at, dx + at, scratch, area);
+    };
+    pieces(call, m, call.in[1].i32(), dx, area, lrn_rows(m.C, a.n), body);
   });
 }
 

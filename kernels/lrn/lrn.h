@@ -32,11 +32,15 @@ struct LrnAttrs {
   return {n, n / 2, (n - 1) / 2, a[4].i ? a[1].f / double(n) : a[1].f, a[2].f, a[3].f};
 }
 
-// Floats of scratch per worker: three rows of channels with margins (channel-last), or three blocks of kLrnBlock
-// positions with as many channels.
+// Scratch of a worker: three areas, each some rows of channels with margins of zeros (channel-last), or kLrnBlock positions with all
+// their channels.
 constexpr int64_t kLrnBlock = 16;
+[[maybe_unused]] static int64_t lrn_row(int64_t C, int64_t n) { return (C + 2 * n + 32 + 15) / 16 * 16; }
+[[maybe_unused]] static int64_t lrn_rows(int64_t C, int64_t n) {  // rows of an area: about 8 KB
+  const int64_t rows = 2048 / lrn_row(C, n);
+  return rows < 1 ? 1 : rows > 16 ? 16 : rows;
+}
 [[maybe_unused]] static int64_t lrn_scratch(int64_t C, int64_t n, bool last) {
-  const int64_t row = last ? C + 2 * n + 32 : (C + 2 * n) * kLrnBlock;
-  return 3 * ((row + 15) / 16 * 16);
+  return 3 * (last ? lrn_rows(C, n) * lrn_row(C, n) : (C + 2 * n) * kLrnBlock);
 }
 }  // namespace affuse
