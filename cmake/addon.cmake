@@ -38,6 +38,4 @@ if(CMAKE_JS_VERSION AND CMAKE_LIBRARY_OUTPUT_DIRECTORY)
     COMMAND ${CMAKE_COMMAND} -E rename ${addon_destination}.new ${addon_destination}
     VERBATIM)
 endif()
-if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT AFFUSE_SANITIZE_FLAGS)
-  target_link_options(affuse_node PRIVATE -s)
-endif()
+# The symbol table stays in release builds: `perf report` names kernels by it, and it is loaded by nobody else.

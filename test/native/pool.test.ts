@@ -43,6 +43,38 @@ test("synchronous calls beside programs beside asynchronous calls", async () => 
   }
 });
 
+test("two programs at once, and calls beside them: none waits for the other's end", async () => {
+  const side = 192;
+  const long = chain(side, side, 400).program;
+  const short = chain(16, 16, 4).program;
+  const x = f32([side, side], wave);
+  const y = f32([16, 16], wave);
+  const z = f32([64, 512], wave);
+  await Promise.all([long.run([x.data], []), short.run([y.data], [])]);
+  let running = true;
+  const whole = long.run([x.data], []).then((result) => {
+    running = false;
+    return result;
+  });
+  let runs = 0;
+  while (running && runs < 1000) {
+    await short.run([y.data], []);
+    addon.call("cpu", "softmax", [z], {}, [true], 4);
+    if (running) runs++;
+  }
+  assert.ok(runs >= 3, `${runs} runs of the short program while the long one ran`);
+  assert.equal((await whole)[0], x.data);
+});
+
+test("an idle pool takes no processor time", async () => {
+  addon.call("cpu", "softmax", [f32([512, 512], wave)], {}, [true], 4);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const before = process.cpuUsage();
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  const { user, system } = process.cpuUsage(before);
+  assert.ok(user + system < 40_000, `${(user + system) / 1000} ms of 400`);
+});
+
 test("thread counts that cannot be", async () => {
   const x = f32([4], wave);
   for (const threads of [0, -1, 1.5, 1e9, Number.NaN, "2"]) {

@@ -1,0 +1,74 @@
+/**
+ * What calls cost beside their work: a synchronous operator call from JavaScript, an operator in a program, and timing it.
+ * Times are the medians of batches; the best of several rounds counts, because other processes only ever add.
+ */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { addon, chain, f32, wave } from "./helpers.ts";
+
+const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] as number;
+
+/** Microseconds per call: median over batches, best of `rounds`. */
+function microseconds(body: () => unknown, calls = 2000, batches = 15, rounds = 5): number {
+  const one = () => {
+    const start = process.hrtime.bigint();
+    for (let i = 0; i < calls; i++) body();
+    return Number(process.hrtime.bigint() - start) / 1e3 / calls;
+  };
+  for (let i = 0; i < 5; i++) one(); // the engine compiles the path
+  return Math.min(...Array.from({ length: rounds }, () => median(Array.from({ length: batches }, one))));
+}
+
+test("the smallest synchronous call: at most 1.5 microseconds", () => {
+  const a = f32([1], wave);
+  const b = f32([1], wave);
+  const y = new Float32Array(1);
+  const inputs = [a, b];
+  const outputs = [y];
+  const cost = microseconds(() => addon.call("cpu", "add", inputs, {}, outputs));
+  const fresh = microseconds(() => addon.call("cpu", "add", inputs, {}, [true]));
+  console.log(`add of one element: ${cost.toFixed(2)} us into a given array, ${fresh.toFixed(2)} us with a fresh one`);
+  assert.is(y[0], a.data[0] * 2);
+  assert.ok(cost <= 1.5, `${cost} us`);
+});
+
+test("a second thread makes no small call slower", () => {
+  for (const count of [1 << 10, 1 << 14, 20000, 1 << 15]) {
+    const x = f32([count], wave);
+    const y = new Float32Array(count);
+    const call = (threads: number) =>
+      microseconds(() => addon.call("cpu", "scale", [x], { factor: 2 }, [y], threads), 200);
+    const one = call(1);
+    const two = call(2);
+    console.log(`scale of ${count}: ${one.toFixed(2)} us on one thread, ${two.toFixed(2)} us on two`);
+    assert.ok(two <= one * 1.25 + 0.5, `${count} elements: ${one} us, ${two} us`);
+  }
+});
+
+test("an operator in a program, without and with a profile", async () => {
+  const length = 2000;
+  const { program } = chain(1, 1, length);
+  const x = f32([1, 1], wave);
+  const once = async () => {
+    const start = process.hrtime.bigint();
+    await program.run([x.data], []);
+    return Number(process.hrtime.bigint() - start) / 1e3 / length;
+  };
+  const best = async (recording: boolean) => {
+    const times: number[] = [];
+    for (let i = 0; i < 40; i++) {
+      if (recording) addon.startProfile();
+      times.push(await once());
+      if (recording) addon.stopProfile();
+    }
+    return median(times.sort((a, b) => a - b).slice(0, 20));
+  };
+  await best(false);
+  const off = Math.min(await best(false), await best(false));
+  const on = Math.min(await best(true), await best(true));
+  console.log(`an operator of a program: ${off.toFixed(3)} us, profiled ${on.toFixed(3)} us`);
+  // 3 % of an operator of 50 us, and a training step's operators take that long and longer.
+  assert.ok(on - off < 1.5, `${off} us, profiled ${on} us`);
+});
+
+test.run();
