@@ -84,7 +84,8 @@ napi_value stop_profile(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     Arguments(env, info);
     Instance& instance = Instance::of(env);
-    if (!instance.recorder) raise("ERR_AFFUSE_PROFILE", "expected a profile in progress, got none; startProfile() begins one");
+    if (!instance.recorder)
+      raise("ERR_AFFUSE_PROFILE", "expected a profile in progress, got none; startProfile() begins one");
     if (const int pending = instance.recorder->pending.load(std::memory_order_acquire))
       raise("ERR_AFFUSE_BUSY", "expected no unfinished run in the profile, got %d; await them first", pending);
     const std::shared_ptr<Recorder> recorder = std::exchange(instance.recorder, nullptr);

@@ -133,7 +133,8 @@ auto cpu_pack(const OpDef& op) -> void (*)(const OpShape&, int, const void*, voi
 
 void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
             const void* const* packed, int threads, Scratch& scratch, Status& status, TaskListener* listener) {
-  if (device == Device::cpu) return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status, listener);
+  if (device == Device::cpu)
+    return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status, listener);
   if (!op.reference) return status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a reference, got %s", op.name);
   Tensor wide[kMaxInputs];
   Memory copies[kMaxInputs];

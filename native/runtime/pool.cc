@@ -69,7 +69,8 @@ void Pool::run(int count, int64_t tasks, Task task, void* arg, bool wake) {
   Job job{.task = task, .arg = arg, .tasks = tasks, .count = useful};
   if (useful <= 1) return drain(job, 0);
   // Nobody awake and nobody to be woken.
-  if (!wake && parked_.load(std::memory_order_relaxed) >= helper_count_.load(std::memory_order_relaxed)) return drain(job, 0);
+  if (!wake && parked_.load(std::memory_order_relaxed) >= helper_count_.load(std::memory_order_relaxed))
+    return drain(job, 0);
   if (wake && helper_count_.load(std::memory_order_relaxed) < useful - 1) start_helpers(useful - 1);
   int sleepers = 0;
   {

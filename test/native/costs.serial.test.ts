@@ -28,7 +28,7 @@ test("the smallest synchronous call: at most 1.5 microseconds", () => {
   const cost = microseconds(() => addon.call("cpu", "add", inputs, {}, outputs));
   const fresh = microseconds(() => addon.call("cpu", "add", inputs, {}, [true]));
   console.log(`add of one element: ${cost.toFixed(2)} us into a given array, ${fresh.toFixed(2)} us with a fresh one`);
-  assert.is(y[0], a.data[0] * 2);
+  assert.is(y[0], (a.data[0] as number) * 2);
   assert.ok(cost <= 1.5, `${cost} us`);
 });
 

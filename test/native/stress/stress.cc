@@ -193,8 +193,9 @@ void forked() {
 
 // "[B,T,D]" with the sizes below; "..." is one dimension of 3.
 int64_t size_of(const std::string& letter) {
-  static const std::map<std::string, int64_t> sizes = {{"...", 3}, {"R", 3}, {"A", 5}, {"B", 5}, {"T", 37}, {"D", 19}, {"J", 2},
-                                                       {"C", 21},  {"m", 6}, {"n", 10}, {"P", 40}, {"O", 23}, {"1", 1}};
+  static const std::map<std::string, int64_t> sizes = {{"...", 3}, {"R", 3}, {"A", 5},  {"B", 5},  {"T", 37}, {"D", 19},
+                                                       {"J", 2},   {"C", 21}, {"m", 6}, {"n", 10}, {"P", 40}, {"O", 23},
+                                                       {"1", 1}};
   const auto found = sizes.find(letter);
   return found == sizes.end() ? 8 : found->second;
 }
@@ -219,7 +220,7 @@ size_t count_of(const affuse_tensor& t) {
   return n;
 }
 
-// Runs the operator on 1 and on 4 threads, in memory that ends where the tensors end; false if it does not take these shapes.
+// Runs the operator on 1 and on 4 threads, in memory that ends where the tensors end; false if these shapes do not fit it.
 bool run_operator(const char* name, const affuse_operator& op, bool optional) {
   std::vector<affuse_tensor> in(size_t(op.inputs)), out(size_t(op.outputs));
   std::vector<std::vector<int32_t>> memory, results[2];
