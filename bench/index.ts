@@ -9,7 +9,8 @@ import { ALL_CASES } from "./cases/index.ts";
 import { loadOrt, type OrtPeer } from "./peers/ort.ts";
 import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
 import { measureRoofs, type RoofTable } from "./roofs.ts";
-import { type Bench, runOperator } from "./run.ts";
+import { type Bench, type Outcome, runOperator } from "./run.ts";
+import { runModel, runOverhead } from "./run-models.ts";
 import type { Case, Entry, Skipped } from "./types.ts";
 
 export interface BenchOptions {
@@ -94,6 +95,12 @@ function threadCounts(asked: number | undefined, available: number): number[] {
   return asked === undefined ? [...new Set([1, available])] : [asked];
 }
 
+function runCase(bench: Bench, test: Case): Promise<Outcome> {
+  if (test.kind === "operator") return runOperator(bench, test);
+  if (test.kind === "overhead") return runOverhead(bench, test);
+  return runModel(bench, test);
+}
+
 /** Runs the chosen cases. @throws AffuseError for what makes all of it impossible; a peer or a case that fails is skipped */
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const cases = selectCases(options.filter, options.quick);
@@ -138,13 +145,13 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       rounds: options.quick ? 5 : 11,
       sampleSeconds: options.quick ? 0.005 : 0.02,
       caseSeconds: options.quick ? 0.7 : 12,
+      memory: !options.quick,
       note: options.note,
     };
     for (const [i, test] of cases.entries()) {
       options.note(`[${i + 1}/${cases.length}] ${test.name}`);
       try {
-        if (test.kind !== "operator") continue;
-        const outcome = await runOperator(bench, test);
+        const outcome = await runCase(bench, test);
         entries.push(...outcome.entries);
         skipped.push(...outcome.skipped);
         for (const { peer, reason } of outcome.skipped) options.note(`  ${peer}: ${reason}`);

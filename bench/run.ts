@@ -24,6 +24,8 @@ export interface Bench {
   sampleSeconds: number;
   /** No new round begins after so many seconds, once there are three. */
   caseSeconds: number;
+  /** Measure the peak memory of training, in processes of their own. */
+  memory: boolean;
   note(text: string): void;
 }
 

@@ -55,13 +55,22 @@ export interface OperatorCase extends Common {
 /** A whole model: training steps or inference. */
 export interface ModelCase extends Common {
   kind: "step" | "inference";
-  structure: "concat" | "weighted" | "hierarchical" | "gfbp";
+  structure: "concat" | "weighted" | "hierarchical";
   batch: number;
+  /** Padded length; lengths are drawn from [shortest, T]. */
   T: number;
   shortest: number;
-  dim: number;
   streams: { name: string; modality: "audio" | "visual"; dim: number }[];
+  /** A of the attention. */
   attention: number;
+}
+
+/** The convolutional trunk (spec 2.2), forward and gradients of its weights. */
+export interface FcnCase extends Common {
+  kind: "fcn";
+  batch: number;
+  frames: number;
+  bins: number;
 }
 
 /** Cost of a call from JavaScript: what a call takes whose mathematics is nothing. */
@@ -71,7 +80,7 @@ export interface OverheadCase extends Common {
   through: "addon" | "library";
 }
 
-export type Case = OperatorCase | ModelCase | OverheadCase;
+export type Case = OperatorCase | ModelCase | FcnCase | OverheadCase;
 
 export type PeerName = "affuse" | "onnxruntime" | "torch";
 

@@ -96,15 +96,22 @@ export function afg(
   });
 }
 
+/** FLOPs of AFG over so many valid frames; `gradients`: those of the backward alone (kernels/afg/afg.h, k saved). */
+export function afgFlops(frames: number, A: number, D: number, what: "forward" | "all" | "weights"): number {
+  if (what === "forward") return 2 * frames * A * D + 2 * frames * (A + D);
+  const product = 2 * frames * A * D;
+  return 2 * frames * D + 4 * frames * A + product + (what === "all" ? product + 2 * frames * D : 0);
+}
+
 /** FLOPs and bytes of an AFG case by the frames that are valid. */
 export function afgCost(test: OperatorCase, frames: number): { flops: number; bytes: number } {
   const [B = 0, , D = 0] = test.tensors.x?.shape ?? [];
   const A = test.tensors.W?.shape[0] ?? 0;
-  let flops = 2 * frames * A * D + 2 * frames * (A + D);
+  let flops = afgFlops(frames, A, D, "forward");
   let bytes = 4 * (frames * D + A * D + 2 * A + B * D + frames);
   if (test.gradients) {
     const dx = test.gradients.includes("dx");
-    flops += 2 * frames * D + 4 * frames * A + (dx ? 2 : 1) * 2 * frames * A * D + (dx ? 2 * frames * D : 0);
+    flops += afgFlops(frames, A, D, dx ? "all" : "weights");
     bytes += 4 * (frames * D * (dx ? 2 : 1) + frames * A + 2 * A * D + B * D + frames);
   }
   return { flops, bytes };
@@ -211,6 +218,35 @@ export const OPERATOR_CASES: OperatorCase[] = [
   stream("softmax", { R: 6400, C: 1000 }, { x: batch([6400, 1000]) }, "copy.dram", {
     peers: { ort: true, torch: true },
   }),
+  // --- maps of the FCN (spec 2.2), channel-first as the peers have them
+  operator(
+    "conv2d",
+    { B: 8, C: 96, H: 23, W: 60, O: 256, k: 5 },
+    { x: batch([8, 96, 23, 60]), W: weight([256, 96, 5, 5], 0.02), b: weight([256], 1) },
+    { attributes: { stride: 1, pad: 2 }, peers: { ort: true, torch: true } },
+  ),
+  operator(
+    "conv2d",
+    { B: 3, C: 7, H: 19, W: 31, O: 13, k: 3 },
+    { x: batch([3, 7, 19, 31]), W: weight([13, 7, 3, 3], 0.1), b: weight([13], 1) },
+    { attributes: { stride: 2, pad: 1 }, peers: { ort: true, torch: true }, tags: ["awkward", "quick"] },
+  ),
+  stream(
+    "max_pool2d",
+    { B: 8, C: 96, H: 48, W: 123, size: 3 },
+    { x: batch([8, 96, 48, 123]) },
+    "read.dram",
+    { attributes: { size: 3, stride: 2 }, peers: { ort: true, torch: true } },
+  ),
+  ...(["nchw", "nhwc"] as const).map((layout) =>
+    stream(
+      "lrn",
+      { B: 8, C: 96, H: 48, W: 123, layout },
+      { x: batch(layout === "nchw" ? [8, 96, 48, 123] : [8, 48, 123, 96]) },
+      "copy.dram",
+      { attributes: { layout }, peers: layout === "nchw" ? { ort: true, torch: true } : {}, tags: ["targets"] },
+    ),
+  ),
   stream(
     "softmax_cross_entropy",
     { B: 4096, C: 6 },

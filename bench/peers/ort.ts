@@ -106,6 +106,32 @@ const MODELS: Readonly<
     graph.output("c", [B, 1, D]);
     return { model: graph.bytes(), fed: ["x"] };
   },
+  conv2d: (test, set) => {
+    const graph = new OnnxGraph("conv2d");
+    const { x, W, b } = set as Record<"x" | "W" | "b", HostTensor>;
+    const { stride, pad } = { stride: Number(test.attributes.stride), pad: Number(test.attributes.pad) };
+    graph.input("x", x.shape);
+    graph.node("Conv", ["x", constant(graph, W), constant(graph, b)], { strides: [stride, stride], pads: [pad, pad, pad, pad] }, "y");
+    graph.output("y", ["B", "C", "H", "W"]);
+    return { model: graph.bytes(), fed: ["x"] };
+  },
+  max_pool2d: (test, set) => {
+    const graph = new OnnxGraph("max_pool2d");
+    const { size, stride } = { size: Number(test.attributes.size), stride: Number(test.attributes.stride) };
+    graph.input("x", (set.x as HostTensor).shape);
+    graph.node("MaxPool", ["x"], { kernel_shape: [size, size], strides: [stride, stride] }, "y");
+    graph.output("y", ["B", "C", "H", "W"]);
+    return { model: graph.bytes(), fed: ["x"] };
+  },
+  lrn: (_test, set) => {
+    const graph = new OnnxGraph("lrn");
+    const { x } = set as Record<"x", HostTensor>;
+    graph.input("x", x.shape);
+    // ONNX divides alpha by the size.
+    graph.node("LRN", ["x"], { size: 5, alpha: { f: 5e-4 }, beta: { f: 0.75 }, bias: { f: 2 } }, "y");
+    graph.output("y", x.shape);
+    return { model: graph.bytes(), fed: ["x"] };
+  },
   softmax: (_test, set) => {
     const graph = new OnnxGraph("softmax");
     const { x } = set as Record<"x", HostTensor>;

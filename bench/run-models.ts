@@ -1,0 +1,135 @@
+/** Runs model cases and the cost of a call. */
+import { spawnSync } from "node:child_process";
+import { AffuseError, isAffuseError } from "../lib/errors.ts";
+import { op } from "../lib/kernels/index.ts";
+import type { HostTensor } from "../lib/native/addon.ts";
+import { sampler } from "./adapter.ts";
+import { difference } from "./check.ts";
+import { memoryCommand } from "./memory.ts";
+import { agreement, fcnSide, modelSide } from "./models.ts";
+import { type TorchCase, TorchPeer } from "./peers/torch.ts";
+import type { RoofTable } from "./roofs.ts";
+import { type Bench, type Outcome, takeTurns } from "./run.ts";
+import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
+
+/** float32 with sums in another order, through a whole model. */
+const MODEL_TOLERANCE = 5e-4;
+
+const same = (a: Float32Array, b: Float32Array) => (a.every((value, i) => Object.is(value, b[i])) ? 0 : Number.POSITIVE_INFINITY);
+
+/** A whole model against PyTorch, with what each process needs at most. */
+export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise<Outcome> {
+  const { addon, threads, torch } = bench;
+  const side = test.kind === "fcn" ? fcnSide(addon, test) : modelSide(addon, test);
+  const skipped: Skipped[] = [];
+  const contenders: Contender[] = threads.map((n) => side.contender(n));
+  try {
+    const one = await side.results(1);
+    const counts = [...new Set([...threads, addon.cpu().threads])].filter((n) => n > 1);
+    for (const n of counts) {
+      const { where } = agreement(one, await side.results(n), same);
+      if (where) throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: ${where} differs between 1 and ${n} threads.`);
+    }
+    let check = { against: `one thread, bit for bit (${counts.join(", ") || 1})`, difference: 0 };
+    if (torch) {
+      try {
+        const { tensors, test: sent } = side.peer;
+        await torch.load({ ...sent, dropout: 0 }, [tensors]);
+        const { difference: off, where } = agreement(one, await torch.results(), (a, b) => difference(a, b));
+        if (!(off <= MODEL_TOLERANCE)) {
+          throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `PyTorch differs in ${where} by ${off.toExponential(2)}.`);
+        }
+        check = { against: `PyTorch without dropout, and ${check.against}`, difference: off };
+        await torch.load(sent, [tensors]);
+        for (const n of threads) contenders.push(torch.contender(n));
+      } catch (error) {
+        if (!isAffuseError(error)) throw error;
+        skipped.push({ case: test.name, peer: "torch", code: error.code, reason: error.message });
+      }
+    }
+    const work = {
+      name: test.name,
+      tags: test.tags,
+      note: test.note ?? null,
+      via: "program of a whole model",
+      residency: "as the model runs",
+      flops: side.flops,
+      bytes: null,
+      check,
+      bound: (table: RoofTable) => ({
+        kind: "fma.f32" as const,
+        least: side.flops / (table.roofs["fma.f32"] as number),
+        seconds: (roof: number) => side.flops / roof,
+      }),
+    };
+    const entries = await takeTurns(bench, work, contenders);
+    if (bench.memory && test.kind === "step") {
+      for (const entry of entries) {
+        entry.peak_memory =
+          entry.peer === "affuse"
+            ? ownPeak(test, entry.threads)
+            : await torchPeak(bench.torch?.info.python, side.peer.test, side.peer.tensors, entry.threads);
+      }
+    }
+    return { entries, skipped };
+  } finally {
+    side.dispose();
+  }
+}
+
+/** Peak resident memory of a fresh process that trains a few steps. */
+function ownPeak(test: ModelCase, threads: number): number | null {
+  const [command, ...args] = memoryCommand(test.name, threads);
+  const { stdout, status } = spawnSync(command as string, args, { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  const bytes = Number(stdout);
+  return status === 0 && bytes > 0 ? bytes : null;
+}
+
+async function torchPeak(
+  python: string | undefined,
+  test: TorchCase,
+  tensors: Record<string, HostTensor>,
+  threads: number,
+): Promise<number | null> {
+  const peer = await TorchPeer.start(python);
+  try {
+    await peer.load(test, [tensors]);
+    const contender = peer.contender(threads);
+    for (let i = 0; i < 3; i++) await contender.sample(0);
+    return await peer.peakMemory();
+  } finally {
+    peer.stop();
+  }
+}
+
+/** One element times a factor, as a call through the addon and through op(). */
+export async function runOverhead(bench: Bench, test: OverheadCase): Promise<Outcome> {
+  const x: HostTensor = { dtype: "f32", shape: [1], data: Float32Array.of(3) };
+  const target = new Float32Array(1);
+  const inputs = [x];
+  const outputs = [target];
+  const attributes = { factor: 2 };
+  const options = { threads: 1, outputs: { y: target } };
+  const call =
+    test.through === "addon"
+      ? () => {
+          bench.addon.call("cpu", "scale", inputs, attributes, outputs, 1);
+        }
+      : () => {
+          op("scale", { x }, attributes, options);
+        };
+  call();
+  if (target[0] !== 6) throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: expected 6, got ${target[0]}.`);
+  const work = {
+    name: test.name,
+    tags: test.tags,
+    note: test.note ?? null,
+    via: "call",
+    residency: "cache-resident",
+    flops: null,
+    bytes: null,
+    check: { against: "the exact product", difference: 0 },
+    bound: null,
+  };
+  return { entries: await takeTurns(bench, work, [{ peer: "affuse", threads: 1, sample: sampler(call) }]), skipped: [] };
+}
