@@ -11,10 +11,13 @@ import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
 import { measureRoofs, type RoofTable } from "./roofs.ts";
 import { type Bench, type Outcome, runOperator } from "./run.ts";
 import { runModel, runOverhead } from "./run-models.ts";
+import { evaluateTargets, type TargetResult } from "./targets.ts";
 import type { Case, Entry, Skipped } from "./types.ts";
 
 export interface BenchOptions {
   filter?: string;
+  /** Only these cases, by their names. */
+  only?: ReadonlySet<string>;
   peers: readonly ("ort" | "torch")[];
   threads?: number;
   quick: boolean;
@@ -46,11 +49,12 @@ export interface BenchReport {
     quick: boolean;
   };
   benchmarks: Entry[];
+  targets: TargetResult[];
   skipped: Skipped[];
 }
 
 /** Cases whose name, or one of whose tags, matches. @throws AffuseError ERR_AFFUSE_BENCH_FILTER */
-export function selectCases(filter: string | undefined, quick: boolean): Case[] {
+export function selectCases(filter: string | undefined, quick: boolean, only?: ReadonlySet<string>): Case[] {
   let pattern: RegExp | null = null;
   try {
     if (filter !== undefined) pattern = new RegExp(filter);
@@ -62,8 +66,10 @@ export function selectCases(filter: string | undefined, quick: boolean): Case[] 
   }
   const matches = ({ name, tags }: Case) =>
     pattern ? pattern.test(name) || tags.some((tag) => pattern.test(tag)) : !tags.includes("sweep");
+  const small = (test: Case) => !quick || pattern !== null || test.tags.includes("quick");
+  const wanted = (test: Case) => only === undefined || only.has(test.name);
   const chosen = ALL_CASES.filter(
-    (test) => matches(test) && (!quick || pattern !== null || test.tags.includes("quick")),
+    (test) => wanted(test) && (only && !pattern ? true : matches(test)) && small(test),
   );
   if (chosen.length === 0) {
     throw new AffuseError(
@@ -103,7 +109,7 @@ function runCase(bench: Bench, test: Case): Promise<Outcome> {
 
 /** Runs the chosen cases. @throws AffuseError for what makes all of it impossible; a peer or a case that fails is skipped */
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
-  const cases = selectCases(options.filter, options.quick);
+  const cases = selectCases(options.filter, options.quick, options.only);
   const addon = loadAddon();
   const { isa, threads: available, caches } = addon.cpu();
   const threads = threadCounts(options.threads, available);
@@ -195,6 +201,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         quick: options.quick,
       },
       benchmarks: entries,
+      targets: evaluateTargets(entries),
       skipped,
     };
   } finally {

@@ -38,7 +38,11 @@ async function main(name: string, threads: number): Promise<void> {
   const test = ALL_CASES.find((candidate) => candidate.name === name) as ModelCase;
   loadAddon().setThreads(threads);
   const batch = makeBatch(test);
-  const model = createModel({ structure: test.structure, attention: { dim: test.attention } }, test.streams, CLASSES);
+  const model = createModel(
+    { structure: test.structure, attention: { dim: test.attention } },
+    test.streams,
+    CLASSES,
+  );
   globalThis.gc?.();
   resetPeak();
   for (let step = 1; step <= 5; step++) await model.trainStep(batch, { lr: 1e-3, step });

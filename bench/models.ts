@@ -6,7 +6,13 @@ import { appendGradients } from "../lib/graph/optimizer.ts";
 import { ParameterStore } from "../lib/graph/parameters.ts";
 import type { Node, Value } from "../lib/graph/value.ts";
 import { defaultFcn, fcnTrunk } from "../lib/models/fcn.ts";
-import { type Batch, buildModelGraph, createModel, type Model, parseModelConfig } from "../lib/models/index.ts";
+import {
+  type Batch,
+  buildModelGraph,
+  createModel,
+  type Model,
+  parseModelConfig,
+} from "../lib/models/index.ts";
 import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
 import { Builder } from "../lib/nn/builder.ts";
 import { sampler } from "./adapter.ts";
@@ -58,7 +64,12 @@ const configOf = ({ structure, attention }: ModelCase, dropout: number) => ({
 });
 
 /** FLOPs of the calls a program makes. AFG counts the frames that are there; a gradient that nobody wants is not counted. */
-function flopsOf(addon: NativeAddon, nodes: readonly Node[], used: ReadonlySet<number>, share: (x: Value) => number): number {
+function flopsOf(
+  addon: NativeAddon,
+  nodes: readonly Node[],
+  used: ReadonlySet<number>,
+  share: (x: Value) => number,
+): number {
   let total = 0;
   for (const { info, inputs, outputs, attributes } of nodes) {
     const find = (list: readonly (Value | null)[], rules: readonly { name: string }[], name: string) =>
@@ -68,7 +79,12 @@ function flopsOf(addon: NativeAddon, nodes: readonly Node[], used: ReadonlySet<n
       const x = find(inputs, info.inputs, "x") as Value;
       const [B = 0, T = 0, D = 0] = x.shape;
       const A = (find(inputs, info.inputs, "W") as Value).shape[0] as number;
-      total += afgFlops(B * T * share(x), A, D, info.name === "afg" ? "forward" : wantsDx ? "all" : "weights");
+      total += afgFlops(
+        B * T * share(x),
+        A,
+        D,
+        info.name === "afg" ? "forward" : wantsDx ? "all" : "weights",
+      );
       continue;
     }
     const descs = inputs.map((value) => (value ? { dtype: value.dtype, shape: value.shape } : null));
@@ -90,7 +106,9 @@ export function modelSide(addon: NativeAddon, test: ModelCase): ModelSide {
       return { posteriors, valence };
     }
     const { loss, ce, mse, gradNorm } = await model.trainStep(batch, { lr: LEARNING_RATE, step });
-    return Object.fromEntries(Object.entries({ loss, ce, mse, gradNorm }).map(([k, v]) => [k, Float32Array.of(v)]));
+    return Object.fromEntries(
+      Object.entries({ loss, ce, mse, gradNorm }).map(([k, v]) => [k, Float32Array.of(v)]),
+    );
   };
   const model = make(0.3);
   const frames = Object.fromEntries(test.streams.map(({ name }) => [name, test.T]));
@@ -116,7 +134,8 @@ export function modelSide(addon: NativeAddon, test: ModelCase): ModelSide {
   store.dispose();
   let step = 0;
   const tensors: Record<string, HostTensor> = {};
-  for (const [name, { shape, data }] of Object.entries(model.state().parameters)) tensors[name] = { dtype: "f32", shape, data };
+  for (const [name, { shape, data }] of Object.entries(model.state().parameters))
+    tensors[name] = { dtype: "f32", shape, data };
   const parameters = Object.keys(tensors);
   for (const { name, dim } of test.streams) {
     const { data, lengths } = batch.streams[name] as Batch["streams"][string];
@@ -206,7 +225,8 @@ export function agreement(
   for (const [name, values] of Object.entries(b)) {
     const own = a[name];
     if (!own) continue;
-    if (own.length !== values.length) throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${name} has another size in the peer.`);
+    if (own.length !== values.length)
+      throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${name} has another size in the peer.`);
     const off = compare(own, values);
     if (!(off <= worst.difference)) worst = { difference: off, where: name };
   }

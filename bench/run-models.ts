@@ -15,7 +15,8 @@ import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./typ
 /** float32 with sums in another order, through a whole model. */
 const MODEL_TOLERANCE = 5e-4;
 
-const same = (a: Float32Array, b: Float32Array) => (a.every((value, i) => Object.is(value, b[i])) ? 0 : Number.POSITIVE_INFINITY);
+const same = (a: Float32Array, b: Float32Array) =>
+  a.every((value, i) => Object.is(value, b[i])) ? 0 : Number.POSITIVE_INFINITY;
 
 /** A whole model against PyTorch, with what each process needs at most. */
 export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise<Outcome> {
@@ -28,7 +29,11 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
     const counts = [...new Set([...threads, addon.cpu().threads])].filter((n) => n > 1);
     for (const n of counts) {
       const { where } = agreement(one, await side.results(n), same);
-      if (where) throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: ${where} differs between 1 and ${n} threads.`);
+      if (where)
+        throw new AffuseError(
+          "ERR_AFFUSE_BENCH_RESULT",
+          `${test.name}: ${where} differs between 1 and ${n} threads.`,
+        );
     }
     let check = { against: `one thread, bit for bit (${counts.join(", ") || 1})`, difference: 0 };
     if (torch) {
@@ -37,7 +42,10 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
         await torch.load({ ...sent, dropout: 0 }, [tensors]);
         const { difference: off, where } = agreement(one, await torch.results(), (a, b) => difference(a, b));
         if (!(off <= MODEL_TOLERANCE)) {
-          throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `PyTorch differs in ${where} by ${off.toExponential(2)}.`);
+          throw new AffuseError(
+            "ERR_AFFUSE_BENCH_RESULT",
+            `PyTorch differs in ${where} by ${off.toExponential(2)}.`,
+          );
         }
         check = { against: `PyTorch without dropout, and ${check.against}`, difference: off };
         await torch.load(sent, [tensors]);
@@ -80,7 +88,10 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
 /** Peak resident memory of a fresh process that trains a few steps. */
 function ownPeak(test: ModelCase, threads: number): number | null {
   const [command, ...args] = memoryCommand(test.name, threads);
-  const { stdout, status } = spawnSync(command as string, args, { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  const { stdout, status } = spawnSync(command as string, args, {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   const bytes = Number(stdout);
   return status === 0 && bytes > 0 ? bytes : null;
 }
@@ -119,7 +130,8 @@ export async function runOverhead(bench: Bench, test: OverheadCase): Promise<Out
           op("scale", { x }, attributes, options);
         };
   call();
-  if (target[0] !== 6) throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: expected 6, got ${target[0]}.`);
+  if (target[0] !== 6)
+    throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: expected 6, got ${target[0]}.`);
   const work = {
     name: test.name,
     tags: test.tags,
@@ -131,5 +143,8 @@ export async function runOverhead(bench: Bench, test: OverheadCase): Promise<Out
     check: { against: "the exact product", difference: 0 },
     bound: null,
   };
-  return { entries: await takeTurns(bench, work, [{ peer: "affuse", threads: 1, sample: sampler(call) }]), skipped: [] };
+  return {
+    entries: await takeTurns(bench, work, [{ peer: "affuse", threads: 1, sample: sampler(call) }]),
+    skipped: [],
+  };
 }

@@ -102,6 +102,8 @@ export async function takeTurns(
     const cpu = summary(list.map((sample) => sample.cpu)).median;
     const own = ours.get(threads);
     const name = `${work.name}/${peer}${setting ? ` ${setting}` : ""}/threads:${threads}`;
+    const table = bench.roofs.find((candidate) => candidate.threads === threads);
+    const fma = (bound?.kind === "fma.f32" ? roof : null) ?? table?.roofs["fma.f32"] ?? null;
     const atRoof = bound && roof ? bound.seconds(roof) : null;
     return {
       name,
@@ -128,6 +130,7 @@ export async function takeTurns(
       roof_kind: bound?.kind ?? null,
       roof,
       roof_percent: atRoof === null ? null : (100 * atRoof) / median,
+      fma_percent: work.flops === null || fma === null ? null : (100 * work.flops) / median / fma,
       ratio: peer === "affuse" || own === undefined ? null : median / own,
       residency: work.residency,
       via: work.via,

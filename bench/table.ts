@@ -1,4 +1,6 @@
 /** Results as text. */
+import type { Change } from "./compare.ts";
+import type { TargetResult } from "./targets.ts";
 import type { Entry } from "./types.ts";
 
 /** "12.3 µs", three significant digits. */
@@ -25,4 +27,29 @@ export function describeCase(entries: readonly Entry[]): string {
     return `  ${who.padEnd(34)} ${duration(entry.median).padStart(9)} ${spread.padEnd(22)} ${rate.padEnd(32)} ${roof.padEnd(24)} ${ratio}`.trimEnd();
   });
   return [first.case, ...lines].join("\n");
+}
+
+const withUnit = (value: number, unit: TargetResult["unit"]) =>
+  unit === "%" ? `${value.toFixed(1)} %` : unit === "×" ? `${value.toFixed(2)} ×` : `${value.toFixed(2)} µs`;
+
+/** Every row with what was reached, the target, and pass or miss. */
+export function describeTargets(targets: readonly TargetResult[]): string {
+  const width = Math.max(...targets.map(({ row }) => row.length));
+  const lines = targets.map(({ row, value, bound, sense, unit, pass, note }) => {
+    const reached = value === null ? "–" : withUnit(value, unit);
+    const sign = sense === "at least" ? "≥" : "≤";
+    const verdict = pass === null ? (note ?? "") : pass ? "pass" : "MISS";
+    return `  ${row.padEnd(width)}  ${reached.padStart(9)}  ${sign} ${withUnit(bound, unit).padEnd(9)}  ${verdict}`.trimEnd();
+  });
+  return ["targets", ...lines].join("\n");
+}
+
+/** Cases by how much they changed. */
+export function describeChanges(changes: readonly Change[]): string {
+  return changes
+    .map(({ name, change, slower, clear }) => {
+      const text = `${change >= 0 ? "+" : "−"}${Math.abs(100 * change).toFixed(1)} %`;
+      return `  ${text.padStart(9)}  ${name}${slower ? "  SLOWER" : clear ? "" : "  (within the spread)"}`;
+    })
+    .join("\n");
 }

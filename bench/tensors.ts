@@ -41,7 +41,10 @@ export function makeTensor(spec: TensorSpec, label: string, set: number): HostTe
 /** Shapes and types only. */
 export const describeTensors = (test: OperatorCase): Record<string, TensorDesc> =>
   Object.fromEntries(
-    Object.entries(test.tensors).map(([name, { shape, range }]) => [name, { dtype: range ? "i32" : "f32", shape }]),
+    Object.entries(test.tensors).map(([name, { shape, range }]) => [
+      name,
+      { dtype: range ? "i32" : "f32", shape },
+    ]),
   );
 
 /** Tensors of every set: weights are one object shared by all sets unless they rotate too. */

@@ -131,6 +131,8 @@ export interface Entry {
   roof_kind: RoofKind | null;
   roof: number | null;
   roof_percent: number | null;
+  /** FLOP/s in percent of the float32 multiply-add roof, whatever bounds the case. */
+  fma_percent: number | null;
   /** This peer's median / affuse's: above 1 affuse is faster. With as many threads, and against affuse with one. */
   ratio: number | null;
   residency: string;

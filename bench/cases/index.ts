@@ -5,4 +5,9 @@ import { OPERATOR_CASES } from "./operators.ts";
 import { OVERHEAD_CASES } from "./overhead.ts";
 import { sweepCases } from "./sweep.ts";
 
-export const ALL_CASES: readonly Case[] = [...OPERATOR_CASES, ...MODEL_CASES, ...OVERHEAD_CASES, ...sweepCases()];
+export const ALL_CASES: readonly Case[] = [
+  ...OPERATOR_CASES,
+  ...MODEL_CASES,
+  ...OVERHEAD_CASES,
+  ...sweepCases(),
+];

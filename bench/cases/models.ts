@@ -8,7 +8,12 @@ const streams: ModelCase["streams"] = [
   { name: "visual2", modality: "visual", dim: 1024 },
 ];
 
-const p1 = (kind: ModelCase["kind"], structure: ModelCase["structure"], batch: number, extra: Partial<ModelCase> = {}): ModelCase => ({
+const p1 = (
+  kind: ModelCase["kind"],
+  structure: ModelCase["structure"],
+  batch: number,
+  extra: Partial<ModelCase> = {},
+): ModelCase => ({
   kind,
   structure,
   batch,

@@ -231,20 +231,21 @@ export const OPERATOR_CASES: OperatorCase[] = [
     { x: batch([3, 7, 19, 31]), W: weight([13, 7, 3, 3], 0.1), b: weight([13], 1) },
     { attributes: { stride: 2, pad: 1 }, peers: { ort: true, torch: true }, tags: ["awkward", "quick"] },
   ),
-  stream(
-    "max_pool2d",
-    { B: 8, C: 96, H: 48, W: 123, size: 3 },
-    { x: batch([8, 96, 48, 123]) },
-    "read.dram",
-    { attributes: { size: 3, stride: 2 }, peers: { ort: true, torch: true } },
-  ),
+  stream("max_pool2d", { B: 8, C: 96, H: 48, W: 123, size: 3 }, { x: batch([8, 96, 48, 123]) }, "read.dram", {
+    attributes: { size: 3, stride: 2 },
+    peers: { ort: true, torch: true },
+  }),
   ...(["nchw", "nhwc"] as const).map((layout) =>
     stream(
       "lrn",
       { B: 8, C: 96, H: 48, W: 123, layout },
       { x: batch(layout === "nchw" ? [8, 96, 48, 123] : [8, 48, 123, 96]) },
       "copy.dram",
-      { attributes: { layout }, peers: layout === "nchw" ? { ort: true, torch: true } : {}, tags: ["targets"] },
+      {
+        attributes: { layout },
+        peers: layout === "nchw" ? { ort: true, torch: true } : {},
+        tags: ["targets"],
+      },
     ),
   ),
   stream(

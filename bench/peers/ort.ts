@@ -111,7 +111,12 @@ const MODELS: Readonly<
     const { x, W, b } = set as Record<"x" | "W" | "b", HostTensor>;
     const { stride, pad } = { stride: Number(test.attributes.stride), pad: Number(test.attributes.pad) };
     graph.input("x", x.shape);
-    graph.node("Conv", ["x", constant(graph, W), constant(graph, b)], { strides: [stride, stride], pads: [pad, pad, pad, pad] }, "y");
+    graph.node(
+      "Conv",
+      ["x", constant(graph, W), constant(graph, b)],
+      { strides: [stride, stride], pads: [pad, pad, pad, pad] },
+      "y",
+    );
     graph.output("y", ["B", "C", "H", "W"]);
     return { model: graph.bytes(), fed: ["x"] };
   },

@@ -13,6 +13,7 @@ interface Flags {
   quick?: boolean;
   list?: boolean;
   json?: string | true;
+  html?: string;
   compare?: string;
   threshold: number;
 }
@@ -26,7 +27,7 @@ export const register: Register = (program) => {
         "bytes/s and percent of the roof that bounds it, measured in between in the same process.",
     )
     .option("--filter <re>", "only cases whose name or tag matches (tags: quick, targets, awkward, sweep)")
-    .option("--peers <names>", "compare with: ort, torch, both separated by a comma, or none", "ort,torch")
+    .option("--peers <names>", "compare with: ort, torch, both separated by a comma, or none (default: both)")
     .option("--device <device>", "cpu", "cpu")
     .option(
       "--threads <n>",
@@ -52,14 +53,13 @@ Examples:
   affuse bench --quick
   affuse bench --list
   affuse bench --filter '^fbp/' --threads 1 --peers none
-  affuse bench --filter targets --json results.json
+  affuse bench --filter targets --json results.json --html results.html
   affuse bench --quick --compare results.json --threshold 10`,
     )
     .action(async (flags: Flags) => {
       const bench = await import("../../bench/index.ts");
-      const quick = flags.quick ?? false;
       if (flags.list) {
-        const cases = bench.selectCases(flags.filter ?? "", quick);
+        const cases = bench.selectCases(flags.filter ?? "", false);
         if (flags.json) printJson(cases.map(({ name, kind, tags }) => ({ name, kind, tags })));
         else
           for (const { name, tags } of cases) print(tags.length > 0 ? `${name}  (${tags.join(", ")})` : name);
@@ -72,23 +72,66 @@ Examples:
           "There are no kernels for another device yet.",
         );
       }
-      const { describeCase } = await import("../../bench/table.ts");
-      const report = await bench.runBench({
+      const { describeCase, describeChanges, describeTargets } = await import("../../bench/table.ts");
+      const comparison = flags.compare === undefined ? null : await import("../../bench/compare.ts");
+      const stored = comparison?.readStored(flags.compare as string);
+      const text = flags.json !== true;
+      const options = {
         filter: flags.filter,
-        peers: parsePeers(flags.peers ?? ""),
+        only: stored && new Set(stored.benchmarks.map((entry) => entry.case)),
+        // Only our own times are compared.
+        peers: stored && flags.peers === undefined ? [] : parsePeers(flags.peers ?? "ort,torch"),
         threads: flags.threads,
-        quick,
+        quick: flags.quick ?? false,
         python: flags.python,
         command: ["affuse", ...process.argv.slice(2)].join(" "),
         note,
-        done: flags.json === true ? undefined : (entries) => print(describeCase(entries)),
-      });
-      if (flags.json === true) printJson(report);
-      else if (flags.json) {
-        const { writeFileAtomic } = await import("../data/files.ts");
-        await writeFileAtomic(flags.json, `${JSON.stringify(report, null, 1)}\n`);
+      };
+      const done = text
+        ? (entries: Parameters<typeof describeCase>[0]) => print(describeCase(entries))
+        : undefined;
+      const report = await bench.runBench({ ...options, done });
+      if (text && report.targets.length > 0) print(`\n${describeTargets(report.targets)}`);
+      const failed = report.skipped.filter(({ peer }) => peer === "affuse");
+      if (report.benchmarks.length === 0 || failed.length > 0) process.exitCode = 1;
+      let changes =
+        comparison && stored
+          ? comparison.compareRuns(stored.benchmarks, report.benchmarks, flags.threshold / 100)
+          : [];
+      if (comparison && stored) {
+        const { cpu, level } = report.context;
+        if (stored.context.cpu !== cpu || stored.context.level !== level) {
+          note(
+            `note: the stored results are from another machine or level (${stored.context.cpu}, ${stored.context.level})`,
+          );
+        }
+        // Noise comes and goes: what looks slower is measured twice more before it counts.
+        for (let again = 0; again < 2 && changes.some(({ slower }) => slower); again++) {
+          const suspects = new Set(changes.filter(({ slower }) => slower).map((change) => change.case));
+          note(`measuring ${suspects.size} suspicious case${suspects.size > 1 ? "s" : ""} again`);
+          const repeated = await bench.runBench({ ...options, filter: "", only: suspects, peers: [] });
+          const more = comparison.compareRuns(stored.benchmarks, repeated.benchmarks, flags.threshold / 100);
+          changes = comparison.leastChange(changes, more);
+        }
+        const slower = changes.filter((change) => change.slower).length;
+        if (text)
+          print(`\nagainst ${flags.compare}, threshold ${flags.threshold} %:\n${describeChanges(changes)}`);
+        if (slower > 0) {
+          note(
+            `ERR_AFFUSE_BENCH_SLOWER: ${slower} of ${changes.length} timings are more than ${flags.threshold} % slower.`,
+          );
+          process.exitCode = 1;
+        }
       }
-      if (report.benchmarks.length === 0) process.exitCode = 1;
+      const result = stored ? { ...report, changes } : report;
+      if (flags.json === true) printJson(result);
+      const { writeFileAtomic } = await import("../data/files.ts");
+      if (typeof flags.json === "string")
+        writeFileAtomic(flags.json, `${JSON.stringify(result, null, 1)}\n`, "the results");
+      if (flags.html) {
+        const { benchPage } = await import("../../bench/page.ts");
+        writeFileAtomic(flags.html, benchPage(report), "the page");
+      }
     });
 };
 

@@ -1,0 +1,109 @@
+/**
+ * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that is
+ * slower today does not count. A case is slower when its median is beyond the threshold AND its spread lies wholly above the
+ * stored one's; whoever fails is measured again before it counts (lib/cli/bench.ts).
+ */
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { AffuseError } from "../lib/errors.ts";
+import type { Entry } from "./types.ts";
+
+const positive = z.number().positive();
+const schema = z.object({
+  context: z.object({
+    cpu: z.string(),
+    level: z.string(),
+    commit: z.string().nullable(),
+    quick: z.boolean(),
+  }),
+  benchmarks: z.array(
+    z.object({
+      name: z.string(),
+      case: z.string(),
+      peer: z.string(),
+      threads: positive,
+      median: positive,
+      p20: positive,
+      p80: positive,
+      roof_kind: z.string().nullable(),
+      roof: positive.nullable(),
+    }),
+  ),
+});
+
+export type Stored = z.infer<typeof schema>;
+type Timing = Stored["benchmarks"][number];
+
+/** @throws AffuseError ERR_AFFUSE_BENCH_COMPARE for a file that cannot be read or holds something else */
+export function readStored(file: string): Stored {
+  const advice = "Store one with `affuse bench --json FILE`.";
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_COMPARE",
+      `expected results of affuse bench in ${file}, got: ${(error as Error).message}.`,
+      advice,
+    );
+  }
+  const parsed = schema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_COMPARE",
+      `expected results of affuse bench in ${file}, got another shape at ${issue?.path.join(".") || "the top"}: ${issue?.message}.`,
+      advice,
+    );
+  }
+  const { benchmarks } = parsed.data;
+  if (!benchmarks.some(({ peer }) => peer === "affuse")) {
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_COMPARE",
+      `expected timings of affuse in ${file}, got none.`,
+      advice,
+    );
+  }
+  return parsed.data;
+}
+
+export interface Change {
+  name: string;
+  case: string;
+  /** Time in units of the roof now / then, minus 1: above 0 slower. */
+  change: number;
+  /** The p20 of now lies above the p80 of then. */
+  clear: boolean;
+  slower: boolean;
+}
+
+/** Seconds times the roof's value: what the time would be on a machine with a roof of one. Plain seconds without a roof. */
+function normalised(timing: Timing, other: Timing): { median: number; p20: number; p80: number } {
+  const factor = timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof : 1;
+  return { median: timing.median * factor, p20: timing.p20 * factor, p80: timing.p80 * factor };
+}
+
+/** Changes of every case that both have, slowest first. @param threshold fraction, 0.1 for 10 % */
+export function compareRuns(then: readonly Timing[], now: readonly Entry[], threshold: number): Change[] {
+  const stored = new Map(then.filter(({ peer }) => peer === "affuse").map((timing) => [timing.name, timing]));
+  const changes: Change[] = [];
+  for (const entry of now) {
+    const before = stored.get(entry.name);
+    if (!before) continue;
+    const a = normalised(before, entry);
+    const b = normalised(entry, before);
+    const change = b.median / a.median - 1;
+    const clear = b.p20 > a.p80;
+    changes.push({ name: entry.name, case: entry.case, change, clear, slower: change > threshold && clear });
+  }
+  return changes.sort((a, b) => b.change - a.change);
+}
+
+/** Of repeated measurements the least change counts: noise comes and goes, a slower kernel stays slower. */
+export function leastChange(first: readonly Change[], again: readonly Change[]): Change[] {
+  const second = new Map(again.map((change) => [change.name, change]));
+  return first.map((change) => {
+    const other = second.get(change.name);
+    return other && (!other.slower || other.change < change.change) ? other : change;
+  });
+}
