@@ -4,7 +4,6 @@ import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import { op } from "../lib/kernels/index.ts";
 import type { HostTensor } from "../lib/native/addon.ts";
 import { sampler } from "./adapter.ts";
-import { difference } from "./check.ts";
 import { memoryCommand } from "./memory.ts";
 import { agreement, fcnSide, modelSide } from "./models.ts";
 import { type TorchCase, TorchPeer } from "./peers/torch.ts";
@@ -12,8 +11,21 @@ import type { RoofTable } from "./roofs.ts";
 import { type Bench, type Outcome, takeTurns } from "./run.ts";
 import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
 
-/** float32 with sums in another order, through a whole model. */
-const MODEL_TOLERANCE = 5e-4;
+/**
+ * float32 with sums in another order, through a whole model: ‖a − b‖ / ‖b‖. In the trunk a window's maximum may be another of two
+ * neighbours that differ by rounding, and then a few gradients go another way.
+ */
+const MODEL_TOLERANCE = { step: 5e-4, inference: 5e-4, fcn: 5e-3 };
+
+function relativeNorm(a: Float32Array, b: Float32Array): number {
+  let off = 0;
+  let all = 0;
+  for (let i = 0; i < b.length; i++) {
+    off += ((a[i] as number) - (b[i] as number)) ** 2;
+    all += (b[i] as number) ** 2;
+  }
+  return all > 0 ? Math.sqrt(off / all) : Math.sqrt(off);
+}
 
 const same = (a: Float32Array, b: Float32Array) =>
   a.every((value, i) => Object.is(value, b[i])) ? 0 : Number.POSITIVE_INFINITY;
@@ -40,8 +52,8 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
       try {
         const { tensors, test: sent } = side.peer;
         await torch.load({ ...sent, dropout: 0 }, [tensors]);
-        const { difference: off, where } = agreement(one, await torch.results(), (a, b) => difference(a, b));
-        if (!(off <= MODEL_TOLERANCE)) {
+        const { difference: off, where } = agreement(one, await torch.results(), relativeNorm);
+        if (!(off <= MODEL_TOLERANCE[test.kind])) {
           throw new AffuseError(
             "ERR_AFFUSE_BENCH_RESULT",
             `PyTorch differs in ${where} by ${off.toExponential(2)}.`,

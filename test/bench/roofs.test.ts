@@ -15,7 +15,15 @@ const best = (kind: RoofKind, threads = 1, level = isa) =>
 
 test("every roof of every level is positive; bf16 is zero where there is no such instruction", () => {
   for (const level of levels) {
-    for (const kind of ["fma.f32", "read.l1", "read.l2", "read.dram", "copy.dram", "copy-nt.dram", "update.dram"] as const) {
+    for (const kind of [
+      "fma.f32",
+      "read.l1",
+      "read.l2",
+      "read.dram",
+      "copy.dram",
+      "copy-nt.dram",
+      "update.dram",
+    ] as const) {
       const value = addon.roof(kind, 1, 0, level);
       assert.ok(Number.isFinite(value) && value > 1e8, `${kind} on ${level}: ${value}`);
     }
@@ -25,10 +33,15 @@ test("every roof of every level is positive; bf16 is zero where there is no such
 });
 
 test("nearer memory is quicker, wider levels compute more", () => {
-  const [l1, l2, dram] = (["read.l1", "read.l2", "read.dram"] as const).map((kind) => best(kind)) as [number, number, number];
+  const [l1, l2, dram] = (["read.l1", "read.l2", "read.dram"] as const).map((kind) => best(kind)) as [
+    number,
+    number,
+    number,
+  ];
   assert.ok(l1 > l2 && l2 > dram, `L1 ${l1}, L2 ${l2}, DRAM ${dram}`);
   const fma = levels.filter((level) => !level.includes("bf16")).map((level) => best("fma.f32", 1, level));
-  for (let i = 1; i < fma.length; i++) assert.ok((fma[i] as number) > 1.3 * (fma[i - 1] as number), `${levels}: ${fma}`);
+  for (let i = 1; i < fma.length; i++)
+    assert.ok((fma[i] as number) > 1.3 * (fma[i - 1] as number), `${levels}: ${fma}`);
 });
 
 test("no measurement promises more than the widest machine could do", () => {
