@@ -41,6 +41,7 @@ export const register: Register = (program) => {
       "--json [file]",
       "write the results as JSON (Google Benchmark's shape), to standard output without a file",
     )
+    .option("--html <file>", "write the results as a page with plots")
     .option(
       "--compare <file>",
       "compare with results stored by --json; exit code 1 when a case became slower",
