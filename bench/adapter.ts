@@ -1,6 +1,6 @@
 /**
- * benchmark.js behind one function: it calibrates how many calls make a sample and times them; which contender is timed when is
- * decided outside (run.ts), so that contenders take turns.
+ * benchmark.js behind one function: it calibrates how many calls make a sample and times them; which
+ * contender is timed when is decided outside (run.ts), so that contenders take turns.
  */
 import { requireFromRoot } from "#root";
 import type { Sample } from "./types.ts";

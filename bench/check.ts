@@ -1,7 +1,8 @@
 /**
- * Before a case is timed its result is compared with the float64 reference. Where the whole reference would take too long, it is
- * computed for a few rows of the batch; gradients of weights, which sum over the batch, are then compared with the upstream
- * gradient set to zero in all other rows, so that the timed shape still computes them.
+ * Before a case is timed its result is compared with the float64 reference. Where the whole reference would
+ * take too long, it is computed for a few rows of the batch; gradients of weights, which sum over the batch,
+ * are then compared with the upstream gradient set to zero in all other rows, so that the timed shape still
+ * computes them.
  */
 import { AffuseError } from "../lib/errors.ts";
 import type { HostTensor, NativeAddon, TensorDesc } from "../lib/native/addon.ts";
@@ -17,7 +18,10 @@ export interface Checked {
   difference: number;
 }
 
-/** The first, the last and evenly spread rows; a prefix where a row's number takes part in its result (dropout). */
+/**
+ * The first, the last and evenly spread rows; a prefix where a row's number takes part in its result
+ * (dropout).
+ */
 function pickRows(batch: number, count: number, prefix: boolean): number[] {
   if (count >= batch) return Array.from({ length: batch }, (_, i) => i);
   if (prefix || count === 1) return Array.from({ length: count }, (_, i) => i);
@@ -67,8 +71,9 @@ export function difference(a: ArrayLike<number>, b: ArrayLike<number>, signedSqu
 }
 
 /**
- * How far float32 may be off, relative to the largest value: rounding errors of a sum of K terms grow with √K; 32 units in the
- * last place cover the elementwise part and the steps after it. Gradients pass through two such sums, the forward's and theirs.
+ * How far float32 may be off, relative to the largest value: rounding errors of a sum of K terms grow with
+ * √K; 32 units in the last place cover the elementwise part and the steps after it. Gradients pass through
+ * two such sums, the forward's and theirs.
  */
 export function tolerance(test: OperatorCase): number {
   const longest = Math.max(1, ...Object.values(test.tensors).flatMap(({ shape }) => shape));

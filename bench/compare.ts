@@ -1,7 +1,8 @@
 /**
- * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that is
- * slower today does not count. A case is slower when its median is beyond the threshold AND its spread lies wholly above the
- * stored one's; whoever fails is measured again before it counts (lib/cli/bench.ts).
+ * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so
+ * that a machine that is slower today does not count. A case is slower when its median is beyond the
+ * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it
+ * counts (lib/cli/bench.ts).
  */
 import { readFileSync } from "node:fs";
 import { z } from "zod";
@@ -77,7 +78,10 @@ export interface Change {
   slower: boolean;
 }
 
-/** Seconds times the roof's value: what the time would be on a machine with a roof of one. Plain seconds without a roof. */
+/**
+ * Seconds times the roof's value: what the time would be on a machine with a roof of one. Plain seconds
+ * without a roof.
+ */
 function normalised(timing: Timing, other: Timing): { median: number; p20: number; p80: number } {
   const factor = timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof : 1;
   return { median: timing.median * factor, p20: timing.p20 * factor, p80: timing.p80 * factor };

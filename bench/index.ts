@@ -107,7 +107,10 @@ function runCase(bench: Bench, test: Case): Promise<Outcome> {
   return runModel(bench, test);
 }
 
-/** Runs the chosen cases. @throws AffuseError for what makes all of it impossible; a peer or a case that fails is skipped */
+/**
+ * Runs the chosen cases. @throws AffuseError for what makes all of it impossible; a peer or a case that fails
+ * is skipped
+ */
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const cases = selectCases(options.filter, options.quick, options.only);
   const addon = loadAddon();

@@ -1,4 +1,7 @@
-/** Peak memory of training: a process of its own, which sets its high-water mark back once the inputs are there. */
+/**
+ * Peak memory of training: a process of its own, which sets its high-water mark back once the inputs are
+ * there.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { loadAddon } from "../lib/native/load.ts";

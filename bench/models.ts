@@ -1,4 +1,7 @@
-/** Whole training steps, whole inference, and the convolutional trunk: our side and what a peer needs to do the same. */
+/**
+ * Whole training steps, whole inference, and the convolutional trunk: our side and what a peer needs to do
+ * the same.
+ */
 import { AffuseError } from "../lib/errors.ts";
 import { compile, plan } from "../lib/graph/compile.ts";
 import { Graph } from "../lib/graph/graph.ts";
@@ -27,7 +30,10 @@ const LEARNING_RATE = 1e-3;
 /** Our side of a model case. */
 export interface ModelSide {
   contender(threads: number): Contender;
-  /** What both sides must agree in, from fresh parameters; `exact` gives the case without dropout for the peer. */
+  /**
+   * What both sides must agree in, from fresh parameters; `exact` gives the case without dropout for the
+   * peer.
+   */
   results(threads: number): Promise<Record<string, Float32Array>>;
   /** The case for the peer, with parameters and inputs. */
   peer: { test: TorchCase; tensors: Record<string, HostTensor> };
@@ -63,7 +69,10 @@ const configOf = ({ structure, attention }: ModelCase, dropout: number) => ({
   mlp: { dropout },
 });
 
-/** FLOPs of the calls a program makes. AFG counts the frames that are there; a gradient that nobody wants is not counted. */
+/**
+ * FLOPs of the calls a program makes. AFG counts the frames that are there; a gradient that nobody wants is
+ * not counted.
+ */
 function flopsOf(
   addon: NativeAddon,
   nodes: readonly Node[],
@@ -165,7 +174,9 @@ export function modelSide(addon: NativeAddon, test: ModelCase): ModelSide {
   };
 }
 
-/** The trunk of spec 2.2 with a mean squared error on its features: forward and the gradients of all weights. */
+/**
+ * The trunk of spec 2.2 with a mean squared error on its features: forward and the gradients of all weights.
+ */
 export function fcnSide(addon: NativeAddon, test: FcnCase): ModelSide {
   const { batch, frames, bins } = test;
   const graph = new Graph(addon);
@@ -192,7 +203,8 @@ export function fcnSide(addon: NativeAddon, test: FcnCase): ModelSide {
   for (const name of names) tensors[name] = { dtype: "f32", ...store.get(name) };
   const run = async (threads: number) => {
     addon.setThreads(threads);
-    // A training step packs its weights once: writing marks all packed copies of the buffer's first weights stale.
+    // A training step packs its weights once: writing marks all packed copies of the buffer's first weights
+    // stale.
     for (const { offset } of store.parameters()) {
       weights.read(offset, head);
       weights.write(offset, head);

@@ -1,19 +1,23 @@
-/** The results as a page: where cases lie under the roofs, how speed follows size, how peers compare, and every figure. */
+/**
+ * The results as a page: where cases lie under the roofs, how speed follows size, how peers compare, and
+ * every figure.
+ */
 import { coordinate as c, html, Markup } from "../lib/report/html.ts";
 import { STYLE } from "../lib/report/style.ts";
 import type { BenchReport } from "./index.ts";
 import { duration } from "./table.ts";
-import type { TargetResult } from "./targets.ts";
+import { evaluateTargets, type TargetResult } from "./targets.ts";
 import type { Entry } from "./types.ts";
 
 const MORE = `
-.plot text{fill:var(--soft);font-size:11px}.plot .name{fill:var(--ink)}
+.plot text{fill:var(--soft);font-size:11px}.plot .name{fill:var(--ink);paint-order:stroke;stroke:var(--card);stroke-width:4px}
+.roofline{max-width:860px;margin:0 auto}.roofline text{font-size:9.5px}
 .roof{fill:none;stroke:var(--ink);stroke-width:1.5}.roof.memory{stroke:var(--soft);stroke-dasharray:5 3}
 .dot{stroke:var(--card);stroke-width:1}.dot.fbp{fill:var(--audio)}.dot.afg{fill:var(--visual)}.dot.linear{fill:var(--fusion)}.dot.other{fill:var(--ensemble)}
 .b-fusion-dot{background:var(--fusion)}
 .all th,.all td{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;font-size:13px}
-.all th:first-child,.all td:first-child{text-align:left;white-space:normal;min-width:230px}.all thead th{color:var(--soft)}
-.all tr.next>*{border-top:2px solid var(--line)}
+.all th:first-child,.all td:first-child{text-align:left;white-space:normal;min-width:150px}.all thead th{color:var(--soft)}
+.all tr.next>*{border-top:2px solid var(--line);padding-top:9px}.all tbody th{font-weight:600}.all tbody small{font-weight:400;white-space:normal}
 .even{stroke:var(--ink);stroke-width:1;stroke-dasharray:3 3;fill:none}
 rect.ort{fill:var(--visual)}rect.torch{fill:var(--audio)}
 `;
@@ -48,15 +52,15 @@ function roofline(report: BenchReport, entries: readonly Entry[]): Markup {
     const value = roofs[kind];
     return value ? [{ kind, rate: value / 1e9 }] : [];
   });
-  return html`<svg class="plot" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Roofline of one thread">
+  return html`<svg class="plot roofline" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Roofline of one thread">
 ${powers(y0, y1).map((v) => html`<path class="gridline" d="M${BOX.left} ${c(y(v))}H${WIDTH - BOX.right}"/><text x="${BOX.left - 6}" y="${c(y(v))}" dy="4" text-anchor="end">${v}</text>`)}
 ${powers(x0, x1).map((v) => html`<path class="gridline" d="M${c(x(v))} ${BOX.top}V${HEIGHT - BOX.bottom}"/><text x="${c(x(v))}" y="${HEIGHT - BOX.bottom + 15}" text-anchor="middle">${v}</text>`)}
-<text x="${WIDTH / 2}" y="${HEIGHT - 5}" text-anchor="middle">FLOP per byte that must move</text><text x="4" y="10">GFLOP/s</text>
-${memory.map(({ kind, rate }) => {
+<text x="${WIDTH / 2}" y="${HEIGHT - 5}" text-anchor="middle">FLOP per byte that must move</text><text x="4" y="28">GFLOP/s</text>
+${memory.map(({ kind, rate }, i) => {
   const from = Math.max(x0, y0 / rate);
   const to = fma / rate;
-  const at = clamp(from * 1.3, x0, x1);
-  return html`<path class="roof memory" d="M${c(x(from))} ${c(y(from * rate))}L${c(x(to))} ${c(y(fma))}"/><text class="name" x="${c(x(at) + 4)}" y="${c(y(at * rate) - 6)}">${kind.replace("read.", "").toUpperCase()} ${rate.toFixed(0)} GB/s</text>`;
+  const at = clamp(from * (i === 2 ? 4 : 1.6 + 1.4 * i), x0, x1); // apart from each other
+  return html`<path class="roof memory" d="M${c(x(from))} ${c(y(from * rate))}L${c(x(to))} ${c(y(fma))}"/><text class="name" x="${c(x(at) + (i === 2 ? 8 : 0))}" y="${c(y(at * rate) + (i === 2 ? 12 : -6))}">${kind.replace("read.", "").toUpperCase()} ${rate.toFixed(0)} GB/s</text>`;
 })}
 <path class="roof" d="M${c(x(fma / Math.max(...memory.map(({ rate }) => rate), 1)))} ${c(y(fma))}H${WIDTH - BOX.right}"/>
 <text class="name" x="${WIDTH - BOX.right}" y="${c(y(fma) - 6)}" text-anchor="end">multiply-add ${fma.toFixed(0)} GFLOP/s</text>
@@ -133,26 +137,74 @@ ${targets.map((target) => html`<tr><td>${target.row}</td><td>${target.value === 
 </tbody></table></div>`;
 }
 
+const mark = (value: number | null, text: (value: number) => string): string =>
+  value === null ? "–" : text(value);
+
+/** One row of a contender's figures. */
+function figures(entry: Entry): Markup {
+  const cells = [
+    String(entry.threads),
+    duration(entry.median),
+    duration(entry.p20),
+    duration(entry.p80),
+    mark(entry.flops_per_second, (value) => (value / 1e9).toFixed(1)),
+    mark(entry.bytes_per_second, (value) => (value / 1e9).toFixed(1)),
+    mark(entry.roof_percent, (value) => `${value.toFixed(0)} % ${entry.roof_kind}`),
+    mark(entry.ratio, (value) => `${value.toFixed(2)} ×`),
+    mark(entry.peak_memory, (value) => `${(value / 2 ** 20).toFixed(0)} MiB`),
+  ];
+  const who = `${entry.peer}${entry.setting ? ` (${entry.setting})` : ""}`;
+  return html`<tr><td>${who}</td>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`;
+}
+
+const COLUMNS = [
+  "threads",
+  "median",
+  "p20",
+  "p80",
+  "GFLOP/s",
+  "GB/s",
+  "of its roof",
+  "over affuse",
+  "peak memory",
+];
+
 function allTable(entries: readonly Entry[]): Markup {
-  let last = "";
-  return html`<div class="scroll"><table class="all"><thead><tr><th>case</th><th>who</th><th>threads</th><th>median</th><th>p20</th><th>p80</th><th>GFLOP/s</th><th>GB/s</th><th>of its roof</th><th>over affuse</th><th>peak memory</th></tr></thead><tbody>
-${entries.map((entry) => {
-  const first = entry.case !== last;
-  last = entry.case;
-  const { check, residency, via, note } = entry;
-  const about =
-    first &&
-    html`<br><small class="hint">${via}; ${residency}; checked against ${check?.against ?? "nothing"}${note ? `; ${note}` : ""}</small>`;
-  const rate = (value: number | null) => (value === null ? "–" : (value / 1e9).toFixed(1));
-  return html`<tr class="${first ? "next" : ""}"><td>${first ? entry.case : ""}${about}</td><td>${entry.peer}${entry.setting ? ` (${entry.setting})` : ""}</td><td>${entry.threads}</td><td>${duration(entry.median)}</td><td>${duration(entry.p20)}</td><td>${duration(entry.p80)}</td><td>${rate(entry.flops_per_second)}</td><td>${rate(entry.bytes_per_second)}</td><td>${entry.roof_percent === null ? "–" : `${entry.roof_percent.toFixed(0)} % ${entry.roof_kind}`}</td><td>${entry.ratio === null ? "–" : `${entry.ratio.toFixed(2)} ×`}</td><td>${entry.peak_memory ? `${(entry.peak_memory / 2 ** 20).toFixed(0)} MiB` : "–"}</td></tr>`;
-})}
+  const names = [...new Set(entries.map((entry) => entry.case))];
+  const body = names.map((name) => {
+    const rows = entries.filter((entry) => entry.case === name);
+    const { via, residency, check, note } = rows[0] as Entry;
+    const about = [
+      via,
+      residency,
+      `checked against ${check?.against ?? "nothing"}`,
+      ...(note ? [note] : []),
+    ].join("; ");
+    return html`<tr class="next"><th colspan="${COLUMNS.length + 1}">${name}<br><small class="hint">${about}</small></th></tr>${rows.map(figures)}`;
+  });
+  return html`<div class="scroll"><table class="all"><thead><tr><th></th>${COLUMNS.map((column) => html`<th>${column}</th>`)}</tr></thead><tbody>
+${body}
 </tbody></table></div>`;
 }
 
 const legend = (items: readonly (readonly [string, string])[]): Markup =>
   html`<ul class="legend">${items.map(([tone, text]) => html`<li><i class="box b-${tone}"></i>${text}</li>`)}</ul>`;
 
-/** One self-contained page out of the results of one or several runs on one machine. */
+/** Several runs on one machine as one: the first one's context, everybody's results. */
+export function mergeReports(reports: readonly BenchReport[]): BenchReport {
+  const [first] = reports as [BenchReport];
+  const benchmarks = reports.flatMap((report) => report.benchmarks);
+  const executable = reports.map(({ context }) => context.executable).join("; ");
+  const skipped = reports.flatMap((report) => report.skipped);
+  return {
+    context: { ...first.context, executable },
+    benchmarks,
+    targets: evaluateTargets(benchmarks, true),
+    skipped,
+  };
+}
+
+/** One self-contained page out of results. */
 export function benchPage(report: BenchReport): string {
   const { context, benchmarks } = report;
   const single = benchmarks.filter(

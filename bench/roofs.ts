@@ -36,7 +36,9 @@ export function roofOf(table: RoofTable, kind: RoofKind): number {
   return kind === "copy.dram" ? Math.max(value, table.roofs["copy-nt.dram"] ?? 0) : value;
 }
 
-/** The memory level that a working set of so many bytes, used again and again by `threads` threads, lives in. */
+/**
+ * The memory level that a working set of so many bytes, used again and again by `threads` threads, lives in.
+ */
 export function readRoofFor(addon: NativeAddon, bytes: number, threads: number): RoofKind {
   const { l1, l2, l3 } = addon.cpu().caches;
   if (bytes / threads <= l1 / 2) return "read.l1";
@@ -54,8 +56,8 @@ export interface Bound {
 }
 
 /**
- * What bounds a case: arithmetic, or the sum of what its memory traffic takes at each level's rate. Of several levels the slowest
- * part names the roof; the other parts are kept in proportion.
+ * What bounds a case: arithmetic, or the sum of what its memory traffic takes at each level's rate. Of
+ * several levels the slowest part names the roof; the other parts are kept in proportion.
  */
 export function boundBy(
   table: RoofTable,

@@ -12,8 +12,8 @@ import { type Bench, type Outcome, takeTurns } from "./run.ts";
 import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
 
 /**
- * float32 with sums in another order, through a whole model: ‖a − b‖ / ‖b‖. In the trunk a window's maximum may be another of two
- * neighbours that differ by rounding, and then a few gradients go another way.
+ * float32 with sums in another order, through a whole model: ‖a − b‖ / ‖b‖. In the trunk a window's maximum
+ * may be another of two neighbours that differ by rounding, and then a few gradients go another way.
  */
 const MODEL_TOLERANCE = { step: 5e-4, inference: 5e-4, fcn: 5e-3 };
 
@@ -141,7 +141,7 @@ export async function runOverhead(bench: Bench, test: OverheadCase): Promise<Out
       : () => {
           op("scale", { x }, attributes, options);
         };
-  call();
+  for (let i = 0; i < 20_000; i++) call(); // until the engine has compiled what it compiles
   if (target[0] !== 6)
     throw new AffuseError("ERR_AFFUSE_BENCH_RESULT", `${test.name}: expected 6, got ${target[0]}.`);
   const work = {

@@ -58,7 +58,10 @@ async function settle(): Promise<void> {
   }
 }
 
-/** Takes turns until there are enough samples. Each round begins with another contender and a look at the roofs. */
+/**
+ * Takes turns until there are enough samples. Each round begins with another contender and a look at the
+ * roofs.
+ */
 export async function takeTurns(
   bench: Bench,
   work: Work,

@@ -147,6 +147,13 @@ const TARGETS: Target[] = [
     },
   ]),
   {
+    row: "P1 training step with bf16 operands over PyTorch's best, we at 2 threads",
+    value: () => null,
+    bound: 5,
+    unit: "×",
+    note: "no such case yet",
+  },
+  {
     row: "smallest synchronous operator call from JavaScript",
     value: (find) => {
       const [entry] = find("overhead/addon.call", 1);

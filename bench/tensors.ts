@@ -2,7 +2,10 @@
 import type { HostTensor, TensorDesc } from "../lib/native/addon.ts";
 import type { OperatorCase, TensorSpec } from "./types.ts";
 
-/** Fills with mulberry32's numbers (public domain, Tommy Ettinger): two hundred megabytes in a second, unlike Philox here. */
+/**
+ * Fills with mulberry32's numbers (public domain, Tommy Ettinger): two hundred megabytes in a second, unlike
+ * Philox here.
+ */
 function generator(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -21,7 +24,10 @@ function seedOf(text: string): number {
 
 export const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
-/** Lengths are the same in every set (`label` leaves the set out for ranges), so that every call does as much work. */
+/**
+ * Lengths are the same in every set (`label` leaves the set out for ranges), so that every call does as much
+ * work.
+ */
 export function makeTensor(spec: TensorSpec, label: string, set: number): HostTensor {
   const count = elements(spec.shape);
   if (spec.range) {

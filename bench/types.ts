@@ -5,8 +5,9 @@ import type { AttributeValue, RoofKind } from "../lib/native/addon.ts";
 export interface TensorSpec {
   shape: number[];
   /**
-   * batch: the first dimension counts rows that do not touch each other, so that a part of them can be checked alone; rotated.
-   * weight: the same in every call, hence packed once where a program may. whole: like batch, but only checked as a whole.
+   * batch: the first dimension counts rows that do not touch each other, so that a part of them can be
+   * checked alone; rotated. weight: the same in every call, hence packed once where a program may. whole:
+   * like batch, but only checked as a whole.
    */
   role: "batch" | "weight" | "whole";
   /** Uniform in [-scale, scale]; default 1. */
@@ -32,14 +33,20 @@ export interface OperatorCase extends Common {
   op: string;
   attributes: Readonly<Record<string, AttributeValue>>;
   tensors: Record<string, TensorSpec>;
-  /** Gradients to make after the forward, such as ["dx", "dW"]; the forward saves what the backward can use. */
+  /**
+   * Gradients to make after the forward, such as ["dx", "dW"]; the forward saves what the backward can use.
+   */
   gradients?: string[];
   /**
-   * call: addon.call on typed arrays, weights packed in every call. program: a compiled program as models use it, its tensors in
-   * native buffers, weights packed once (inference) or, with gradients, once per step: they are marked changed before each run.
+   * call: addon.call on typed arrays, weights packed in every call. program: a compiled program as models use
+   * it, its tensors in native buffers, weights packed once (inference) or, with gradients, once per step:
+   * they are marked changed before each run.
    */
   via: "call" | "program";
-  /** rotating: batch tensors differ from call to call and are at least twice the last-level cache together; weights stay. */
+  /**
+   * rotating: batch tensors differ from call to call and are at least twice the last-level cache together;
+   * weights stay.
+   */
   residency: "rotating" | "cached" | "rotating weights";
   /** What bounds it when memory does. */
   stream: RoofKind;
@@ -103,7 +110,9 @@ export interface Contender {
   sample(seconds: number): Promise<Sample>;
 }
 
-/** Numbers of one contender, in Google Benchmark's shape plus ours. Times in seconds unless named otherwise. */
+/**
+ * Numbers of one contender, in Google Benchmark's shape plus ours. Times in seconds unless named otherwise.
+ */
 export interface Entry {
   name: string;
   run_name: string;
@@ -127,13 +136,19 @@ export interface Entry {
   bytes: number | null;
   flops_per_second: number | null;
   bytes_per_second: number | null;
-  /** "fma.f32", "read.dram" …: what bounds the case on this machine; its value beside it was measured between the samples. */
+  /**
+   * "fma.f32", "read.dram" …: what bounds the case on this machine; its value beside it was measured between
+   * the samples.
+   */
   roof_kind: RoofKind | null;
   roof: number | null;
   roof_percent: number | null;
   /** FLOP/s in percent of the float32 multiply-add roof, whatever bounds the case. */
   fma_percent: number | null;
-  /** This peer's median / affuse's: above 1 affuse is faster. With as many threads, and against affuse with one. */
+  /**
+   * This peer's median / affuse's: above 1 affuse is faster. With as many threads, and against affuse with
+   * one.
+   */
   ratio: number | null;
   residency: string;
   via: string;

@@ -1,7 +1,8 @@
-// Writes the tables of README.md from docs/results/*.json, between the marker comments; no figure is typed by hand.
+// Writes the tables of README.md and docs/benchmarks.md, and docs/results/bench.html, from docs/results/*.json; no figure is typed
+// by hand.
 //
 //   node scripts/docs-tables.mjs            writes
-//   node scripts/docs-tables.mjs --record   first records machine and commit into files that lack them
+//   node scripts/docs-tables.mjs --record   first records machine and commit into the demo's files that lack them
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
@@ -17,7 +18,7 @@ if (process.argv.includes("--record")) {
   const machine = `${os.cpus()[0]?.model.trim() ?? "unknown processor"}, ${os.availableParallelism()} cores, Node ${process.version}`;
   for (const name of files) {
     const value = read(name);
-    if (value.provenance) continue;
+    if (value.provenance || value.context) continue;
     writeFileSync(path.join(folder, name), `${JSON.stringify({ provenance: { machine, commit }, ...value }, null, 2)}\n`);
   }
 }
@@ -42,35 +43,65 @@ function demoTable() {
   return `${text}\n\n\`affuse demo --seed N\`, ${testClips} test clips; ${provenance.machine}, commit ${provenance.commit}, the machine shared with other work.`;
 }
 
-function benchTable() {
-  const rows = [];
-  const sources = [];
-  for (const [name, command] of [
-    ["bench-forward.json", "node --import tsx bench/forward.ts"],
-    ["bench-step.json", "node --import tsx bench/step.ts"],
-  ]) {
-    if (!files.includes(name)) continue;
-    const { cases, provenance, context } = read(name);
-    const prefix = name === "bench-step.json" ? "training step, " : "";
-    for (const [label, { wall, processor }] of Object.entries(cases)) {
-      const ms = ({ median }) => (1000 * median).toFixed(2);
-      rows.push([prefix + label, ms(processor.affuse), ms(processor.torch), processor.ratio.toFixed(2), wall.ratio.toFixed(2)]);
-    }
-    sources.push(`\`${command}\` (${provenance.machine}, ${context.cpu.isa}, commit ${provenance.commit}; PyTorch ${context.peer.torch}, ${context.peer.blas})`);
-  }
-  if (rows.length === 0) return "";
-  const head = ["one thread each", "affuse, CPU ms", "PyTorch, CPU ms", "ratio of CPU times", "ratio of wall times"];
-  return `${table(head, rows)}\n\nMedians of interleaved calls; above 1 affuse is faster. ${sources.join("; ")}. The machine was shared with other work.`;
+// All results of `affuse bench --json` on one machine: docs/results/bench*.json.
+const bench = files.filter((name) => /^bench.*\.json$/.test(name)).map(read);
+const built = path.join(packageRoot, "dist/esm/bench/page.js");
+let merged = null;
+if (bench.length > 0) {
+  const { benchPage, mergeReports } = await import(built); // needs npm run build:ts
+  merged = mergeReports(bench);
+  writeFileSync(path.join(folder, "bench.html"), benchPage(merged));
 }
 
-const readme = path.join(packageRoot, "README.md");
-let text = readFileSync(readme, "utf8");
-for (const [name, content] of [
-  ["demo-table", demoTable()],
-  ["bench-table", benchTable()],
-]) {
-  const marks = new RegExp(`(<!-- ${name}:begin -->\\n)[\\s\\S]*?(<!-- ${name}:end -->)`);
-  if (!marks.test(text)) throw new Error(`README.md has no markers for ${name}`);
-  text = text.replace(marks, (_, begin, end) => `${begin}${content}${content && "\n"}${end}`);
+const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`;
+
+function provenance() {
+  const { cpu, num_cpus, level, versions, commit, torch } = merged.context;
+  const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  return `${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.`;
 }
-writeFileSync(readme, text);
+
+function targetTable() {
+  if (!merged) return "";
+  const rows = merged.targets.map(({ row, value, bound, sense, unit, pass, note }) => [
+    row,
+    value === null ? "–" : figure(value, unit),
+    `${sense === "at least" ? "≥" : "≤"} ${figure(bound, unit)}`,
+    pass === null ? note : pass ? "reached" : "missed",
+  ]);
+  return `${table(["row", "reached", "target", ""], rows)}\n\n${provenance()}`;
+}
+
+function casesTable() {
+  if (!merged) return "";
+  const { benchmarks } = merged;
+  const threads = [...new Set(benchmarks.map((entry) => entry.threads))].sort((a, b) => a - b);
+  const names = [...new Set(benchmarks.filter(({ tags }) => !tags.includes("sweep")).map((entry) => entry.case))];
+  const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
+  const rows = names.map((name) => {
+    const of = (peer) => benchmarks.filter((entry) => entry.case === name && entry.peer === peer);
+    const mine = of("affuse");
+    const [first] = mine;
+    const best = (peer) => {
+      const times = of(peer).map(({ median }) => median);
+      return times.length > 0 ? time(Math.min(...times)) : "–";
+    };
+    const roof = first?.roof_percent == null ? "–" : `${first.roof_percent.toFixed(0)} % ${first.roof_kind}`;
+    const own = threads.map((n) => mine.find((entry) => entry.threads === n)).map((entry) => (entry ? time(entry.median) : "–"));
+    return [`\`${name}\``, ...own, roof, best("onnxruntime"), best("torch")];
+  });
+  const head = ["case", ...threads.map((n) => `affuse, ${n} thread${n > 1 ? "s" : ""}`), "of its roof", "onnxruntime, best", "PyTorch, best"];
+  return table(head, rows);
+}
+
+function write(file, tables) {
+  let text = readFileSync(file, "utf8");
+  for (const [name, content] of tables) {
+    const marks = new RegExp(`(<!-- ${name}:begin -->\\n)[\\s\\S]*?(<!-- ${name}:end -->)`);
+    if (!marks.test(text)) throw new Error(`${file} has no markers for ${name}`);
+    text = text.replace(marks, (_, begin, end) => `${begin}${content}${content && "\n"}${end}`);
+  }
+  writeFileSync(file, text);
+}
+write(path.join(packageRoot, "README.md"), [["demo-table", demoTable()], ["bench-table", targetTable()]]);
+write(path.join(packageRoot, "docs", "benchmarks.md"), [["bench-targets", targetTable()], ["bench-cases", casesTable()]]);

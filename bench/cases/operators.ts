@@ -1,4 +1,7 @@
-/** Operator cases: sizes of the papers, and awkward ones (primes, one row, one frame, widths beside a tile's edge). */
+/**
+ * Operator cases: sizes of the papers, and awkward ones (primes, one row, one frame, widths beside a tile's
+ * edge).
+ */
 import type { RoofKind } from "../../lib/native/addon.ts";
 import type { OperatorCase, TensorSpec } from "../types.ts";
 
@@ -50,8 +53,9 @@ export interface FbpSize {
 }
 
 /**
- * Factorized bilinear pooling. With gradients ε is 1e-2: at the default 1e-8 the signed root is so steep near s = 0 that float32
- * results of any two libraries differ there, and nothing could be checked. It costs the same.
+ * Factorized bilinear pooling. With gradients ε is 1e-2: at the default 1e-8 the signed root is so steep near
+ * s = 0 that float32 results of any two libraries differ there, and nothing could be checked. It costs the
+ * same.
  */
 export function fbp({ B, m, n, o, k }: FbpSize, extra: Extra = {}): OperatorCase {
   const upstream: Record<string, TensorSpec> = extra.gradients ? { dz: batch([B, o]) } : {};
@@ -74,8 +78,9 @@ export function fbp({ B, m, n, o, k }: FbpSize, extra: Extra = {}): OperatorCase
 }
 
 /**
- * Attention-guided gathering. `shortest` below T gives mixed lengths; the FLOPs then count the frames that are there. Without
- * the gradient of x (frozen features) the product with Wᵀ and the outer sum are not needed and not counted (kernels/afg/afg.h).
+ * Attention-guided gathering. `shortest` below T gives mixed lengths; the FLOPs then count the frames that
+ * are there. Without the gradient of x (frozen features) the product with Wᵀ and the outer sum are not needed
+ * and not counted (kernels/afg/afg.h).
  */
 export function afg(
   { B, T, D, A, shortest = T }: { B: number; T: number; D: number; A: number; shortest?: number },
@@ -99,7 +104,10 @@ export function afg(
   });
 }
 
-/** FLOPs of AFG over so many valid frames; `gradients`: those of the backward alone (kernels/afg/afg.h, k saved). */
+/**
+ * FLOPs of AFG over so many valid frames; `gradients`: those of the backward alone (kernels/afg/afg.h, k
+ * saved).
+ */
 export function afgFlops(frames: number, A: number, D: number, what: "forward" | "all" | "weights"): number {
   if (what === "forward") return 2 * frames * A * D + 2 * frames * (A + D);
   const product = 2 * frames * A * D;
@@ -154,7 +162,8 @@ const N = 1 << 22;
 const flat = (more: Partial<TensorSpec> = {}) => batch([N], more);
 
 export const OPERATOR_CASES: OperatorCase[] = [
-  // --- factorized bilinear pooling: P2's own sizes (m = n = 1024 features, 256 outputs, k = 4) and VQA's published ones
+  // --- factorized bilinear pooling: P2's own sizes (m = n = 1024 features, 256 outputs, k = 4) and VQA's
+  // published ones
   ...[256, 64, 16].map((B) =>
     fbp({ B, m: 1024, n: 2048, o: 1000, k: 5 }, { tags: ["targets", ...(B === 64 ? ["quick"] : [])] }),
   ),

@@ -1,4 +1,7 @@
-/** onnxruntime as a peer: the same graph as an ONNX model built here, weights as initializers, which it packs ahead. */
+/**
+ * onnxruntime as a peer: the same graph as an ONNX model built here, weights as initializers, which it packs
+ * ahead.
+ */
 import { AffuseError } from "../../lib/errors.ts";
 import { OnnxGraph } from "../../lib/encoders/onnx.ts";
 import type { HostTensor } from "../../lib/native/addon.ts";

@@ -1,4 +1,7 @@
-/** PyTorch as a peer: a Python process that keeps the inputs and times itself on command (peers/torch/main.py). */
+/**
+ * PyTorch as a peer: a Python process that keeps the inputs and times itself on command
+ * (peers/torch/main.py).
+ */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,7 @@
-/** `affuse bench`: how fast each operator and whole models are, against this machine's ceilings and against other libraries. */
+/**
+ * `affuse bench`: how fast each operator and whole models are, against this machine's ceilings and against
+ * other libraries.
+ */
 import { InvalidArgumentError } from "commander";
 import { AffuseError } from "../errors.ts";
 import { note, print, printJson } from "./io.ts";

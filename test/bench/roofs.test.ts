@@ -1,4 +1,7 @@
-/** The machine's ceilings: positive, ordered as the memory hierarchy is, and refused with a code when asked wrongly. */
+/**
+ * The machine's ceilings: positive, ordered as the memory hierarchy is, and refused with a code when asked
+ * wrongly.
+ */
 import * as assert from "uvu/assert";
 import { suite } from "uvu";
 import type { RoofKind } from "../../lib/native/addon.ts";
