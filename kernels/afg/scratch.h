@@ -139,7 +139,7 @@ AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, i
   int64_t floats = 0;
   if (plan.keys) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any));
   if (plan.features) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.D, n.A, workers, gemm::Split::any));
-  if (plan.project) floats = gemm::max64(floats, gemm::stream_workspace_floats_upto(n.A, n.D, workers));
+  if (plan.project) floats = gemm::max64(floats, gemm::stream_workspace_floats_upto(n.A, n.D, frames, workers));
   s.gemm = carver.take<float>(floats);
   return s;
 }

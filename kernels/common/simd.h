@@ -300,6 +300,7 @@ AFFUSE_INLINE float max_lane(Vec v) {
 }
 AFFUSE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }     // into L1; any address is allowed
 AFFUSE_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }  // into L2
+AFFUSE_INLINE void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }  // into L1, to be written
 
 // Calls body(i, n) over [0, count) in steps of kLanes, n lanes each: kLanes, at the end fewer.
 template <class F>

@@ -129,8 +129,9 @@ void fbp_backward(const OpCall& call) {
   const float* s = call.in[FbpIn::s].f32();
   const auto at = fbp_backward_plan(z, plan, workers.count, call.in[FbpIn::s].given());
   float* room = static_cast<float*>(call.workspace);
-  const Side u{call.in[FbpIn::a].f32(), call.in[FbpIn::U].f32(), z.m, call.out[0].f32(), call.out[2].f32(), call.out[4].f32()};
-  const Side v{call.in[FbpIn::v].f32(), call.in[FbpIn::V].f32(), z.n, call.out[1].f32(), call.out[3].f32(), call.out[5].f32()};
+  const Tensor *in = call.in, *out = call.out;
+  const Side u{in[FbpIn::a].f32(), in[FbpIn::U].f32(), z.m, out[0].f32(), out[2].f32(), out[4].f32()};
+  const Side v{in[FbpIn::v].f32(), in[FbpIn::V].f32(), z.n, out[1].f32(), out[3].f32(), out[5].f32()};
   if (z.B == 0) {
     products(workers, z, u, nullptr, 0, 0, room + at.pass);
     products(workers, z, v, nullptr, 0, 0, room + at.pass);

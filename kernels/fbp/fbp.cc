@@ -80,7 +80,8 @@ void infer(const OpShape& s, TensorDesc* out, Status& status) {
     status.fail("ERR_AFFUSE_SHAPE", "expected rows of U that are a multiple of k = %lld, got %s", (long long)z.k,
                 ShapeText(s.in[FbpIn::U]).text);
   const TensorDesc bias = tensor_desc(DType::f32, {z.P});
-  expect_shape(status, "a", s.in[FbpIn::a], tensor_desc(DType::f32, {z.B / z.group, z.m}), "one row per rowsPerGroup rows of v");
+  expect_shape(status, "a", s.in[FbpIn::a], tensor_desc(DType::f32, {z.B / z.group, z.m}),
+               "one row per rowsPerGroup rows of v");
   expect_shape(status, "U", s.in[FbpIn::U], tensor_desc(DType::f32, {z.P, z.m}), "[o*k, columns of a]");
   expect_shape(status, "V", s.in[FbpIn::V], tensor_desc(DType::f32, {z.P, z.n}), "[rows of U, columns of v]");
   expect_shape(status, "bu", s.in[FbpIn::bu], bias, "the rows of U");

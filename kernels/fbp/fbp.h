@@ -10,8 +10,8 @@
 // A = B / rowsPerGroup: row i of v meets row i / rowsPerGroup of a, so a recording's vector is projected once for all its
 // positions. The sum under the root runs over one row (l2Scope sample) or over all rows of a group (l2Scope group).
 //
-// Neither projection reaches memory in the forward: both accumulations, their product and the sum over k happen in registers and
-// L2 (plan.h). With saved = {s}, the backward recomputes the projections the same way and writes only the gradients at
+// Neither projection reaches memory in the forward: both accumulations, their product and the sum over k happen in registers
+// and L2 (plan.h). With saved = {s}, the backward recomputes the projections the same way and writes only the gradients at
 // the projections, for a number of rows that keeps them below kFbpBudget bytes at a time (fbp_backward_plan). Without a
 // saved s it runs the forward first. z is accepted for uniformity; s alone suffices.
 //
@@ -20,10 +20,10 @@
 //   dhU   = ds dropout'(.) hV, summed over the rows of a group;  dhV = ds dropout'(.) hU;  relu' at 0 is 0
 //   da = g U, dU = g^T a, dbu = column sums of g, g = dhU f';  v, V, bv alike. ds is the given ds plus that from dz.
 //
-// Error (float32): |s - exact| <= (m + n + k + 4) 2^-24 sum_j (|a||U|+|bu|)(|v||V|+|bv|), typically the root of the factor. r
-// and z magnify it where s is near 0 (slope 1/sqrt(eps)): compare s and z|z| rather than z there.
-// Singular points: none for finite input whose sums stay finite. NaN in a row of a or v makes that row's s and z NaN (a group's,
-// with l2Scope group); infinities give NaN in z. relu stops NaN in the backward only.
+// Error (float32): |s - exact| <= (m + n + k + 4) 2^-24 sum_j (|a||U|+|bu|)(|v||V|+|bv|), typically the root of the factor.
+// r and z magnify it where s is near 0 (slope 1/sqrt(eps)): compare s and z|z| rather than z there.
+// Singular points: none for finite input whose sums stay finite. NaN in a row of a or v makes that row's s and z NaN (a
+// group's, with l2Scope group); infinities give NaN in z. relu stops NaN in the backward only.
 // B = 0 is legal: outputs are empty, dU, dV, dbu, dbv 0.
 //
 // FLOPs: forward 2 P (A m + B n) + 2 B P; backward that again, plus 4 P A m + 4 P B n for the four products.

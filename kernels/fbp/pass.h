@@ -46,8 +46,8 @@ struct FbpPass {
 };
 
 // Columns [k0, k0 + K) of vectors [first, first + vecs) of W [P,ld] in the layout of fbp_packed_floats: one panel.
-AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first, int vecs,
-                                  float* dst) {
+AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first,
+                                  int vecs, float* dst) {
   const float* rows[gemm::kTileStride];
   for (int x = 0; x < vecs; ++x) {
     const int64_t block = (first + x) / z.k, j = (first + x) % z.k;
@@ -167,8 +167,9 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
           const int64_t next_q = i + 1 < i1 ? q0 : q1;  // the panels after these
           const FbpNext to_v{p.v.packed ? p.v.packed + q0 * kLanes * z.n : nullptr, 0};
           const FbpNext to_u{p.u.packed && next_q < q_end ? p.u.packed + next_q * kLanes * z.m : nullptr, 0};
-          fbp_project(p.u, z, p.scratch + at.a + i * a_size, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
-          fbp_project(p.v, z, p.scratch + at.v + i * v_size, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);
+          const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
+          fbp_project(p.u, z, a, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
+          fbp_project(p.v, z, v, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);
           for (int64_t q = q0; q < q1; ++q) {
             const int64_t panel = (q - q0) / gemm::kTileVecs, x = (q - q0) % gemm::kTileVecs;
             piece.block = q / z.k;

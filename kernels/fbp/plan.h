@@ -5,14 +5,18 @@
 
 namespace affuse {
 
-// Packed projections for the fused pass: vectors of outputs, factor after factor, so that the sum over k is between registers.
-// Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last output.
-static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) { return gemm::round_up(z.o, 16) * z.k * width; }
+// Packed projections for the fused pass: vectors of outputs, factor after factor, so that the sum over k is between
+// registers. Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last
+// output.
+static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) {
+  return gemm::round_up(z.o, 16) * z.k * width;
+}
 
 // Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
-// ahead together. A task is a share of them times a block of outputs. It goes by groups of panels: one strip's rows, a piece of
-// K at a time, stay in L2 while the group's panels pass; then the next strip meets the same panels, which L3 still holds. So
-// weights come from memory once and rows are re-read once per group (B = 256 of 1024 + 2048 columns: 3 MB in 8 panels' time).
+// ahead together. A task is a share of them times a block of outputs. It goes by groups of panels: one strip's rows, a piece
+// of K at a time, stay in L2 while the group's panels pass; then the next strip meets the same panels, which L3 still holds.
+// So weights come from memory once and rows are re-read once per group (B = 256 of 1024 + 2048 columns: 3 MB in 8 panels'
+// time).
 constexpr int64_t kFbpStrips = 16;
 constexpr int64_t kFbpColumnUnit = 32;
 constexpr int kFbpPanels = 8;  // of a group
@@ -83,7 +87,8 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   s.own_hv = s.own_hu + kFbpPanels * p.a_rows * gemm::kColumnUnit;
   s.own_s = s.own_hv + kFbpPanels * p.strip_rows * gemm::kColumnUnit;
   s.own_mask = s.own_s + p.task_strips * p.strip_rows * 16;
-  s.own_panels = s.own_mask + (z.dropout ? (p.task_strips * p.strip_rows + 1) * 16 * z.k : 0);  // and one row in element order
+  // One row more: in element order.
+  s.own_panels = s.own_mask + (z.dropout ? (p.task_strips * p.strip_rows + 1) * 16 * z.k : 0);
   // Weights that nobody packed: a group's panels if several strips meet them, else a panel's piece.
   const int64_t panels = p.task_strips > 1 ? kFbpPanels : 1;
   const int64_t depth = p.task_strips > 1 ? z.m + z.n : gemm::max64(p.piece_m, p.piece_n);

@@ -6,8 +6,8 @@ namespace affuse::AFFUSE_ISA::gemm {
 
 using namespace affuse::gemm;
 
-// Register tile: kTileRows x (kTileVecs vectors). AVX-512: 28 sums + 2 columns + 1 broadcast of 32 registers; the tile is tall
-// rather than wide because columns stream from the L2 cache (128 bytes for 28 FMAs) while rows stay in L1.
+// Register tile: kTileRows x (kTileVecs vectors). AVX-512: 28 sums + 2 columns + 1 broadcast of 32 registers; the tile is
+// tall rather than wide because columns stream from the L2 cache (128 bytes for 28 FMAs) while rows stay in L1.
 #if defined(AFFUSE_ISA_AVX512)
 constexpr int kTileRows = 14;
 #elif defined(AFFUSE_ISA_AVX2)
@@ -27,10 +27,12 @@ struct Tile {
   float* acc;        // the sums, 64-byte aligned, row stride kTileStride; columns >= cols up to the vector's end are padding
 };
 
-// Base of epilogues. tile() is yours. With Split::rows, begin and end enclose the tiles of a block of whole rows.
+// Base of epilogues. tile() is yours. With Split::rows, begin and end enclose the tiles of a block of whole rows. ahead()
+// comes before the last multiplication of a tile: to fetch what tile() will write or read (its sums are not there yet).
 struct Epilogue {
   AFFUSE_INLINE void begin(int64_t, int, int) const {}
   AFFUSE_INLINE void end(int64_t, int, int) const {}
+  AFFUSE_INLINE void ahead(const Tile&) const {}
 };
 
 // A block of m rows is cut into tiles of nearly equal height <= kTileRows. Packed block: tile after tile, each [kc][height].
@@ -52,7 +54,8 @@ struct RowTiles {
 void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                    const float* next = nullptr, int64_t next_step = 0);
 
-// The panel after this one (kc rows of kTileStride floats, null: there is none), dealt to the row tiles that multiply by this one.
+// The panel after this one (kc rows of kTileStride floats, null: there is none), dealt to the row tiles that multiply by
+// this one.
 struct Upcoming {
   const float* panel;
   int64_t kc, step;
@@ -117,9 +120,15 @@ AFFUSE_INLINE void pack_source_rows(const RowOf& row_of, int64_t n0, int64_t n1,
     }
   }
 }
+// Where an operand lies, for fetching it ahead: the address may be past the end.
+struct Source {
+  const float* at;
+  int64_t ld;
+};
 struct PlainColumns {  // (k,n) = data[k*ld + n]
   const float* data;
   int64_t ld;
+  AFFUSE_INLINE Source source(int64_t n, int64_t k) const { return {data + k * ld + n, ld}; }
   AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
     pack_source_rows([&](int64_t i) { return data + (k + i) * ld; }, n0, n1, kc, dst);
   }
@@ -169,12 +178,15 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* b = packed + n * K + k * (vecs * kLanes);
-        const Upcoming next(n + kTileStride < n1 ? packed + (n + kTileStride) * K + k * kTileStride : nullptr, kc, tiles.count);
+        const int64_t after = n + kTileStride;
+        const Upcoming next(after < n1 ? packed + after * K + k * kTileStride : nullptr, kc, tiles.count);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
-          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0, next.of(t), next.step);
-          if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
+          const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, sums};
+          if (last) epilogue.ahead(tile);
+          tile_multiply(tile.rows, vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0, next.of(t), next.step);
+          if (last) epilogue.tile(tile, worker);
         }
       }
       k += kc;
@@ -183,8 +195,8 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
   });
 }
 
-// Columns as they lie in memory, element (k,n) = w[n*ld + k], for a weight that nobody packed: with few rows (fresh_panels) each
-// panel is packed into the cache, meets all rows and is gone; with many the whole weight is packed first. As run() with
+// Columns as they lie in memory, element (k,n) = w[n*ld + k], for a weight that nobody packed: with few rows (fresh_panels)
+// each panel is packed into the cache, meets all rows and is gone; with many the whole weight is packed first. As run() with
 // Split::any, except that begin() and end() are not called. workspace: unpacked_workspace_floats(M,N,K,workers.count).
 template <class Rows, class E>
 void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* w, int64_t ld,
@@ -213,46 +225,84 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
         const RowTiles tiles(int(min64(p.block_rows, M - i)));
         const Upcoming next(more && i == 0 ? w + (n + kTileStride) * ld : nullptr, K, tiles.count);
         for (int t = 0; t < tiles.count; ++t) {
-          tile_multiply(tiles.height(t), vecs, K, workspace + (i + tiles.start(t)) * K, panel, acc, false, next.of(t), next.step);
-          epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, acc}, worker);
+          const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, acc};
+          epilogue.ahead(tile);
+          tile_multiply(tile.rows, vecs, K, workspace + tile.row * K, panel, acc, false, next.of(t), next.step);
+          epilogue.tile(tile, worker);
         }
       }
     }
   });
 }
 
-// Both operands through loaders, K cut into short pieces that are packed as they are needed: for a long K (dW = dy^T x, K the
-// batch). workspace: stream_workspace_floats(M,N,K,workers.count).
+// Both operands through loaders, neither kept: dW = dy^T x, and dx = g W of a weight as it lies. workspace:
+// stream_workspace_floats(M,N,K,workers.count).
 template <class Rows, class Columns, class E>
-void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns, const E& epilogue,
-            float* workspace) {
+void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns,
+            const E& epilogue, float* workspace) {
   if (M <= 0 || N <= 0) return;
   const StreamPlan p = stream_plan(M, N, K);
+  float* ahead = nullptr;
+  if (p.rows_ahead) {
+    ahead = workspace;
+    workspace += round_up(M * K, 16);
+    const int64_t pieces = max64(1, ceil_div(K, max64(1, p.piece)));
+    parallel(workers, p.row_blocks * pieces, [&](int64_t task, int) {
+      const int64_t i = task / pieces * p.block_rows, k = task % pieces * p.piece;
+      const int m = int(min64(p.block_rows, M - i));
+      if (m > 0 && K > 0) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
+    });
+  }
+  float* columns_ahead = nullptr;  // column block after block, each piece after piece
+  if (p.columns_ahead && K > 0) {
+    columns_ahead = workspace;
+    workspace += round_up(N, kColumnUnit) * K;
+    const int64_t pieces = ceil_div(K, p.piece);
+    parallel(workers, p.col_blocks * pieces, [&](int64_t task, int) {
+      const int64_t n0 = task / pieces * p.block_cols, n1 = min64(N, n0 + p.block_cols), k = task % pieces * p.piece;
+      columns.pack(n0, n1, k, min64(p.piece, K - k), columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k);
+    });
+  }
   const int64_t own = stream_worker_floats(p);
   parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
     const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
     const int64_t n1 = min64(N, n0 + p.block_cols);
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
-    float* acc = workspace + worker * own;
-    float* a = acc + p.sums;
-    float* b = a + round_up(p.block_rows * p.piece, 16);
+    float* const acc = workspace + worker * own;
+    float* const block = acc + p.sums;
+    float* const room = block + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16));
     const bool cut = p.piece < K;
+    const int64_t width = round_up(n1 - n0, kTileStride);
+    const int64_t lines = ceil_div(n1 - n0, 16);
     int64_t k = 0;
     do {
       const int64_t kc = min64(p.piece, K - k);
       const bool last = k + kc >= K;
+      const float* a = ahead ? ahead + i * K + m * k : block;
+      const float* b = columns_ahead ? columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k : room;
       if (kc > 0) {
-        rows.pack(i, m, k, kc, a);
-        columns.pack(n0, n1, k, kc, b);
+        if (!ahead) rows.pack(i, m, k, kc, block);
+        if (!columns_ahead) columns.pack(n0, n1, k, kc, room);
       }
-      for (int64_t n = n0; n < n1; n += kTileStride) {
-        const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-        const float* panel = b + (n - n0) * kc;
-        for (int t = 0; t < tiles.count; ++t) {
-          float* sums = cut ? acc + (n - n0) * m + tiles.start(t) * kTileStride : acc;
-          tile_multiply(tiles.height(t), vecs, kc, a + tiles.start(t) * kc, panel, sums, k > 0);
-          if (last) epilogue.tile(Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}, worker);
+      // The next piece's source, dealt to the multiplications by this one: a line of as many rows as one of them has steps.
+      Source source{nullptr, 0};
+      if constexpr (requires { columns.source(n0, k); })
+        if (!columns_ahead) source = k + kc < K ? columns.source(n0, k + kc) : columns.source(min64(n1, N - 1), 0);
+      int64_t line = 0;
+      for (int t = 0; t < tiles.count; ++t) {
+        const int height = tiles.height(t);
+        const float* const tile_rows = a + tiles.start(t) * kc;
+        for (int64_t n = n0; n < n1; n += kTileStride) {
+          const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
+          float* const sums = cut ? acc + tiles.start(t) * width + (n - n0) * height : acc;
+          const Tile tile{i + tiles.start(t), n, height, cols, sums};
+          if (last) epilogue.ahead(tile);
+          const float* next = source.at;
+          if (next) next += line % lines * 16 + line / lines * (kc / 2) * source.ld;
+          ++line;
+          tile_multiply(height, vecs, kc, tile_rows, b + (n - n0) * kc, sums, k > 0, next, source.ld / 2);
+          if (last) epilogue.tile(tile, worker);
         }
       }
       k += kc;
@@ -261,9 +311,14 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
 }
 
 // ---- common epilogues ----
+AFFUSE_INLINE void prefetch_tile(const float* c, int64_t ld, const Tile& t) {
+  for (int r = 0; r < t.rows; ++r)
+    for (int x = 0; x < t.cols; x += 16) prefetch_write(c + (t.row + r) * ld + t.col + x);
+}
 struct Store : Epilogue {  // C[i*ld + n] = sum
   float* c;
   int64_t ld;
+  AFFUSE_INLINE void ahead(const Tile& t) const { prefetch_tile(c, ld, t); }
   AFFUSE_INLINE Store(float* c, int64_t ld) : c(c), ld(ld) {}
   AFFUSE_INLINE void tile(const Tile& t, int) const {
     for (int r = 0; r < t.rows; ++r)
@@ -275,6 +330,7 @@ struct Store : Epilogue {  // C[i*ld + n] = sum
 struct AddTo : Epilogue {  // C[i*ld + n] += sum
   float* c;
   int64_t ld;
+  AFFUSE_INLINE void ahead(const Tile& t) const { prefetch_tile(c, ld, t); }
   AFFUSE_INLINE AddTo(float* c, int64_t ld) : c(c), ld(ld) {}
   AFFUSE_INLINE void tile(const Tile& t, int) const {
     for (int r = 0; r < t.rows; ++r)

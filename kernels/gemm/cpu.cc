@@ -33,10 +33,10 @@ AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)
   }
 }
 
-// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a piece
-// of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3). One such fetch every second step: the
-// hardware brings the line beside it, and more of them would take the line fill buffers from the loads (16 rows: 66 % of the
-// multiply-add roof with one every step, 71 % so).
+// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a
+// piece of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3). One such fetch every second
+// step: the hardware brings the line beside it, and more of them would take the line fill buffers from the loads (16 rows:
+// 66 % of the multiply-add roof with one every step, 71 % so).
 template <int R, int NV>
 AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
                               bool resume, const float* next, int64_t next_step) {
@@ -125,8 +125,8 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
 
 }  // namespace
 
-void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume, const float* next,
-                   int64_t next_step) {
+void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
+                   const float* next, int64_t next_step) {
   kMultiply[rows][vecs - 1](kc, a, b, acc, resume, next ? next : b, next ? next_step : 0);
 }
 

@@ -6,8 +6,18 @@
 //   order the micro kernel reads. Only the rows a loader is asked for are touched.
 // - `columns` are packed panels (pack_columns), made once per weight and kept, or a second loader (stream(), for products
 //   whose K is the long dimension, such as dW = dy^T x).
-// - what happens to a finished piece of C is an epilogue: a struct whose tile() gets the sums while they sit in the L1 cache.
-//   C itself is never stored unless the epilogue does so.
+// - what happens to a finished piece of C is an epilogue: a struct whose tile() gets the sums while they sit in the L1
+//   cache. C itself is never stored unless the epilogue does so.
+//
+// Design, with figures in percent of the multiply-add roof of one AVX-512 core (L1 32 KB, L2 1 MB):
+// - Register tile 14 x 2 vectors, rows packed per tile, the whole K (or pieces of about 1024) in one go: 97 with packed
+//   operands from L2. Rejected: 9 x 3 (97, but no better at any height), 7 x 4 (91: no register left for the broadcast), 5 x
+//   5 with rows broadcast as they lie (89; 14 x 2 so: 56 where rows are 4 KB apart and fall into one cache set).
+// - A panel streams from L2 to L1 by fetches 8 rows ahead, the one after it comes into L2 meanwhile, one line of every pair
+//   (the hardware brings the other; asking for both takes the fill buffers away from the loads).
+// - One row (weights stream from L3) reaches the bandwidth of a plain summing loop: the memory decides, not the tile.
+// - Block sizes leave half of a 1 MB L2 free and mostly fit 512 KB: 84 rows of 1024 are 344 KB, stream()'s columns 196 to
+//   393 KB.
 //
 // Every element is one chain of fused multiply-adds in ascending k (baseline: multiply, then add), whatever the blocking,
 // the partition or the number of threads: results do not depend on them, bit for bit. Error of an element:
@@ -47,9 +57,8 @@ constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple o
 constexpr int64_t kWholeK = 1280;  // up to here K is not cut
 constexpr int64_t kCutK = 1024;    // and beyond into pieces of at most this
 constexpr int64_t kFreshK = 2048;  // longest panel that run_unpacked() packs on the way
-constexpr int kStreamRows = 266;   // stream(): most rows of a task, columns of a task, piece of K
-constexpr int kStreamColumns = 512;
-constexpr int64_t kStreamK = 192;
+constexpr int kStreamRows = 336;   // stream(): most rows of a task
+constexpr int64_t kStreamAhead = int64_t(4) << 20;  // and floats of an operand that is packed ahead
 
 // Internal linkage on purpose: the linker could give every level the AVX-512 copy of a shared inline function.
 static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -60,7 +69,8 @@ static constexpr int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 // Equal pieces of at most kCutK for a K beyond kWholeK.
 static constexpr int64_t piece_of(int64_t K) { return K <= kWholeK ? K : round_up(ceil_div(K, ceil_div(K, kCutK)), 16); }
 
-// Floats of a packed [N,K] weight. The same on every level, though the layout is not: a packed weight is for this process only.
+// Floats of a packed [N,K] weight. The same on every level, though the layout is not: a packed weight is for this process
+// only.
 static constexpr int64_t packed_floats(int64_t N, int64_t K) { return round_up(round_up(N, 16) * K, 16); }
 
 // Keys for OpDef::pack_key: the layouts that pack_columns makes from a [rows, cols] matrix in memory.
@@ -132,35 +142,58 @@ static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t
   return round_up(M * K, 16) + workers * fresh_plan(M, N, K).worker;
 }
 
+// stream(): a block of columns is packed a piece of K at a time and stays in L2 while the row tiles pass, each of them in L1
+// for all panels of the block. An operand of at most kStreamAhead floats is packed once, ahead: rows always, columns if
+// several row blocks meet them. Then blocks are narrow and pieces long, 128 x 384; columns packed on the way come in long
+// runs out of memory, 512 x 192 (dx = g W, 64 rows, 40 MB of W: 43 % of the multiply-add roof with 128 x 384, 53 % so); when
+// rows are packed by every task as well, 256 x 256.
 struct StreamPlan {
   int64_t row_blocks, block_rows, col_blocks, block_cols, piece;
   int64_t sums;  // as in Plan
+  bool rows_ahead, columns_ahead;
 };
+static constexpr int64_t stream_widest(bool rows, bool columns) { return columns ? 128 : rows ? 512 : 256; }
+static constexpr int64_t stream_longest(bool rows, bool columns) { return columns ? 384 : rows ? 192 : 256; }
 static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   StreamPlan p{};
   p.row_blocks = max64(1, ceil_div(M, kStreamRows));
   p.block_rows = max64(1, ceil_div(M, p.row_blocks));
+  p.rows_ahead = M * K <= kStreamAhead;
+  p.columns_ahead = p.row_blocks > 1 && round_up(N, kColumnUnit) * K <= kStreamAhead;
   const int64_t units = max64(1, ceil_div(N, kColumnUnit));
-  const int64_t widest = kStreamColumns / kColumnUnit;
+  const int64_t widest = stream_widest(p.rows_ahead, p.columns_ahead) / kColumnUnit;
   const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
-  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(4, p.row_blocks), by_work), units));
+  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(8, p.row_blocks), by_work), units));
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
-  p.piece = min64(K, kStreamK);
+  const int64_t longest = stream_longest(p.rows_ahead, p.columns_ahead);
+  p.piece = K <= longest + longest / 2 ? K : round_up(ceil_div(K, ceil_div(K, longest)), 16);
   p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
   return p;
 }
 static constexpr int64_t stream_worker_floats(const StreamPlan& p) {
-  return p.sums + round_up(p.block_rows * p.piece, 16) + round_up(p.piece * p.block_cols, 16);
+  return p.sums + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16)) +
+         (p.columns_ahead ? 0 : round_up(p.piece * p.block_cols, 16));
 }
 static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
-  return workers * stream_worker_floats(stream_plan(M, N, K));
+  const StreamPlan p = stream_plan(M, N, K);
+  return (p.rows_ahead ? round_up(M * K, 16) : 0) + (p.columns_ahead ? round_up(N, kColumnUnit) * K : 0) +
+         workers * stream_worker_floats(p);
 }
-// The most that any K needs.
-static constexpr int64_t stream_workspace_floats_upto(int64_t M, int64_t N, int workers) {
-  const int64_t rows = min64(M, kStreamRows), columns = min64(round_up(N, kColumnUnit), kStreamColumns);
-  return workers * (round_up(rows * kStreamK, 16) + round_up(kStreamK * columns, 16) +
-                    max64(round_up(rows * columns, 16), 16 * kColumnUnit));
+// The most that any K up to this one needs.
+static constexpr int64_t stream_workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers) {
+  const int64_t ahead = round_up(min64(M * K, kStreamAhead), 16) +
+                        (M > kStreamRows ? min64(round_up(N, kColumnUnit) * K, kStreamAhead) : 0);
+  const int64_t rows = min64(M, kStreamRows);
+  int64_t own = 0;
+  for (int way = 0; way < 4; ++way) {  // a bound for each combination that some K may meet
+    const bool r = way & 1, c = way & 2;
+    const int64_t columns = min64(round_up(N, kColumnUnit), stream_widest(r, c));
+    const int64_t piece = min64(K, stream_longest(r, c) + stream_longest(r, c) / 2);
+    own = max64(own, max64(round_up(rows * columns, 16), 16 * kColumnUnit) + (r ? 0 : round_up(rows * piece, 16)) +
+                         (c ? 0 : round_up(piece * columns, 16)));
+  }
+  return ahead + workers * own;
 }
 
 }  // namespace affuse::gemm

@@ -1,7 +1,8 @@
 // Linear layer with its activation (spec 1.6).
 //
 //   y = f(x W^T + b)          x [...,D], W [O,D], b [O] or absent, y [...,O]; R = product of x's leading dimensions
-//   f: none | relu | gelu | tanh | sigmoid; gelu is the exact one, z Phi(z) through erf (PyTorch's default), not its tanh form
+//   f: none | relu | gelu | tanh | sigmoid; gelu is the exact one, z Phi(z) through erf (PyTorch's default), not its tanh
+//   form
 //
 // Backward, with z = x W^T + b and g = dy f'(z):
 //   dx = g W      dW = g^T x      db = sum over rows of g (blocks of 64 rows, then the blocks, always in this order)
