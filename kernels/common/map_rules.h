@@ -8,7 +8,8 @@ namespace affuse {
 constexpr const char* kMapShape = "[B,C,H,W]";
 constexpr TensorRule kWidthsRule = {"widths", "[B]", DType::i32, true,
                                     "columns of each item that are its own, in [0, W]; absent: all"};
-constexpr TensorRule kYWidthsRule = {"yWidths", "[B]", DType::i32, true, "columns of y that are each item's own; only with widths"};
+constexpr TensorRule kYWidthsRule = {"yWidths", "[B]", DType::i32, true,
+                                     "columns of y that are each item's own; only with widths"};
 constexpr AttrRule kLayoutRule = {"layout", AttrKind::choice, MapLayout::nchw, 0, 0, "nchw|nhwc",
                                   "nhwc: every map is [B,H,W,C] in memory (channel-last), the faster one"};
 
@@ -26,7 +27,8 @@ inline void check_map_shapes(const Maps& m, const TensorDesc& x, const TensorDes
 // ERR_AFFUSE_SHAPE unless at least one window fits.
 inline void check_window(const Maps& m, const TensorDesc& x, int64_t kh, int64_t kw, int64_t pad, Status& status) {
   if (m.H + 2 * pad >= kh && m.W + 2 * pad >= kw) return;
-  status.fail("ERR_AFFUSE_SHAPE", "expected x with H + 2 pad >= %lld and W + 2 pad >= %lld (the window; pad is %lld), got %s",
+  status.fail("ERR_AFFUSE_SHAPE",
+              "expected x with H + 2 pad >= %lld and W + 2 pad >= %lld (the window; pad is %lld), got %s",
               (long long)kh, (long long)kw, (long long)pad, ShapeText(x).text);
 }
 
@@ -36,7 +38,8 @@ inline void check_width_values(const Maps& m, const Tensor& widths, Status& stat
   if (!n) return;
   for (int64_t b = 0; b < m.B; ++b)
     if (n[b] < 0 || n[b] > m.W)
-      return status.fail("ERR_AFFUSE_LENGTH", "expected widths[%lld] in [0,%lld], got %d", (long long)b, (long long)m.W, n[b]);
+      return status.fail("ERR_AFFUSE_LENGTH", "expected widths[%lld] in [0,%lld], got %d", (long long)b, (long long)m.W,
+                         n[b]);
 }
 
 }  // namespace affuse

@@ -1,11 +1,12 @@
 // Maps: batches of images that convolution, pooling and LRN share.
 //
-// layout nchw: x [B,C,H,W]; nhwc (channel-last): x [B,H,W,C]. The mathematics is the same, only the order in memory differs.
+// layout nchw: x [B,C,H,W]; nhwc (channel-last): x [B,H,W,C]. The mathematics is the same, only the order in memory
+// differs.
 //
-// widths, int32 [B], says how many columns of each item are its own: columns w >= widths[b] are padding. They are never read
-// (NaN is allowed there), count as the zeros beyond an edge do, and get gradient 0. An output column belongs to an item if the
-// item alone, cut to its width, would have it; every other one is 0, and the gradient that arrives there is ignored. So an item
-// inside a padded batch gives exactly what it gives alone.
+// widths, int32 [B], says how many columns of each item are its own: columns w >= widths[b] are padding. They are never
+// read (NaN is allowed there), count as the zeros beyond an edge do, and get gradient 0. An output column belongs to an
+// item if the item alone, cut to its width, would have it; every other one is 0, and the gradient that arrives there is
+// ignored. So an item inside a padded batch gives exactly what it gives alone.
 #pragma once
 #include "op.h"
 
@@ -31,7 +32,8 @@ struct Maps {
 
 [[maybe_unused]] static Maps resized(Maps m, int64_t C, int64_t H, int64_t W) { return {m.B, C, H, W, m.last}; }
 
-// How many windows of `size` at distance `stride` lie in n elements with `pad` zeros on either side; none if there are no elements.
+// How many windows of `size` at distance `stride` lie in n elements with `pad` zeros on either side; none if there are
+// no elements.
 [[maybe_unused]] static int64_t window_count(int64_t n, int64_t size, int64_t stride, int64_t pad) {
   return n <= 0 || n + 2 * pad < size ? 0 : (n + 2 * pad - size) / stride + 1;
 }
@@ -51,7 +53,8 @@ struct PoolAttrs {
 }
 
 // yWidths of an operator whose windows are (size, stride, pad).
-[[maybe_unused]] static void write_widths(const Tensor& out, const Tensor& widths, int64_t size, int64_t stride, int64_t pad) {
+[[maybe_unused]] static void write_widths(const Tensor& out, const Tensor& widths, int64_t size, int64_t stride,
+                                          int64_t pad) {
   if (!out.data) return;
   for (int64_t b = 0; b < out.dim[0]; ++b) out.i32()[b] = int32_t(window_count(widths.i32()[b], size, stride, pad));
 }

@@ -1,6 +1,7 @@
 // The loops of max_pool2d and avg_pool2d, for files compiled once per ISA level (cpu.cc).
 //
-// A Policy gives a window's value:  Vec start(); Vec meet(Vec so_far, Vec element); Vec finish(Vec);  and the same on float.
+// A Policy gives a window's value:  Vec start(); Vec meet(Vec so_far, Vec element); Vec finish(Vec);  and the same on
+// float.
 #pragma once
 #include "maps.h"
 #include "reduce.h"
@@ -64,9 +65,9 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
   });
 }
 
-// Hands each window with its gradient to body(x, dx, dy, n): pointers to the window's first element, n lanes of channels (0: one
-// element of a plane). A task owns its channels of an item; windows come in row-major order. Rows of dx are cleared when the first
-// window reaches them, so that they are still in the cache when the others do.
+// Hands each window with its gradient to body(x, dx, dy, n): pointers to the window's first element, n lanes of channels
+// (0: one element of a plane). A task owns its channels of an item; windows come in row-major order. Rows of dx are
+// cleared when the first window reaches them, so that they are still in the cache when the others do.
 template <class F>
 AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body) {
   const float *x0 = call.in[0].f32(), *dy0 = call.in[2].f32();

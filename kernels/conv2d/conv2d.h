@@ -1,23 +1,26 @@
 // 2-D convolution (cross-correlation, as PyTorch's) with bias and activation (spec 1.6, 2.2).
 //
-//   z[b,o,h,w] = b_o + sum_{c,i,j} x[b, c, h stride + i - pad, w stride + j - pad] W[o,c,i,j]        y = f(z), f: none | relu
+//   z[b,o,h,w] = b_o + sum_{c,i,j} x[b, c, h stride + i - pad, w stride + j - pad] W[o,c,i,j]
+//   y = f(z), f: none | relu
 //   OH = floor((H + 2 pad - kh) / stride) + 1, OW likewise; x is 0 outside.
 //   with g = dy f'(z):   dW[o,c,i,j] = sum over b, h, w of g[b,o,h,w] x[…]      db_o = sum of g      relu' at 0 is 0
 //   dx[b,c,u,v] = sum over o and all i, j with u + pad - i = h stride, v + pad - j = w stride of g[b,o,h,w] W[o,c,i,j]
 //
 // x [B,C,H,W], y [B,O,OH,OW], or with layout nhwc [B,H,W,C] and [B,OH,OW,O]; W [O,C,kh,kw] always; b [O] or absent.
-// widths int32 [B] and yWidths as in common/maps.h: the columns beyond an item's own count as zeros, cost nothing and get no
-// gradient, so that an item's columns of y are those that it has alone, bit for bit.
+// widths int32 [B] and yWidths as in common/maps.h: the columns beyond an item's own count as zeros, cost nothing and
+// get no gradient, so that an item's columns of y are those that it has alone, bit for bit.
 //
-// How: products over channel-last maps through the matrix core (kernels/gemm), in which a row of the patch matrix is kh runs of
-// kw C neighbouring floats of a map whose edge of zeros is laid around it once ("staged", patches.h). dx is a sum over the phases
-// (u + pad) mod stride, each an ordinary convolution of the staged g by the taps that meet it; dW a product over all positions.
+// How: products over channel-last maps through the matrix core (kernels/gemm), in which a row of the patch matrix is kh
+// runs of kw C neighbouring floats of a map whose edge of zeros is laid around it once ("staged", patches.h). dx is a
+// sum over the phases (u + pad) mod stride, each an ordinary convolution of the staged g by the taps that meet it; dW a
+// product over all positions.
 //
 // Saved tensors: relu gets f' from y; absent, it is computed again.
-// Error (float32): |z - exact| <= (K + 2) 2^-24 (sum |x||W| + |b|), K = C kh kw, typically sqrt(K) instead of K; dx likewise with
-// O kh kw terms, dW and db with B OH OW terms.
-// NaN and infinities propagate as IEEE arithmetic has it, also times the zeros of the edge: never, since the edge meets W alone and
-// a NaN in W is in every sum. relu passes NaN in the forward and stops it in the backward.
+// Error (float32): |z - exact| <= (K + 2) 2^-24 (sum |x||W| + |b|), K = C kh kw, typically sqrt(K) instead of K; dx
+// likewise with O kh kw terms, dW and db with B OH OW terms.
+// NaN and infinities propagate as IEEE arithmetic has it: through x to the windows that hold it, through W to every sum
+// of its o (an edge of zeros is multiplied like any other element). relu passes NaN in the forward and stops it in the
+// backward.
 // B = 0 is legal: y is empty, dW and db are 0.
 //
 // FLOPs: forward 2 B OH OW O C kh kw; backward as much for each of dx and dW, B OH OW O for db (items' own columns only).
@@ -63,15 +66,15 @@ struct Stage {
   AFFUSE_INLINE int64_t image() const { return H * W * C; }
 };
 
-// Where x has to be staged: an edge to lay around it, or another layout. Columns beyond widths meet no window of their own item
-// unless there is an edge.
+// Where x has to be staged: an edge to lay around it, or another layout. Columns beyond widths meet no window of their
+// own item unless there is an edge.
 [[maybe_unused]] static Stage stage_x(const Conv& c) {
   return {c.pad, c.pad, c.x.H + 2 * c.pad, c.x.W + 2 * c.pad, c.x.C};
 }
 [[maybe_unused]] static bool stages_x(const Conv& c) { return c.pad > 0 || (!c.x.last && c.x.C > 1); }
 
-// Taps of one phase of dx along one axis: positions u with (u + pad) mod stride = r meet the taps i = r + stride t, t < taps, and
-// the rows (u + pad) / stride - t of g.
+// Taps of one phase of dx along one axis: positions u with (u + pad) mod stride = r meet the taps i = r + stride t, t <
+// taps, and the rows (u + pad) / stride - t of g.
 struct Phase {
   int64_t r, taps, first, count;  // first position u, how many there are (stride apart) in n
   // Where tap i stands among them, in descending order; -1: it is another phase's.
@@ -120,10 +123,10 @@ struct Reach {
   return n;
 }
 
-// dW and db: products over all positions, [O, positions] x [positions, K + 1], the last column ones. A task owns a block of rows and
-// columns: its sums and the columns of a piece of the positions stay in the L2 cache while the rows pass by. Where blocks are few,
-// the positions are cut into slices too, whose sums meet in order; where several blocks of columns need the rows, these are packed
-// once, ahead.
+// dW and db: products over all positions, [O, positions] x [positions, K + 1], the last column ones. A task owns a block
+// of rows and columns: its sums and the columns of a piece of the positions stay in the L2 cache while the rows pass by.
+// Where blocks are few, the positions are cut into slices too, whose sums meet in order; where several blocks of columns
+// need the rows, these are packed once, ahead.
 constexpr int kGradRows = 392, kGradColumns = 256;
 constexpr int64_t kGradPiece = 256;  // positions that are packed at a time
 struct GradPlan {
@@ -165,8 +168,8 @@ struct ConvScratch {
   s.total = s.product + gemm::workspace_floats_upto(M, c.O, K, workers, gemm::Split::any);
   return s;
 }
-// The backward: the table, staged x (for dW), staged g, dx as rows (nchw only), packed W of dx, products; the forward's own
-// scratch and y when relu has to compute it again.
+// The backward: the table, staged x (for dW), staged g, dx as rows (nchw only), packed W of dx, products; the forward's
+// own scratch and y when relu has to compute it again.
 struct ConvBackwardScratch {
   int64_t x, g, rows, weights, product, total;
 };

@@ -18,7 +18,11 @@ struct Finish : gemm::Epilogue {
   }
   AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
     if (!y.grid.first) {  // then the rows of y follow each other
-      for (int r = 0; r < t.rows; ++r) row(t, r, y.base + (t.row + r) * y.right);
+      for (int r = 0; r < t.rows; ++r) {
+        float* out = y.base + (t.row + r) * y.right;
+        for (int c = 0; c < gemm::kTileStride; c += 16) __builtin_prefetch(out + t.rows * y.right + t.col + c, 1, 3);
+        row(t, r, out);
+      }
       return;
     }
     Grid::Place p = y.grid.place(t.row);
@@ -38,8 +42,8 @@ struct Put : gemm::Epilogue {
   }
 };
 
-// Columns o of the patch matrix's product: element k = ((i kw) + j) C + c of column o is W[o,c,i,j]. Transposed in registers:
-// kLanes rows o by kLanes neighbouring floats (c, i, j).
+// Columns o of the patch matrix's product: element k = ((i kw) + j) C + c of column o is W[o,c,i,j]. Transposed in
+// registers: kLanes rows o by kLanes neighbouring floats (c, i, j).
 void pack_forward(const Conv& c, const float* W, float* packed, const Workers& workers) {
   const int64_t C = c.x.C, taps = c.taps(), K = C * taps;
   constexpr int64_t kChunk = 16;
@@ -63,8 +67,8 @@ void pack_forward(const Conv& c, const float* W, float* packed, const Workers& w
   });
 }
 
-// One phase of dx: element k = ((t Tw) + u) O + o of column c is W[o,c,i,j], the taps in descending order, i = r + stride (Th-1-t).
-// Transposed in registers: kLanes columns c by kLanes taps.
+// One phase of dx: element k = ((t Tw) + u) O + o of column c is W[o,c,i,j], the taps in descending order, i = r +
+// stride (Th-1-t). Transposed in registers: kLanes columns c by kLanes taps.
 void pack_phase(const Conv& c, const Phase& ph, const Phase& pw, const float* W, float* packed, const Workers& workers) {
   const int64_t C = c.x.C, O = c.O, K = ph.taps * pw.taps * O, taps = c.taps();
   constexpr int64_t kChunk = 16;
@@ -139,7 +143,8 @@ void forward(const OpCall& call, const Conv& c, const float* packed, float* y, f
 }
 
 // dW and db from all positions of the grid; either may be null.
-void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const GradientRows& g, const float* x, float* room) {
+void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const GradientRows& g, const float* x,
+                     float* room) {
   const Workers& workers = *call.workers;
   const int64_t C = c.x.C, taps = c.taps(), K = C * taps, N = K + 1, all = grid.rows();
   const GradPlan p = grad_plan(c);
@@ -207,8 +212,8 @@ void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const 
   });
 }
 
-void input_gradient(const OpCall& call, const Conv& c, const Stage& s, float* g, const float* packed, int64_t* table, float* rows,
-                    float* room) {
+void input_gradient(const OpCall& call, const Conv& c, const Stage& s, float* g, const float* packed, int64_t* table,
+                    float* rows, float* room) {
   const Workers& workers = *call.workers;
   const int32_t* widths = call.in[3].i32();
   const int64_t C = c.x.C, O = c.O;
@@ -220,7 +225,8 @@ void input_gradient(const OpCall& call, const Conv& c, const Stage& s, float* g,
       return widths[b] <= pw.first ? int64_t(0) : (widths[b] - pw.first + c.stride - 1) / c.stride;
     });
     if (ph.count == 0 || pw.count == 0 || grid.rows() == 0) return;
-    const int64_t h = (ph.first + c.pad) / c.stride - (ph.taps - 1) + s.top, w = (pw.first + c.pad) / c.stride - (pw.taps - 1) + s.left;
+    const int64_t h = (ph.first + c.pad) / c.stride - (ph.taps - 1) + s.top;
+    const int64_t w = (pw.first + c.pad) / c.stride - (pw.taps - 1) + s.left;
     const int64_t row = s.W * O;
     const Patches patches{{grid, g + h * row + w * O, s.image(), row, O}, row, pw.taps * O};
     Put put;
@@ -243,7 +249,8 @@ void conv2d_backward(const OpCall& call) {
   const Conv c = conv_of(call.in[0], call.in[1], call.attr);
   const Workers& workers = *call.workers;
   const int32_t* widths = call.in[3].i32();
-  float *dx = call.out[0].f32(), *dW = call.out[1].f32(), *db = call.out[2].f32(), *room = static_cast<float*>(call.workspace);
+  float *dx = call.out[0].f32(), *dW = call.out[1].f32(), *db = call.out[2].f32();
+  float* room = static_cast<float*>(call.workspace);
   const float *y = call.in[4].f32(), *dy = call.in[5].f32();
   const auto at = conv_backward_scratch(c, workers.count, dx, dW, widths, c.relu && !y);
   const auto own = [&](int64_t b) { return c.own(widths, b); };

@@ -91,8 +91,8 @@ struct Patches {
   }
 };
 
-// A block of columns of the patch matrix, and of a column of ones behind its last (its product with g is the bias's gradient), as
-// panels: at most kGradColumns of them.
+// A block of columns of the patch matrix, and of a column of ones behind its last (its product with g is the bias's
+// gradient), as panels: at most kGradColumns of them.
 struct PatchColumns {
   const Patches& patches;
   int64_t n0, n1, K;  // columns [n0, n1) of [0, K], column K the ones
@@ -140,7 +140,8 @@ struct PatchColumns {
   }
 };
 
-// g as transposed rows: (o, k) = g of channel o at position k, and 0 where `gate` (the saved y, laid out as g is) is not positive.
+// g as transposed rows: (o, k) = g of channel o at position k, and 0 where `gate` (the saved y, laid out as g is) is not
+// positive.
 struct GradientRows {
   Rows g;
   const float* gate;
@@ -177,8 +178,8 @@ AFFUSE_INLINE void clear(float* p, int64_t n) {
   for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
 }
 
-// Lays out a map channel-last with its edge; columns from own(b) on become zeros. With `gate` (the same shape as x) an element passes
-// where its gate is positive.
+// Lays out a map channel-last with its edge; columns from own(b) on become zeros. With `gate` (the same shape as x) an
+// element passes where its gate is positive.
 template <class Own>
 void stage(const Workers& workers, const Maps& m, const float* x, const float* gate, const Stage& s, float* out, Own&& own) {
   const auto passed = [&](int64_t at) { return gate && !(gate[at] > 0.0f) ? 0.0f : x[at]; };

@@ -5,8 +5,8 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-// 1/sqrt(d), d in [1e-3, FLT_MAX] or NaN. An estimate and Newton's step where the estimate has 14 bits: square roots and divisions
-// would take longer than the memory does.
+// 1/sqrt(d), d in [1e-3, FLT_MAX] or NaN. An estimate and Newton's step where the estimate has 14 bits: square roots and
+// divisions would take longer than the memory does.
 AFFUSE_INLINE Vec inverse_root(Vec d) {
 #if defined(AFFUSE_ISA_AVX512)
   const Vec r = _mm512_rsqrt14_ps(d);
@@ -52,8 +52,8 @@ struct Window {
   int64_t before, after;
   float k, alpha;
   // d at element c of a row whose squares lie at s, `stride` floats between channels.
-  AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const {
-    const Vec sum = sum_over(s, stride, before, after);
+  AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const { return scale(sum_over(s, stride, before, after)); }
+  AFFUSE_INLINE Vec scale(Vec sum) const {
     return clamped(fma(set1(alpha), clamped(sum), set1(k)));
   }
 };
@@ -62,8 +62,9 @@ AFFUSE_INLINE void clear(float* p, int64_t n) {
   for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
 }
 
-// How a block of the map is walked: `count` vectors of each of `rows` rows, `step` floats apart in memory, kLanes apart in scratch.
-// Channel-last: a row's channels, kLanes at a time. Otherwise: one row, channel after channel of kLanes neighbouring positions.
+// How a block of the map is walked: `count` vectors of each of `rows` rows, `step` floats apart in memory, kLanes apart
+// in scratch. Channel-last: a row's channels, kLanes at a time. Otherwise: one row, channel after channel of kLanes
+// neighbouring positions.
 struct Walk {
   int64_t count, step, next;  // distance of neighbouring channels in scratch
   int64_t margin, row;        // floats before the first channel in scratch, from one row's scratch to the next one's
@@ -85,8 +86,8 @@ AFFUSE_INLINE void squares(const Walk& walk, int64_t rows, int positions, const 
 }
 
 template <class P>
-AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& power, int64_t rows, int positions, const float* x,
-                           float* y, float* scratch) {
+AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& power, int64_t rows, int positions,
+                           const float* x, float* y, float* scratch) {
   float* s = scratch + walk.margin;
   squares(walk, rows, positions, x, s);
   for (int64_t r = 0; r < rows; ++r)
@@ -101,8 +102,8 @@ AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& powe
 }
 
 template <class P>
-AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t rows, int positions,
-                            const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
+AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t rows,
+                            int positions, const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
   float *s = scratch + walk.margin, *t = s + area, *u = t + area;
   squares(walk, rows, positions, x, s);
   for (int64_t r = 0; r < rows; ++r)
@@ -126,7 +127,66 @@ AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& pow
     }
 }
 
-// Calls body(offset, rows, positions, scratch) for every block of the maps that belongs to an item, and clears the rest of `out`.
+#if defined(AFFUSE_ISA_AVX512)
+// The usual window (n = 5) of channel-last rows without scratch: neighbours come out of two vectors, so that the next
+// loads need not wait for any store and memory is kept busy.
+struct Near {  // the vectors before, at and after a place
+  Vec before, here, after;
+  template <int n>
+  AFFUSE_INLINE static Vec shifted(Vec low, Vec high) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), n));
+  }
+  AFFUSE_INLINE Vec sum() const {  // in the order of sum_over
+    const Vec two = shifted<14>(before, here) + shifted<2>(here, after);
+    return two + (shifted<15>(before, here) + shifted<1>(here, after)) + here;
+  }
+  AFFUSE_INLINE void step(Vec next) { before = here, here = after, after = next; }
+};
+
+// Some rows ahead, for memory's sake (measured: 76 to 100 % of a copy's speed forward, 71 to 85 % of a triad's backward).
+AFFUSE_INLINE void fetch_ahead(const float* read, const float* written) {
+  prefetch(read + 1024);
+  __builtin_prefetch(written + 512, 1, 3);
+}
+
+template <class P>
+AFFUSE_INLINE void forward_row(const Walk& walk, const Window& window, const P& power, const float* x, float* y) {
+  Vec a = get(x, walk.lanes(0, kLanes));
+  Near s{zero(), zero(), a * a};
+  for (int64_t i = 0; i < walk.count; ++i) {
+    fetch_ahead(x + i * kLanes, y + i * kLanes);
+    const Vec next = i + 1 < walk.count ? get(x + (i + 1) * kLanes, walk.lanes(i + 1, kLanes)) : zero();
+    s.step(next * next);
+    put(y + i * kLanes, a * power.of(window.scale(s.sum())).power, walk.lanes(i, kLanes));
+    a = next;
+  }
+}
+
+template <class P>
+AFFUSE_INLINE void backward_row(const Walk& walk, const Window& window, const P& power, float factor, const float* x,
+                                const float* dy, float* dx) {
+  Vec a = get(x, walk.lanes(0, kLanes)), a0 = zero(), g0 = zero();
+  Near s{zero(), zero(), a * a}, t{zero(), zero(), zero()};
+  for (int64_t i = 0; i <= walk.count; ++i) {  // dx follows one vector behind: it needs the terms on both sides
+    fetch_ahead(x + i * kLanes, dx + i * kLanes);
+    prefetch(dy + i * kLanes + 1024);
+    Vec g = zero(), term = zero(), next = zero();
+    if (i < walk.count) {
+      if (i + 1 < walk.count) next = get(x + (i + 1) * kLanes, walk.lanes(i + 1, kLanes));
+      s.step(next * next);
+      const Powers q = power.of(window.scale(s.sum()));
+      g = get(dy + i * kLanes, walk.lanes(i, kLanes)) * q.power;
+      term = a * g * q.inverse;
+    }
+    t.step(term);
+    if (i > 0) put(dx + (i - 1) * kLanes, fnma(set1(factor) * a0, t.sum(), g0), walk.lanes(i - 1, kLanes));
+    a0 = a, g0 = g, a = next;
+  }
+}
+#endif
+
+// Calls body(offset, rows, positions, scratch) for every block of the maps that belongs to an item, and clears the rest
+// of `out`.
 template <class F>
 void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, int64_t block, F&& body) {
   float* const workspace = static_cast<float*>(call.workspace);
@@ -194,6 +254,12 @@ void lrn_forward(const OpCall& call) {
   float* y = call.out[0].f32();
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
+#if defined(AFFUSE_ISA_AVX512)
+      if (m.last && a.n == 5) {
+        for (int64_t r = 0; r < rows; ++r) forward_row(walk, window, power, x + at + r * m.C, y + at + r * m.C);
+        return;
+      }
+#endif
       forward(walk, window, power, rows, positions, x + at, y + at, scratch);
     };
     pieces(call, m, call.in[1].i32(), y, lrn_scratch(m.C, a.n, m.last) / 3, lrn_rows(m.C, a.n), body);
@@ -211,6 +277,13 @@ void lrn_backward(const OpCall& call) {
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
       const float factor = float(2 * a.alpha * a.beta);
+#if defined(AFFUSE_ISA_AVX512)
+      if (m.last && a.n == 5) {
+        for (int64_t r = 0; r < rows; ++r)
+          backward_row(walk, window, power, factor, x + at + r * m.C, dy + at + r * m.C, dx + at + r * m.C);
+        return;
+      }
+#endif
       backward(walk, window, power, factor, rows, positions, x + at, dy + at, dx + at, scratch, area);
     };
     pieces(call, m, call.in[1].i32(), dx, area, lrn_rows(m.C, a.n), body);

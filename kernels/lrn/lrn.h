@@ -1,15 +1,15 @@
 // Local response normalisation across channels (Krizhevsky, Sutskever, Hinton 2012; spec 1.6).
 //
-//   d_c = k + alpha' sum_{c' in window(c)} a_{c'}^2          window(c) = [c - floor(n/2), c + floor((n-1)/2)], cut at the edges
-//   y_c = a_c d_c^-beta                                      alpha' = alpha, or alpha / n with alphaOverN (PyTorch, Caffe)
+//   d_c = k + alpha' sum_{c' in window(c)} a_{c'}^2      window(c) = [c - floor(n/2), c + floor((n-1)/2)], cut at the edges
+//   y_c = a_c d_c^-beta                                  alpha' = alpha, or alpha / n with alphaOverN (PyTorch, Caffe)
 //   da_c = dy_c d_c^-beta - 2 alpha' beta a_c sum_{c' : c in window(c')} dy_{c'} a_{c'} d_{c'}^{-beta-1}
 //
 // x, y, dy, dx [B,C,H,W] or, with layout nhwc, [B,H,W,C]; widths int32 [B] as in common/maps.h. n = attribute `size`.
 // Nothing is saved: d is computed again.
-// Error (float32), relative: of y (n/2 + 8) 2^-24 for beta = 3/4, otherwise beta |log d| 2^-23 more (the power goes through
-// exp and log). dx: that of each of its two terms, which may cancel.
-// Singular points: none, k > 0. Squares beyond float32's range (|a| > 1e19) give y = 0 where the formula's value is tiny; nothing
-// finite gives NaN or infinity. A NaN makes its window NaN; an infinity gives an infinity or NaN at its
+// Error (float32), relative: of y (n/2 + 8) 2^-24 for beta = 3/4, otherwise beta |log d| 2^-23 more (the power goes
+// through exp and log). dx: that of each of its two terms, which may cancel.
+// Singular points: none, k > 0. Squares beyond float32's range (|a| > 1e19) give y = 0 where the formula's value is
+// tiny; nothing finite gives NaN or infinity. A NaN makes its window NaN; an infinity gives an infinity or NaN at its
 // own place and next to nothing in its neighbours.
 // FLOPs: forward (2 n + 6) N, backward (4 n + 14) N, N = B C H W. Bytes: forward 8 N, backward 12 N.
 #pragma once
@@ -32,8 +32,8 @@ struct LrnAttrs {
   return {n, n / 2, (n - 1) / 2, a[4].i ? a[1].f / double(n) : a[1].f, a[2].f, a[3].f};
 }
 
-// Scratch of a worker: three areas, each some rows of channels with margins of zeros (channel-last), or kLrnBlock positions with all
-// their channels.
+// Scratch of a worker: three areas, each some rows of channels with margins of zeros (channel-last), or kLrnBlock
+// positions with all their channels.
 constexpr int64_t kLrnBlock = 16;
 [[maybe_unused]] static int64_t lrn_row(int64_t C, int64_t n) { return (C + 2 * n + 32 + 15) / 16 * 16; }
 [[maybe_unused]] static int64_t lrn_rows(int64_t C, int64_t n) {  // rows of an area: about 8 KB

@@ -21,6 +21,8 @@ void max_pool2d_forward(const OpCall& call) { pool_forward(call, Largest{}); }
 void max_pool2d_backward(const OpCall& call) {
   const Pool p(call);
   const int64_t size = p.a.size, step = p.x.last ? p.x.C : 1, row = p.x.W * step;
+  // Rows and columns that a window does not share with the one before.
+  const int64_t fresh = p.a.stride < size ? p.a.stride : size;
   pool_backward(call, p, [&](const float* x, float* dx, const float* dy, int n) {
     if (n == 0) {
       float m = -__builtin_inff();
@@ -38,6 +40,12 @@ void max_pool2d_backward(const OpCall& call) {
         const Mask nan = is_nan(v);
         best = select(nan, number, select(lt(m, v), number, best));
         m = select(nan, v, max(v, m));
+      }
+    for (int64_t i = 0; i < fresh; ++i)
+      for (int64_t j = 0; j < fresh; ++j) {
+        const int64_t ahead = (size + i) * row + j * step;
+        prefetch_l2(x + ahead);
+        __builtin_prefetch(dx + ahead, 1, 2);
       }
     const Vec g = get(dy, n);
     for (int64_t i = 0; i < size; ++i)

@@ -7,9 +7,9 @@
 // x, dx [B,C,H,W], y, dy [B,C,OH,OW], or with layout nhwc [B,H,W,C] and [B,OH,OW,C]; size >= 1, stride >= 1 (0: size).
 // widths int32 [B] and yWidths as in common/maps.h.
 // Nothing is saved: the place of the maximum is found again in x.
-// Error: y is exact; dx a sum of at most ceil(size / stride)^2 terms in row-major order of the windows.
-// A NaN is larger than everything: its windows give NaN, and the last NaN of a window takes the gradient. A window of -inf
-// alone counts its first element.
+// Error: y is exact; dx a sum of at most ceil(size / stride)^2 terms in row-major order of the windows. A NaN is larger
+// than everything: its windows give NaN, and the last NaN of a window takes the gradient. A window of -inf alone counts
+// its first element.
 // FLOPs: size^2 B C OH OW, forward and backward. Bytes: 4 (B C H W + B C OH OW), backward 4 (2 B C H W + B C OH OW).
 #pragma once
 #include "../common/maps.h"

@@ -15,7 +15,9 @@ void swapped(const Swap& s, const double* x, double* y) {
 
 }  // namespace
 
-void transpose_reference(const OpCall& call) { swapped(swap_of(call.in[0], call.attr), call.in[0].f64(), call.out[0].f64()); }
+void transpose_reference(const OpCall& call) {
+  swapped(swap_of(call.in[0], call.attr), call.in[0].f64(), call.out[0].f64());
+}
 void transpose_backward_reference(const OpCall& call) {
   swapped(swap_of(call.in[1], call.attr), call.in[1].f64(), call.out[0].f64());
 }

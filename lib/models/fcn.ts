@@ -47,7 +47,9 @@ export const defaultFcn: FcnConfig = {
 export function fcnExtent(n: number, config: FcnConfig = defaultFcn): number {
   return config.layers.reduce((extent, layer) => {
     const [size, pad] = layer.kind === "conv" ? [layer.kernel, layer.pad] : [layer.size, 0];
-    return extent <= 0 || extent + 2 * pad < size ? 0 : Math.floor((extent + 2 * pad - size) / layer.stride) + 1;
+    return extent <= 0 || extent + 2 * pad < size
+      ? 0
+      : Math.floor((extent + 2 * pad - size) / layer.stride) + 1;
   }, n);
 }
 
@@ -107,7 +109,10 @@ export function fcnTrunk(
   const [, rows, columns, channels] = maps.x.shape as [number, number, number, number];
   if (config.frequency === "mean") {
     const flat = b.graph.reshape(maps.x, [batch, rows, columns * channels]);
-    const w = b.graph.constant({ dtype: "f32", shape: [batch, rows] }, new Float32Array(batch * rows).fill(1 / rows));
+    const w = b.graph.constant(
+      { dtype: "f32", shape: [batch, rows] },
+      new Float32Array(batch * rows).fill(1 / rows),
+    );
     return { x: b.graph.reshape(weightedSum(b, flat, w), [batch, columns, channels]), lengths: maps.widths };
   }
   return { x: b.graph.reshape(swap(maps.x), [batch, columns, rows * channels]), lengths: maps.widths };

@@ -27,11 +27,7 @@ export function conv2d(
   const fanIn = channels * kernel * kernel;
   const W = b.parameter(`${name}.W`, [out, channels, kernel, kernel], uniformInit(fanIn));
   const bias = b.parameter(`${name}.b`, [out], uniformInit(fanIn));
-  const { y, yWidths } = b.graph.op(
-    "conv2d",
-    { x, W, b: bias, widths },
-    { stride, pad, activation, layout },
-  );
+  const { y, yWidths } = b.graph.op("conv2d", { x, W, b: bias, widths }, { stride, pad, activation, layout });
   return { x: y as Value, widths: yWidths ?? null };
 }
 

@@ -30,7 +30,10 @@ const tiny: FcnConfig = {
 
 test("extents of the specification", () => {
   assert.is(fcnExtent(200), 5);
-  assert.equal([300, 700, 1000].map((n) => fcnExtent(n)), [8, 20, 30]);
+  assert.equal(
+    [300, 700, 1000].map((n) => fcnExtent(n)),
+    [8, 20, 30],
+  );
   const least = fcnLeast();
   assert.is(fcnExtent(least), 1);
   assert.is(fcnExtent(least - 1), 0);
@@ -58,7 +61,9 @@ test("shapes of the default trunk", () => {
   const { builder, x, lengths } = build(2, 300, 200, defaultFcn);
   assert.equal(x.shape, [2, 8, 1280]);
   assert.equal(lengths?.shape, [2]);
-  const weights = [...builder.parameters].filter(([name]) => name.endsWith(".W")).map(([, value]) => value.shape);
+  const weights = [...builder.parameters]
+    .filter(([name]) => name.endsWith(".W"))
+    .map(([, value]) => value.shape);
   assert.equal(weights, [
     [96, 1, 11, 11],
     [256, 96, 5, 5],
@@ -114,11 +119,17 @@ for (const frequency of ["concat", "mean"] as const) {
       stored: storedBy(batch),
       device: "cpu",
     }) as [Float32Array, Int32Array];
-    assert.equal([...columns], lengths.map((n) => fcnExtent(n, config)));
+    assert.equal(
+      [...columns],
+      lengths.map((n) => fcnExtent(n, config)),
+    );
     for (let i = 0; i < B; i++) {
       const own = columns[i] as number;
       const rows = features.subarray(i * T * D, (i + 1) * T * D);
-      assert.ok(rows.subarray(own * D).every((v) => v === 0), `clip ${i}: padding is not zero`);
+      assert.ok(
+        rows.subarray(own * D).every((v) => v === 0),
+        `clip ${i}: padding is not zero`,
+      );
       if (own === 0) continue;
       const n = lengths[i] as number;
       const alone = build(1, n, bins, config, false);
@@ -134,10 +145,18 @@ for (const frequency of ["concat", "mean"] as const) {
 
 /** Mean over the columns of a gathering on top, as a loss that sees every feature. */
 function withLoss(built: Built): Value {
-  const { c } = afgGather(built.builder, "gather", { x: built.x, lengths: built.lengths }, { dim: 4, scale: 1, masked: true });
+  const { c } = afgGather(
+    built.builder,
+    "gather",
+    { x: built.x, lengths: built.lengths },
+    { dim: 4, scale: 1, masked: true },
+  );
   const [B, D] = c.shape as [number, number];
   const random = new Random(4, "target");
-  const target = built.graph.constant({ dtype: "f32", shape: [B, D] }, Float32Array.from({ length: B * D }, () => random.normal()));
+  const target = built.graph.constant(
+    { dtype: "f32", shape: [B, D] },
+    Float32Array.from({ length: B * D }, () => random.normal()),
+  );
   return built.graph.op("masked_mse", { prediction: c, target }).loss as Value;
 }
 
@@ -150,9 +169,16 @@ test("gradients of a tiny trunk against differences, NaN in the padding", () => 
   const names = [...built.builder.parameters.keys()];
   const random = new Random(6, "directions");
   const start = Object.fromEntries(
-    names.map((name) => [name, Float64Array.from(built.store.get(name).data, (v) => v + 0.05 * random.normal())]),
+    names.map((name) => [
+      name,
+      Float64Array.from(built.store.get(name).data, (v) => v + 0.05 * random.normal()),
+    ]),
   );
-  const wanted = gradients(built.graph, loss, names.map((name) => built.builder.parameters.get(name) as Value));
+  const wanted = gradients(
+    built.graph,
+    loss,
+    names.map((name) => built.builder.parameters.get(name) as Value),
+  );
   const evaluate = (values: readonly Value[], at: Record<string, Float64Array>) =>
     interpret(addon, built.graph, values, { feeds, stored: storedBy(built, at) }) as Float64Array[];
   const found = evaluate(wanted as Value[], start);
@@ -160,7 +186,10 @@ test("gradients of a tiny trunk against differences, NaN in the padding", () => 
   for (const [i, name] of names.entries()) {
     const gradient = found[i] as Float64Array;
     assert.ok(gradient.every(Number.isFinite), name);
-    assert.ok(gradient.some((g) => g !== 0), `${name}: no gradient at all`);
+    assert.ok(
+      gradient.some((g) => g !== 0),
+      `${name}: no gradient at all`,
+    );
     const direction = gradient.map(() => random.normal());
     const at = (h: number) => {
       const moved = (start[name] as Float64Array).map((v, j) => v + h * (direction[j] as number));
@@ -168,7 +197,10 @@ test("gradients of a tiny trunk against differences, NaN in the padding", () => 
     };
     const numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
     const analytic = gradient.reduce((sum, g, j) => sum + g * (direction[j] as number), 0);
-    assert.ok(Math.abs(numeric - analytic) <= 1e-6 * (1e-2 + Math.abs(numeric)), `${name}: ${numeric} and ${analytic}`);
+    assert.ok(
+      Math.abs(numeric - analytic) <= 1e-6 * (1e-2 + Math.abs(numeric)),
+      `${name}: ${numeric} and ${analytic}`,
+    );
     checked++;
   }
   assert.is(checked, 9);
@@ -181,7 +213,11 @@ test("a short clip's gradients are those it gives alone", () => {
     const built = build(1, padded ? frames : n, bins, tiny, padded);
     const loss = withLoss(built);
     const names = [...built.builder.parameters.keys()];
-    const wanted = gradients(built.graph, loss, names.map((name) => built.builder.parameters.get(name) as Value));
+    const wanted = gradients(
+      built.graph,
+      loss,
+      names.map((name) => built.builder.parameters.get(name) as Value),
+    );
     return interpret(addon, built.graph, wanted as Value[], {
       feeds: padded ? { x: data, lengths: Int32Array.of(n) } : { x: data.subarray(0, n * bins) },
       stored: storedBy(built),

@@ -95,30 +95,91 @@ const conv2d: Entry = {
     for (let i = 0; i < 30; i++) {
       const [kh, kw] = [few(3), few(3)];
       const pad = random.integer(3);
-      add([few(3), few(3), kh + random.integer(4), kw + random.integer(5)], [few(3), kh, kw], [few(3), pad], false);
+      add(
+        [few(3), few(3), kh + random.integer(4), kw + random.integer(5)],
+        [few(3), kh, kw],
+        [few(3), pad],
+        false,
+      );
     }
     // Stride beyond the kernel, pad beyond the kernel, the window as large as the padded map, one position.
     for (const [dims, kernel, step] of [
-      [[2, 2, 7, 6], [2, 2, 1], [4, 0]],
-      [[2, 1, 3, 4], [2, 1, 1], [1, 2]],
-      [[3, 2, 2, 3], [2, 2, 2], [2, 4]],
-      [[2, 3, 4, 5], [2, 6, 7], [1, 1]],
-      [[3, 2, 5, 4], [3, 5, 4], [2, 0]],
-      [[1, 1, 1, 1], [1, 1, 1], [1, 0]],
+      [
+        [2, 2, 7, 6],
+        [2, 2, 1],
+        [4, 0],
+      ],
+      [
+        [2, 1, 3, 4],
+        [2, 1, 1],
+        [1, 2],
+      ],
+      [
+        [3, 2, 2, 3],
+        [2, 2, 2],
+        [2, 4],
+      ],
+      [
+        [2, 3, 4, 5],
+        [2, 6, 7],
+        [1, 1],
+      ],
+      [
+        [3, 2, 5, 4],
+        [3, 5, 4],
+        [2, 0],
+      ],
+      [
+        [1, 1, 1, 1],
+        [1, 1, 1],
+        [1, 0],
+      ],
     ] as const) {
       for (let i = 0; i < 4; i++) add(dims, kernel, step, false);
     }
     for (let i = 0; i < 4; i++) add([0, 3, 5, 4], [2, 3, 3], [1, 1], false);
     // Around the edges of vectors, tiles and pieces of K.
     for (const [dims, kernel, step] of [
-      [[2, 17, 9, 15], [33, 3, 3], [1, 1]],
-      [[1, 16, 12, 31], [32, 5, 5], [1, 2]],
-      [[3, 31, 6, 17], [15, 1, 1], [1, 0]],
-      [[2, 1, 40, 45], [24, 11, 11], [4, 0]],
-      [[2, 65, 5, 9], [64, 3, 3], [1, 1]],
-      [[3, 8, 13, 23], [7, 4, 3], [3, 2]],
-      [[1, 230, 4, 9], [40, 3, 3], [1, 1]],
-      [[2, 7, 3, 130], [9, 2, 5], [2, 1]],
+      [
+        [2, 17, 9, 15],
+        [33, 3, 3],
+        [1, 1],
+      ],
+      [
+        [1, 16, 12, 31],
+        [32, 5, 5],
+        [1, 2],
+      ],
+      [
+        [3, 31, 6, 17],
+        [15, 1, 1],
+        [1, 0],
+      ],
+      [
+        [2, 1, 40, 45],
+        [24, 11, 11],
+        [4, 0],
+      ],
+      [
+        [2, 65, 5, 9],
+        [64, 3, 3],
+        [1, 1],
+      ],
+      [
+        [3, 8, 13, 23],
+        [7, 4, 3],
+        [3, 2],
+      ],
+      [
+        [1, 230, 4, 9],
+        [40, 3, 3],
+        [1, 1],
+      ],
+      [
+        [2, 7, 3, 130],
+        [9, 2, 5],
+        [2, 1],
+      ],
     ] as const) {
       for (let i = 0; i < 3; i++) add(dims, kernel, step, true);
     }
@@ -142,7 +203,14 @@ function pool(values: (random: Random) => number): Entry {
         const layout = LAYOUTS[list.length % 2] as string;
         const masked = list.length % 4 > 1;
         const step = stride || size;
-        const { inputs, unread } = mapCase(random, layout, dims, masked, { size, stride: step, pad: 0 }, values);
+        const { inputs, unread } = mapCase(
+          random,
+          layout,
+          dims,
+          masked,
+          { size, stride: step, pad: 0 },
+          values,
+        );
         const y: Dims = [dims[0], dims[1], windows(dims[2], size, step, 0), windows(dims[3], size, step, 0)];
         list.push({
           label: `${layout} [${dims}] size ${size} stride ${stride}${masked ? " widths" : ""}`,
@@ -205,7 +273,8 @@ const lrn: Entry = {
       { alpha: 0 },
       { beta: 0, alpha: 1 },
     ];
-    for (const attributes of settings) for (let i = 0; i < 4; i++) add([3, 4, 2, 3], attributes, 1 + 2 * (i % 2));
+    for (const attributes of settings)
+      for (let i = 0; i < 4; i++) add([3, 4, 2, 3], attributes, 1 + 2 * (i % 2));
     for (const dims of [
       [2, 1, 3, 2],
       [2, 2, 1, 5],

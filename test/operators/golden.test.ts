@@ -245,7 +245,9 @@ test("max pooling: the first of equal elements takes the gradient, NaN wins, -in
 test("NaN reaches exactly the windows that hold it", () => {
   const nan = (shape: number[], at: number): Values => ({
     shape,
-    data: Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => (i === at ? Number.NaN : 1)),
+    data: Float64Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) =>
+      i === at ? Number.NaN : 1,
+    ),
   });
   for (const [name, inputs, attributes, expected] of [
     ["conv2d", { x: nan([1, 1, 3, 3], 0), W: nan([1, 1, 3, 3], -1) }, { pad: 1 }, [0, 1, 3, 4]],
@@ -253,7 +255,13 @@ test("NaN reaches exactly the windows that hold it", () => {
     ["lrn", { x: nan([1, 6, 1, 1], 0) }, { size: 3 }, [0, 1]],
   ] as [string, Inputs, Record<string, number>, number[]][]) {
     const info = operator(name);
-    const { y } = runKernel(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes)).outputs;
+    const { y } = runKernel(
+      addon.call,
+      info,
+      inputs,
+      attributes,
+      inferred(addon, info, inputs, attributes),
+    ).outputs;
     const found = Array.from(y?.data ?? []).flatMap((v, i) => (Number.isNaN(v) ? [i] : []));
     assert.equal(found, expected, name);
   }
@@ -268,13 +276,16 @@ test("convolution, pooling and LRN: PyTorch 1.13's results", () => {
     { stride: 2, pad: 1 },
     (out, tolerance) => near(out.y, [0.5, 11.5, 30.5, 67.5], tolerance),
   );
-  both("avg_pool2d", { x: nine }, { size: 2, stride: 1 }, (out, tolerance) => near(out.y, [2, 3, 5, 6], tolerance));
+  both("avg_pool2d", { x: nine }, { size: 2, stride: 1 }, (out, tolerance) =>
+    near(out.y, [2, 3, 5, 6], tolerance),
+  );
   // torch.nn.functional.local_response_norm([1,2,3,4], 3, alpha=0.3, beta=0.75, k=2)
   both(
     "lrn",
     { x: map([1, 4, 1, 1], 1, 2, 3, 4) },
     { size: 3, alpha: 0.3, alphaOverN: true },
-    (out, tolerance) => near(out.y, [0.502973371873, 0.798768275716, 0.910907325544, 1.294644724553], tolerance),
+    (out, tolerance) =>
+      near(out.y, [0.502973371873, 0.798768275716, 0.910907325544, 1.294644724553], tolerance),
   );
 });
 
