@@ -106,7 +106,9 @@ const RoofKind* find_roof(const char* name) {
 }
 
 double measure_roof(const RoofKind& kind, Isa isa, int threads, double seconds, Status& status) {
-  const KernelFn loop = roof::kRoofLoops[isa];
+  if (kind.loop == int(Loop::fma_bf16) && isa != kAvx512Bf16) return 0;
+  KernelFn loop = nullptr;  // as operators: of the nearest level that has one
+  for (int level = isa; level >= 0 && !loop; --level) loop = roof::kRoofLoops[level];
   const int64_t floats = floats_of(kind, threads);
   if (!loop || floats < 512) return 0;
   const bool dram = kind.cache == kDram, copies = kind.loop > int(Loop::read_far);
