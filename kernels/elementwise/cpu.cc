@@ -1,4 +1,4 @@
-#include "../common/reduce.h"
+#include "../common/stream.h"
 #include "elementwise.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -128,7 +128,8 @@ void scaled(const OpCall& call, const Tensor& from, float* to) {
   const Vec factor = set1(float(call.attr[0].f));
   parallel(*call.workers, (N + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t at = task * kChunk;
-    for_lanes(least(N - at, kChunk), [&](int64_t i, int n) { put(to + at + i, get(x + at + i, n) * factor, n); });
+    for_stream(least(N - at, kChunk), x + at, nullptr, to + at,
+               [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(to + at + i, get(x + at + i, n) * factor, n); });
   });
 }
 
@@ -138,7 +139,8 @@ void product(const OpCall& call, const float* x, const float* b, float* y) {
       const Vec f = set1(b[j]);
       for_lanes(count, [&](int64_t k, int n) { put(y + i + k, get(x + i + k, n) * f, n); });
     } else {
-      for_lanes(count, [&](int64_t k, int n) { put(y + i + k, get(x + i + k, n) * get(b + j + k, n), n); });
+      for_stream(count, x + i, b + j, y + i,
+                 [&](int64_t k, auto n) AFFUSE_INLINE_BODY { put(y + i + k, get(x + i + k, n) * get(b + j + k, n), n); });
     }
   });
 }
@@ -153,7 +155,8 @@ void add_forward(const OpCall& call) {
       const Vec f = set1(b[j]);
       for_lanes(count, [&](int64_t k, int n) { put(y + i + k, get(a + i + k, n) + f, n); });
     } else {
-      for_lanes(count, [&](int64_t k, int n) { put(y + i + k, get(a + i + k, n) + get(b + j + k, n), n); });
+      for_stream(count, a + i, b + j, y + i,
+                 [&](int64_t k, auto n) AFFUSE_INLINE_BODY { put(y + i + k, get(a + i + k, n) + get(b + j + k, n), n); });
     }
   });
 }

@@ -1,4 +1,4 @@
-#include "../common/reduce.h"
+#include "../common/stream.h"
 #include "layer_norm.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -52,7 +52,7 @@ void layer_norm_forward(const OpCall& call) {
       if (ordinary(s)) {
         const Vec mean = set1(s.mean), rstd = set1(s.rstd);
         if (y0)
-          for_lanes(C, [&](int64_t i, int n) {
+          for_stream(C, x, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
             put(y + i, fma((get(x + i, n) - mean) * rstd, get(gamma + i, n), get(beta + i, n)), n);
           });
       } else {
@@ -119,8 +119,9 @@ void layer_norm_backward(const OpCall& call) {
       for_lanes(C - at, [&](int64_t i, int n) AFFUSE_INLINE_BODY { step(at + i, n, 0); });
       if (!dx0) continue;
       const Vec mean_d = set1(sum(sum1[0] + sum1[1]) / float(C)), mean_dx = set1(sum(sum2[0] + sum2[1]) / float(C));
-      for_lanes(C, [&](int64_t i, int n) {
-        const Vec d = get(dy + i, n) * get(gamma + i, n), xhat = (get(x + i, n) - mean) * rstd;
+      // This row's x and dy are in cache: the next row's are asked for.
+      for_stream(C, x + C - kStreamAhead, dy + C - kStreamAhead, dx, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+        const auto d = get(dy + i, n) * get(gamma + i, n), xhat = (get(x + i, n) - mean) * rstd;
         put(dx + i, rstd * (d - mean_d - xhat * mean_dx), n);
       });
     }

@@ -1,4 +1,5 @@
 #include "../common/math.h"
+#include "../common/stream.h"
 #include "softmax.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -6,7 +7,7 @@ namespace {
 
 void softmax_row(const float* x, float* y, int64_t C) {
   const Vec m = set1(max_of(x, C));
-  for_many(C, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, exp(get(x + i, n) - m), n); });
+  for_stream(C, x, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, exp(get(x + i, n) - m), n); });
   const Vec scale = set1(1.0f / sum_of(y, C));
   for_lanes(C, [&](int64_t i, int n) { put(y + i, get(y + i, n) * scale, n); });
 }

@@ -1,0 +1,33 @@
+// Fetching ahead for loops whose data comes from memory, for files compiled once per ISA level (cpu.cc).
+//
+// The hardware's prefetchers follow a stream within a page of 4 KB and begin anew on the next. A loop that reads x and writes y
+// without asking ahead therefore waits at every page, and arithmetic does not hide it: with these requests a copy runs at 1.2
+// times the speed of the plain loop, and tanh at the copy's. In cache they cost an instruction or two per vector.
+#pragma once
+#include "many.h"
+
+namespace affuse::AFFUSE_ISA {
+
+constexpr int64_t kStreamAhead = 640;  // floats
+
+// Asks for n floats of memory that will be read, or written; any address is allowed.
+AFFUSE_INLINE void ask_to_read(const float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i, 0, 3);
+}
+AFFUSE_INLINE void ask_to_write(float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i, 1, 3);
+}
+
+// for_many over [0, count) with x, and x2 unless null, asked for to be read and y to be written.
+template <class F>
+AFFUSE_INLINE void for_stream(int64_t count, const float* x, const float* x2, float* y, F&& body) {
+  for_many(count, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+    constexpr int64_t step = __is_same(decltype(n), WholeMany) ? kMany * kLanes : 0;
+    ask_to_read(x + i + kStreamAhead, step);
+    if (x2) ask_to_read(x2 + i + kStreamAhead, step);
+    ask_to_write(y + i + kStreamAhead, step);
+    body(i, n);
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA
