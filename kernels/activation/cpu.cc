@@ -25,7 +25,9 @@ void activation_forward(const OpCall& call) {
   float* y = call.out[0].f32();
   switch (int(call.attr[0].i)) {
     case ActivationKind::relu:
-      return each_vector(call, x, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, max(zero(), get(x + i, n)), n); });
+      return each_vector(call, x, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+        put(y + i, max(zero(), get(x + i, n)), n);
+      });
     case ActivationKind::gelu:
       return each_vector(call, x, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, gelu(get(x + i, n)), n); });
     case ActivationKind::tanh:

@@ -1,8 +1,8 @@
 // Fetching ahead for loops whose data comes from memory, for files compiled once per ISA level (cpu.cc).
 //
-// The hardware's prefetchers follow a stream within a page of 4 KB and begin anew on the next. A loop that reads x and writes y
-// without asking ahead therefore waits at every page, and arithmetic does not hide it: with these requests a copy runs at 1.2
-// times the speed of the plain loop, and tanh at the copy's. In cache they cost an instruction or two per vector.
+// The hardware's prefetchers follow a stream within a page of 4 KB and begin anew on the next. A loop that reads x and
+// writes y without asking ahead therefore waits at every page, and arithmetic does not hide it: with these requests a copy
+// runs at 1.2 times the speed of the plain loop, and tanh at the copy's. In cache they cost an instruction or two per vector.
 #pragma once
 #include "many.h"
 

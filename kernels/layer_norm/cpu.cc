@@ -102,8 +102,8 @@ void layer_norm_backward(const OpCall& call) {
         continue;
       }
       const Vec mean = set1(s.mean), rstd = set1(s.rstd);
-      // Both sums and both weight gradients in one pass, with every other vector in a sum of its own: one alone would wait for
-      // its addition. Lanes beyond C have dy = 0 and add nothing.
+      // Both sums and both weight gradients in one pass, with every other vector in a sum of its own: one alone would wait
+      // for its addition. Lanes beyond C have dy = 0 and add nothing.
       Vec sum1[2] = {zero(), zero()}, sum2[2] = {zero(), zero()};
       const auto step = [&](int64_t i, int n, int which) AFFUSE_INLINE_BODY {
         const Vec g = get(dy + i, n), xhat = (get(x + i, n) - mean) * rstd, d = g * get(gamma + i, n);
