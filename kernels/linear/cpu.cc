@@ -49,6 +49,7 @@ struct Finish : gemm::Epilogue {
   const float* b;
   float *y, *pre;
   int64_t O;
+  AFFUSE_INLINE void ahead(const gemm::Tile& t) const { gemm::prefetch_tile(y ? y : pre, O, t); }
   AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
     for (int r = 0; r < t.rows; ++r) {
       const int64_t at = (t.row + r) * O + t.col;
