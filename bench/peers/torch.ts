@@ -86,7 +86,8 @@ export class TorchPeer {
   static async start(asked?: string): Promise<TorchPeer> {
     const python = findPython(asked);
     // It has no standard error of its own in tables; what it says there is for people.
-    const child = spawn(python, [MAIN], { stdio: ["pipe", "pipe", "inherit"] });
+    const env = { ...process.env, PYTHONDONTWRITEBYTECODE: "1" };
+    const child = spawn(python, [MAIN], { env, stdio: ["pipe", "pipe", "inherit"] });
     child.on("error", () => {}); // seen as an early end
     child.stdin?.on("error", () => {});
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
