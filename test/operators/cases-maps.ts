@@ -237,6 +237,7 @@ function pool(values: (random: Random) => number): Entry {
         [[2, 17, 9, 33], 3, 2],
         [[1, 96, 11, 25], 3, 2],
         [[3, 65, 8, 15], 2, 2],
+        [[1, 2, 4, 2100], 3, 1],
       ] as const) {
         for (let i = 0; i < 4; i++) add(dims, size, stride, true);
       }
