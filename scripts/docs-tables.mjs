@@ -56,9 +56,10 @@ if (bench.length > 0) {
 const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`;
 
 function provenance() {
-  const { cpu, num_cpus, level, versions, commit, torch } = merged.context;
+  const { cpu, num_cpus, level, versions, commit, torch, load_avg } = merged.context;
+  const busy = load_avg[0] > num_cpus / 2 ? ` The machine did other work meanwhile (load ${load_avg[0].toFixed(0)}): single figures may be too low.` : "";
   const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
-  return `${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.`;
+  return `${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
 }
 
 function targetTable() {
