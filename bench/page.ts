@@ -174,9 +174,12 @@ function allTable(entries: readonly Entry[]): Markup {
   const body = names.map((name) => {
     const rows = entries.filter((entry) => entry.case === name);
     const { via, residency, check, note } = rows[0] as Entry;
+    const { roof_percent, median } = rows[0] as Entry;
+    const least = roof_percent === null ? [] : [`${duration((roof_percent / 100) * median)} at the roof`];
     const about = [
       via,
       residency,
+      ...least,
       `checked against ${check?.against ?? "nothing"}`,
       ...(note ? [note] : []),
     ].join("; ");
@@ -190,9 +193,10 @@ ${body}
 const legend = (items: readonly (readonly [string, string])[]): Markup =>
   html`<ul class="legend">${items.map(([tone, text]) => html`<li><i class="box b-${tone}"></i>${text}</li>`)}</ul>`;
 
-/** Several runs on one machine as one: the first one's context, everybody's results. */
+/** Several runs on one machine as one: the context of the most complete one, everybody's results. */
 export function mergeReports(reports: readonly BenchReport[]): BenchReport {
-  const [first] = reports as [BenchReport];
+  const extent = ({ context }: BenchReport) => context.threads.length + Object.keys(context.versions).length;
+  const first = reports.reduce((a, b) => (extent(b) > extent(a) ? b : a));
   const benchmarks = reports.flatMap((report) => report.benchmarks);
   const executable = reports.map(({ context }) => context.executable).join("; ");
   const skipped = reports.flatMap((report) => report.skipped);
