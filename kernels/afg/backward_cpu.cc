@@ -1,12 +1,15 @@
 // afg's backward for one ISA level, in up to four steps:
 //
 //   keys     only if k was not saved: k = tanh(Wx + b) of the valid frames
-//   samples  one task each: ᾱ = dα + dc · x, s̄, dq, p̄ and the sample's part of db (and du). x is read once; nothing here costs A·D
-//   dW       Σ p̄ xᵀ over the list of valid frames, by the matrix core
-//   dx       p̄ W by the matrix core, + Σ_j α_j dc_j where the tile is stored
+//   samples  scalars: α of the valid frames, the mean Σ α ᾱ = dc·c + Σ α dα. Without c the ᾱ of all frames come first
+//   spans    chunk by chunk of the list of valid frames: ᾱ = dα + dc·x while a row is copied into the panels that the matrix
+//            core reads, p̄ from k, α, ᾱ and the mean, db, du and dq on the way, dW += p̄ᵀ x. So x and k are read once, and no
+//            [frames, A] array is stored
+//   dx       p̄ W by the matrix core, p̄ made again where it packs rows, + Σ_j α_j dc_j where the tile is stored
 //
-// A step that no wanted gradient needs is left out; with frozen features the last one is. Sums over samples (db, du) are
-// added up in the order of the samples.
+// A step that no wanted gradient needs is left out; with frozen features the last one is. Spans are as many as the number of
+// frames says; with more threads than spans the columns of dW are dealt out too, and ᾱ then is a step of its own. Either way
+// every element is the same chain of operations.
 #include "frames_cpu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -48,118 +51,304 @@ struct Backward {
   AfgSize n;
   BackwardPlan plan;
   BackwardScratch s;
-  const float *query, *alpha, *k, *dc, *dalpha;  // alpha, k, dc, dalpha: null when not given
+  const float *query, *alpha, *c, *k, *dc, *dalpha;  // alpha, c, k, dc, dalpha: null when not given
   int64_t query_stride;
   float scale;
   bool masked;
-  float *dq, *du;  // null: not wanted
+  float *dW, *dq, *du;  // null: not wanted
+  int64_t count, spans;
+  bool fused;  // ᾱ is computed where the features are packed
 
   const float* key(int64_t entry) const {
     if (!k) return s.keys + entry * n.A;
     return k + (s.list.sample[entry] * n.T + s.list.frame[entry]) * n.A;
   }
+  const float* queries(int64_t entry) const { return query + s.list.sample[entry] * query_stride; }
+  int64_t span_start(int64_t span) const { return count * span / spans; }
 
-  // α_j of the sample's valid frames into weight[0, count), of its padding into *padding.
-  void weights(int64_t b, int64_t j, int64_t begin, int64_t count, float* weight, float* padding) const {
-    const bool padded = !masked && count < n.T;
-    *padding = 0;
+  // ---- samples ----
+
+  // α_j of the sample's valid frames into share; returns that of its padding.
+  float weights(int64_t b, int64_t j) const {
+    const int64_t begin = s.list.first[b], end = s.list.first[b + 1], silent = n.T - (end - begin);
+    const bool padded = !masked && silent > 0;
+    float* share = s.share + j;
     if (alpha) {
       const float* row = alpha + (b * n.J + j) * n.T;
-      for (int64_t i = 0; i < count; ++i) weight[i] = row[s.list.frame[begin + i]];
-      if (padded) *padding = row[first_padding(begin, count)];
-      return;
+      for (int64_t i = begin; i < end; ++i) share[i * n.J] = row[s.list.frame[i]];
+      return padded ? row[first_padding(b)] : 0.0f;
     }
     const float* q = query + b * query_stride + j * n.A;
-    for (int64_t i = 0; i < count; ++i) weight[i] = scale * dot_of(q, key(begin + i), n.A);
-    float quiet = 0, peak = largest(weight, count, -__builtin_inff());
-    if (padded) peak = largest(&(quiet = scale * dot_of(q, s.silent, n.A)), 1, peak);
-    float total = exp_shifted(weight, count, peak);
-    if (padded) total += float(n.T - count) * (*padding = exp_of(quiet - peak));
-    multiply(weight, count, 1.0f / total);
-    *padding /= total;
-  }
-
-  int64_t first_padding(int64_t begin, int64_t count) const {
-    for (int64_t i = 0; i < count; ++i)
-      if (s.list.frame[begin + i] != i) return i;
-    return count;
-  }
-
-  // ᾱ_j of the valid frames into slope[j*T + 0, count), for all j: each row of x is read once.
-  void weight_gradients(int64_t b, int64_t begin, int64_t count, float* slope) const {
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < n.J; ++j) {
-        float g = dalpha ? dalpha[(b * n.J + j) * n.T + s.list.frame[begin + i]] : 0.0f;
-        if (dc) g += dot_of(dc + (b * n.J + j) * n.D, s.list.row[begin + i], n.D);
-        slope[j * n.T + i] = g;
-      }
-  }
-
-  // slope[0, count): ᾱ_j → s̄_j; returns the sum of the padding frames' s̄_j (their keys are all the same).
-  float slopes(int64_t b, int64_t j, int64_t begin, int64_t count, const float* weight, float padding, float* slope) const {
-    const float* grad_alpha = dalpha ? dalpha + (b * n.J + j) * n.T : nullptr;
-    const bool padded = !masked && count < n.T;
-    float mean = 0, padding_grad = 0;  // Σ α ᾱ; Σ of dα over the padding
-    for (int64_t i = 0; i < count; ++i) mean += weight[i] * slope[i];
-    if (padded && grad_alpha) {
-      for (int64_t t = 0, i = 0; t < n.T; ++t) {
-        if (i < count && s.list.frame[begin + i] == t) ++i;
-        else padding_grad += grad_alpha[t];
-      }
-      mean += padding * padding_grad;
+    float quiet = 0, peak = -__builtin_inff(), total = 0, padding = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      share[i * n.J] = scale * dot_of(q, key(i), n.A);
+      peak = largest(share + i * n.J, 1, peak);
     }
-    for (int64_t i = 0; i < count; ++i) slope[i] = scale * weight[i] * (slope[i] - mean);
-    return padded ? scale * padding * (padding_grad - float(n.T - count) * mean) : 0.0f;
+    if (padded) peak = largest(&(quiet = scale * dot_of(q, s.silent, n.A)), 1, peak);
+    for (int64_t i = begin; i < end; ++i) total += share[i * n.J] = exp_of(share[i * n.J] - peak);
+    if (padded) total += float(silent) * (padding = exp_of(quiet - peak));
+    for (int64_t i = begin; i < end; ++i) share[i * n.J] *= 1.0f / total;
+    return padding / total;
   }
 
-  // p ← (Σ_j slope_j q_j) ∘ (1 − key²), and part_db += p; slope_j at slope[j * stride]. p null: only part_db.
-  void key_gradient(const float* key, const float* q, const float* slope, int64_t stride, float* p, float* part_db) const {
-    for_lanes(n.A, [&](int64_t a, int lanes) {
-      const Vec value = get(key + a, lanes);
-      Vec g = zero();
-      for (int64_t j = 0; j < n.J; ++j) g = fma(set1(slope[j * stride]), get(q + j * n.A + a, lanes), g);
-      g = g * fnma(value, value, set1(1.0f));
-      if (p) put(p + a, g, lanes);
-      put(part_db + a, get(part_db + a, lanes) + g, lanes);
+  int64_t first_padding(int64_t b) const {
+    const int64_t begin = s.list.first[b], valid = s.list.first[b + 1] - begin;
+    for (int64_t i = 0; i < valid; ++i)
+      if (s.list.frame[begin + i] != i) return i;
+    return valid;
+  }
+
+  // ᾱ of one frame.
+  void weight_gradient(int64_t entry) const {
+    const int64_t b = s.list.sample[entry];
+    for (int64_t j = 0; j < n.J; ++j) {
+      float g = dalpha ? dalpha[(b * n.J + j) * n.T + s.list.frame[entry]] : 0.0f;
+      if (dc) g += dot_of(dc + (b * n.J + j) * n.D, s.list.row[entry], n.D);
+      s.slope[entry * n.J + j] = g;
+    }
+  }
+
+  // Σ α ᾱ by dc·c + Σ α dα, or from every frame's ᾱ when c was not given; and what the padding's s̄_j sum up to.
+  void sample(int64_t b) const {
+    const int64_t begin = s.list.first[b], end = s.list.first[b + 1], silent = n.T - (end - begin);
+    if (begin == end) return;
+    for (int64_t j = 0; j < n.J; ++j) {
+      const float padding = weights(b, j);
+      const float* grad_alpha = dalpha ? dalpha + (b * n.J + j) * n.T : nullptr;
+      float mean = 0, padding_grad = 0;
+      if (!dc || c) {
+        if (dc) mean = dot_of(dc + (b * n.J + j) * n.D, c + (b * n.J + j) * n.D, n.D);
+        for (int64_t i = begin; grad_alpha && i < end; ++i) mean += s.share[i * n.J + j] * grad_alpha[s.list.frame[i]];
+      } else {
+        for (int64_t i = begin; i < end; ++i) mean += s.share[i * n.J + j] * s.slope[i * n.J + j];
+      }
+      const bool padded = !masked && silent > 0;
+      if (padded && grad_alpha) {
+        for (int64_t t = 0, i = begin; t < n.T; ++t) {
+          if (i < end && s.list.frame[i] == t) ++i;
+          else padding_grad += grad_alpha[t];
+        }
+        mean += padding * padding_grad;
+      }
+      s.mean[b * n.J + j] = mean;
+      s.quiet[b * n.J + j] = padded ? scale * padding * (padding_grad - float(silent) * mean) : 0.0f;
+    }
+  }
+
+  // ---- spans ----
+
+  // s̄_j of a frame.
+  float slope(int64_t entry, int64_t j) const {
+    const int64_t at = entry * n.J + j;
+    return scale * s.share[at] * (s.slope[at] - s.mean[s.list.sample[entry] * n.J + j]);
+  }
+
+  // p ← (Σ_j s̄_j q_j) ∘ (1 − key²) for columns [from, from + width) of one frame.
+  void key_gradient(int64_t entry, int64_t from, int64_t width, float* p) const {
+    const float *row = key(entry) + from, *q = queries(entry) + from;
+    const float first = slope(entry, 0);
+    for_lanes(width, [&](int64_t a, int lanes) {
+      const Vec value = get(row + a, lanes);
+      Vec g = set1(first) * get(q + a, lanes);
+      for (int64_t j = 1; j < n.J; ++j) g = fma(set1(slope(entry, j)), get(q + j * n.A + a, lanes), g);
+      put(p + a, g * fnma(value, value, set1(1.0f)), lanes);
     });
   }
 
-  void sample(int64_t b, int worker) const {
-    const int64_t begin = s.list.first[b], count = s.list.first[b + 1] - begin;
-    float *weight = s.weight + worker * n.J * n.T, *slope = s.slope + worker * n.J * n.T;
-    float* part_db = s.part_db + b * n.A;
-    float* query_grad = dq ? dq + b * n.J * n.A : du ? s.part_du + b * n.A : nullptr;
-    fill(part_db, n.A, 0.0f);
-    if (query_grad) fill(query_grad, n.J * n.A, 0.0f);
-    if (count == 0) return;
-    const float* q = query + b * query_stride;
-    weight_gradients(b, begin, count, slope);
-    for (int64_t j = 0; j < n.J; ++j) {
-      float padding;
-      weights(b, j, begin, count, weight + j * n.T, &padding);
-      const float silent_slope = slopes(b, j, begin, count, weight + j * n.T, padding, slope + j * n.T);
-      if (plan.features)
-        for (int64_t i = 0; i < count; ++i) s.share[(begin + i) * n.J + j] = weight[j * n.T + i];
-      weight[j * n.T] = silent_slope;  // the weights are used up: kept for the padding's key below
-      if (!query_grad) continue;
-      for (int64_t i = 0; i < count; ++i) add_scaled(query_grad + j * n.A, key(begin + i), slope[j * n.T + i], n.A);
-      if (!masked && count < n.T) add_scaled(query_grad + j * n.A, s.silent, silent_slope, n.A);
+  // Where Σ_t s̄_t,j k_t of sample b's frames in a span is added up; null: nobody wants it.
+  float* query_gradient(int64_t span, int64_t b) const {
+    if (!dq) return du ? s.part_du + span * n.A : nullptr;
+    return s.list.first[b] < span_start(span) ? s.part_dq + span * n.J * n.A : dq + b * n.J * n.A;
+  }
+
+  // p̄ of entries [from, to) into packed (null: not wanted) as the micro kernel reads p̄ᵀ; the sums over frames too, if this
+  // task is the one that makes them. Column block by column block, so that queries and sums stay in registers.
+  void key_gradients(int64_t span, int64_t from, int64_t to, float* packed, bool sums) const {
+    const float* row[kSpanChunk];
+    float first[kSpanChunk];
+    for (int64_t i = from; i < to; ++i) {
+      row[i - from] = key(i);
+      first[i - from] = slope(i, 0);
     }
-    if (!plan.pre) return;
-    for (int64_t i = 0; i < count; ++i)
-      key_gradient(key(begin + i), q, slope + i, n.T, s.pre + (begin + i) * n.A, part_db);
-    if (!masked && count < n.T) key_gradient(s.silent, q, weight, n.T, nullptr, part_db);
+    const gemm::RowTiles tiles(int(n.A));
+    for (int t = 0; t < tiles.count; ++t)
+      for (int h = 0; h < tiles.height(t); h += kLanes) {
+        const int64_t a = tiles.start(t) + h, height = tiles.height(t);
+        const int lanes = int(gemm::min64(kLanes, height - h));
+        float* p = packed ? packed + tiles.start(t) * (to - from) + h : nullptr;
+        float* db = s.part_db + span * n.A + a;
+        Vec total = load(db, lanes);
+        for (int64_t i = from; i < to;) {
+          const int64_t b = s.list.sample[i], end = gemm::min64(to, s.list.first[b + 1]);
+          const float* q = query + b * query_stride + a;
+          float* grad = sums ? query_gradient(span, b) : nullptr;
+          const Vec q0 = load(q, lanes);
+          Vec grad0 = grad ? load(grad + a, lanes) : zero();
+          for (; i < end; ++i) {
+            const Vec value = load(row[i - from] + a, lanes), slope0 = set1(first[i - from]);
+            Vec g = slope0 * q0;
+            for (int64_t j = 1; j < n.J; ++j) {
+              const Vec slope_j = set1(slope(i, j));
+              g = fma(slope_j, load(q + j * n.A, lanes), g);
+              if (grad) store(grad + j * n.A + a, fma(slope_j, value, load(grad + j * n.A + a, lanes)), lanes);
+            }
+            g = g * fnma(value, value, set1(1.0f));
+            grad0 = fma(slope0, value, grad0);
+            total = total + g;
+            if (p) store(p + (i - from) * height, g, lanes);
+          }
+          if (grad) store(grad + a, grad0, lanes);
+        }
+        if (sums) store(db, total, lanes);
+      }
+  }
+
+  // Row `at` of a chunk of kc: its ᾱ, if first, and columns [c0, c1) of its features into the panels of columns from n0 on.
+  void stage(int64_t entry, int64_t at, int64_t kc, int64_t n0, int64_t c0, int64_t c1, float* panels) const {
+    const float* row = s.list.row[entry];
+    if (c0 == n0) {
+      if (fused) weight_gradient(entry);
+      for (int64_t a = 0; a < n.A; a += 16) prefetch_l2(key(entry) + a);
+    }
+    if (!plan.project) return;
+    int64_t c = c0;
+    for (; c + gemm::kTileStride <= c1; c += gemm::kTileStride) {
+      float* to = panels + (c - n0) * kc + at * gemm::kTileStride;
+      store(to, load(row + c));
+      store(to + kLanes, load(row + c + kLanes));
+    }
+    if (c >= c1) return;
+    const int64_t width = gemm::vecs_of(c1 - c) * kLanes;
+    for (int64_t v = 0; v < width; v += kLanes)
+      store(panels + (c - n0) * kc + at * width + v, load(row + c + v, int(gemm::max64(0, gemm::min64(kLanes, c1 - c - v)))));
+  }
+
+  // Columns [n0, n1) of a span's dW, and, with n0 == 0, its other sums. The next chunk's rows are staged between the tile
+  // multiplications, which fetch them into L2: so few lines at a time that the stores drain during the next one.
+  void span(int64_t index, int64_t n0, int64_t n1, int worker) const {
+    const int64_t begin = span_start(index), end = span_start(index + 1);
+    float* const sums = s.part_dW + index * n.A * s.columns;
+    float* const packed = plan.project ? s.tiles + worker * s.worker_tiles : nullptr;
+    float *panels = s.panels + worker * s.worker_panels, *other = panels + s.worker_panels / 2;
+    const gemm::RowTiles tiles(int(n.A));
+    const int64_t turns = gemm::ceil_div(n1 - n0, gemm::kTileStride) * tiles.count;
+    // A row is fetched in `pieces` of every second turn, and staged in `parts`.
+    const int64_t pieces = gemm::max64(1, turns / 2 / kSpanChunk), at_once = gemm::max64(1, gemm::ceil_div(2 * kSpanChunk, turns + 1));
+    const int64_t piece = gemm::ceil_div(at_once * (n1 - n0), pieces);
+    const int64_t part = gemm::round_up(gemm::ceil_div(n1 - n0, gemm::max64(1, turns / kSpanChunk)), gemm::kTileStride);
+    for (int64_t i = begin; i < gemm::min64(end, begin + kSpanChunk); ++i)
+      stage(i, i - begin, gemm::min64(kSpanChunk, end - begin), n0, n0, n1, panels);
+    for (int64_t from = begin; from < end; from += kSpanChunk) {
+      const int64_t to = gemm::min64(end, from + kSpanChunk), kc = to - from, next = gemm::min64(kSpanChunk, end - to);
+      int64_t row = 0, column = n0, turn = 0;  // the next part to stage
+      const auto stage_until = [&](int64_t limit, int64_t most) {
+        for (; row < limit && most > 0; --most) {
+          stage(to + row, row, next, n0, column, gemm::min64(n1, column + part), other);
+          if ((column += part) < n1) continue;
+          column = n0;
+          ++row;
+        }
+      };
+      key_gradients(index, from, to, packed, n0 == 0);
+      for (int64_t c = n0; plan.project && c < n1; c += gemm::kTileStride) {
+        const int vecs = gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - c));
+        for (int t = 0; t < tiles.count; ++t, ++turn) {
+          float* acc = sums + c * n.A + tiles.start(t) * gemm::kTileStride;
+          const int64_t tile_floats = tiles.height(t) * gemm::kTileStride, fetched = turn / 2 / pieces * at_once;
+          // By turns the sums that the next two resume from (dW does not stay in L2) and rows.
+          const float* ahead = turn % 2 == 0   ? acc + tile_floats
+                               : fetched < next ? s.list.row[to + fetched] + n0 + turn / 2 % pieces * piece
+                                                : nullptr;
+          gemm::tile_multiply(tiles.height(t), vecs, kc, packed + tiles.start(t) * kc, panels + (c - n0) * kc, acc, from > begin,
+                              ahead, gemm::ceil_div(turn % 2 == 0 ? 2 * tile_floats : piece, kc));
+          stage_until(gemm::min64(fetched, next), at_once);
+        }
+      }
+      stage_until(next, INT64_MAX);
+      float* const full = other;
+      other = panels;
+      panels = full;
+    }
+  }
+
+  // dW from the spans' sums: one panel of columns.
+  void merge(int64_t column) const {
+    const int64_t width = gemm::min64(gemm::kTileStride, n.D - column);
+    for (int64_t a = 0; a < n.A; ++a)
+      for_lanes(width, [&](int64_t d, int lanes) {
+        const float* part = s.part_dW + column * n.A + a * gemm::kTileStride + d;
+        Vec v = load(part);
+        for (int64_t i = 1; i < spans; ++i) v = v + load(part + i * n.A * s.columns);
+        put(dW + a * n.D + column + d, v, lanes);
+      });
+  }
+
+  // What the spans left open in the small sums: samples across spans, and padding that took part in the softmax.
+  void finish(float* db) const {
+    for (int64_t i = 1; i < spans; ++i) {
+      add_scaled(s.part_db, s.part_db + i * n.A, 1.0f, n.A);
+      if (du) add_scaled(s.part_du, s.part_du + i * n.A, 1.0f, n.A);
+      const int64_t b = s.list.sample[span_start(i)];
+      if (dq && s.list.first[b] < span_start(i)) add_scaled(dq + b * n.J * n.A, s.part_dq + i * n.J * n.A, 1.0f, n.J * n.A);
+    }
+    for (int64_t b = 0; !masked && b < n.B; ++b) {
+      const int64_t valid = s.list.first[b + 1] - s.list.first[b];
+      if (valid == 0 || valid == n.T) continue;
+      const float *q = query + b * query_stride, *quiet = s.quiet + b * n.J;
+      float* query_grad = dq ? dq + b * n.J * n.A : du ? s.part_du : nullptr;
+      for (int64_t j = 0; query_grad && j < n.J; ++j) add_scaled(query_grad + j * n.A, s.silent, quiet[j], n.A);
+      for_lanes(n.A, [&](int64_t a, int lanes) {
+        const Vec value = get(s.silent + a, lanes);
+        Vec g = zero();
+        for (int64_t j = 0; j < n.J; ++j) g = fma(set1(quiet[j]), get(q + j * n.A + a, lanes), g);
+        put(s.part_db + a, fma(g, fnma(value, value, set1(1.0f)), get(s.part_db + a, lanes)), lanes);
+      });
+    }
+    const auto copy = [&](const float* from, float* to) {
+      for_lanes(n.A, [&](int64_t a, int lanes) { put(to + a, get(from + a, lanes), lanes); });
+    };
+    if (db) copy(s.part_db, db);
+    if (du) copy(s.part_du, du);
+  }
+
+  void frame_sums(const Workers& workers, float* db) const {
+    fill(s.part_db, spans * n.A, 0.0f);
+    fill(s.part_du, spans * n.A, 0.0f);
+    if (dq) fill(dq, n.B * n.J * n.A, 0.0f);
+    if (dq) fill(s.part_dq, spans * n.J * n.A, 0.0f);
+    if (dW && count == 0) fill(dW, n.A * n.D, 0.0f);
+    if (count > 0) {
+      // How the columns are dealt out changes nothing in the sums.
+      const int64_t panels = dW ? gemm::ceil_div(n.D, gemm::kTileStride) : 1;
+      const int64_t blocks = fused ? 1 : gemm::min64(panels, gemm::ceil_div(2 * workers.count, spans));
+      parallel(workers, spans * blocks, [&](int64_t task, int worker) {
+        const int64_t i = task % blocks;
+        span(task / blocks, panels * i / blocks * gemm::kTileStride,
+             gemm::min64(n.D, panels * (i + 1) / blocks * gemm::kTileStride), worker);
+      });
+      if (dW) parallel(workers, panels, [&](int64_t i, int) { merge(i * gemm::kTileStride); });
+    }
+    finish(db);
   }
 };
 
-// out[0, A) = Σ_b part[b], samples in order.
-void add_samples(const float* part, int64_t B, int64_t A, float* out) {
-  for_lanes(A, [&](int64_t a, int n) {
-    Vec total = zero();
-    for (int64_t b = 0; b < B; ++b) total = total + get(part + b * A + a, n);
-    put(out + a, total, n);
-  });
-}
+// p̄ as the rows of p̄ W.
+struct KeyGradientRows {
+  const Backward& g;
+  void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    constexpr int64_t kWidth = 256;
+    alignas(64) float p[16 * kWidth];
+    const gemm::RowTiles tiles(m);
+    for (int t = 0; t < tiles.count; ++t) {
+      const int height = tiles.height(t);
+      for (int64_t a = 0; a < kc; a += kWidth) {
+        const int64_t width = gemm::min64(kWidth, kc - a);
+        for (int r = 0; r < height; ++r) g.key_gradient(i + tiles.start(t) + r, k + a, width, p + r * kWidth);
+        gemm::pack_rows(p, kWidth, height, width, dst + tiles.start(t) * kc + a * height);
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -180,18 +369,24 @@ void afg_backward(const OpCall& call) {
   g.query = in[kAfgQ].given() ? in[kAfgQ].f32() : in[kAfgU].f32();
   g.query_stride = in[kAfgQ].given() ? J * A : 0;
   g.alpha = in[kAfgAlpha].f32();
+  g.c = in[kAfgC].f32();
   g.k = in[kAfgK].f32();
   g.dc = in[kAfgDc].f32();
   g.dalpha = in[kAfgDalpha].f32();
   g.scale = float(call.attr[kAfgScale].f);
   g.masked = call.attr[kAfgMasked].i != 0;
+  g.dW = out[kAfgDW].f32();
   g.dq = out[kAfgDq].f32();
   g.du = out[kAfgDu].f32();
-  float *dx = out[kAfgDx].f32(), *dW = out[kAfgDW].f32();
+  float *dx = out[kAfgDx].f32(), *db = out[kAfgDb].f32();
   const float *W = in[kAfgW].f32(), *bias = in[kAfgB].f32();
 
   const FrameList& list = g.s.list;
   const int64_t count = list_frames(frames_of(in[kAfgX], in[kAfgLengths], in[kAfgMask]), in[kAfgX].f32(), D, list);
+  g.count = count;
+  g.spans = span_count(count);
+  const bool sums = g.plan.pre || g.dq || g.du;
+  g.fused = sums && workers.count <= g.spans && (g.c || !g.dc);
   if (!g.masked) silent_key(bias, A, g.s.silent);
   if (g.plan.keys && count > 0) {
     StoreKeys keys;
@@ -201,12 +396,13 @@ void afg_backward(const OpCall& call) {
     gemm::pack_columns(W, D, A, D, gemm::Layout::nk, g.s.packed_keys, workers);
     gemm::run(workers, count, A, D, gemm::IndirectRows{list.row}, g.s.packed_keys, keys, g.s.gemm);
   }
-  parallel(workers, B, [&](int64_t b, int worker) { g.sample(b, worker); });
-  if (out[kAfgDb].given()) add_samples(g.s.part_db, B, A, out[kAfgDb].f32());
-  if (g.du) add_samples(g.s.part_du, B, A, g.du);
-  if (dW)
-    gemm::stream(workers, A, D, count, gemm::TransposedRows{g.s.pre, A}, gemm::IndirectColumns{list.row}, gemm::Store(dW, D),
-                 g.s.gemm);
+  constexpr int64_t kFrames = 64;
+  if (!g.fused)
+    parallel(workers, gemm::ceil_div(count, kFrames), [&](int64_t task, int) {
+      for (int64_t i = task * kFrames; i < gemm::min64(count, (task + 1) * kFrames); ++i) g.weight_gradient(i);
+    });
+  parallel(workers, B, [&](int64_t b, int) { g.sample(b); });
+  if (sums) g.frame_sums(workers, db);
   if (!dx) return;
   if (count > 0) {
     StoreFeatureGradient features;
@@ -217,8 +413,8 @@ void afg_backward(const OpCall& call) {
     features.dx = dx;
     const void* packed = call.packed ? call.packed[kAfgW] : nullptr;
     if (!packed) gemm::pack_columns(W, D, D, A, gemm::Layout::kn, g.s.packed_features, workers);
-    gemm::run(workers, count, D, A, gemm::PlainRows{g.s.pre, A},
-              packed ? static_cast<const float*>(packed) : g.s.packed_features, features, g.s.gemm);
+    gemm::run(workers, count, D, A, KeyGradientRows{g}, packed ? static_cast<const float*>(packed) : g.s.packed_features,
+              features, g.s.gemm);
   }
   parallel(workers, B, [&](int64_t b, int) {
     for (int64_t t = 0, i = list.first[b]; t < T; ++t) {

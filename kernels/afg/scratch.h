@@ -93,7 +93,7 @@ AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int
 // What a backward call has to do.
 struct BackwardPlan {
   bool keys;      // compute k again
-  bool pre;       // p̄ is needed (dW, db or dx)
+  bool pre;       // p̄ is needed (dW or db)
   bool project;   // dW
   bool features;  // dx
 };
@@ -105,9 +105,15 @@ AFFUSE_INLINE BackwardPlan backward_plan(const Descs* in, const Descs* out) {
   p.keys = in[kAfgK].dtype == DType::none;
   p.project = wanted(kAfgDW);
   p.features = wanted(kAfgDx);
-  p.pre = p.project || p.features || wanted(kAfgDb);
+  p.pre = p.project || wanted(kAfgDb);
   return p;
 }
+
+// The sums over frames (dW, db, du, dq) run in spans of the list of valid frames, one chain of additions each; the spans are
+// added up in their order.
+constexpr int kMostSpans = 8;
+constexpr int64_t kSpanChunk = 128;  // frames at a time: their features and p̄ lie packed in the cache
+AFFUSE_INLINE int64_t span_count(int64_t frames) { return frames < 1024 ? 1 : frames < 8192 ? 2 : frames < 16384 ? 4 : kMostSpans; }
 
 struct BackwardScratch {
   FrameList list;
@@ -115,31 +121,42 @@ struct BackwardScratch {
   float* packed_features;  // W in panels for Wᵀ p̄, unless it came packed
   float* silent;           // [A] tanh(b)
   float* keys;             // [frames][A], when k was not saved
-  float* pre;              // [frames][A] p̄
-  float* share;            // [frames][J] α, for dx
-  float *part_db, *part_du;  // [B][A]
-  float *weight, *slope;     // per worker [J][T]: α and ᾱ → s̄
+  float *share, *slope;    // [frames][J] α and ᾱ
+  float *mean, *quiet;     // [B][J] Σ α ᾱ; Σ of s̄ over the padding
+  float *part_db, *part_du;  // [spans][A]
+  float* part_dq;            // [spans][J][A]: of the sample that a span begins in the middle of
+  float* part_dW;            // [spans][A · columns] in panels
+  float* panels;             // per worker: the features of this chunk and of the next
+  float* tiles;              // per worker: p̄ of a chunk
+  int64_t columns;           // D in whole panels
+  int64_t worker_panels, worker_tiles;  // floats of one worker
   float* gemm;
 };
 
 AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, int workers, const BackwardPlan& plan) {
-  const int64_t frames = n.B * n.T;
+  const int64_t frames = n.B * n.T, spans = span_count(frames), chunk = gemm::min64(frames, kSpanChunk);
   BackwardScratch s;
   s.list = carve_frames(carver, n);
   s.packed_keys = carver.take<float>(plan.keys ? gemm::packed_floats(n.A, n.D) : 0);
   s.packed_features = carver.take<float>(plan.features ? gemm::packed_floats(n.D, n.A) : 0);
   s.silent = carver.take<float>(n.A);
   s.keys = carver.take<float>(plan.keys ? frames * n.A : 0);
-  s.pre = carver.take<float>(plan.pre ? frames * n.A : 0);
-  s.share = carver.take<float>(plan.features ? frames * n.J : 0);
-  s.part_db = carver.take<float>(n.B * n.A);
-  s.part_du = carver.take<float>(n.B * n.A);
-  s.weight = carver.take<float>(workers * n.J * n.T);
-  s.slope = carver.take<float>(workers * n.J * n.T);
+  s.share = carver.take<float>(frames * n.J);
+  s.slope = carver.take<float>(frames * n.J);
+  s.mean = carver.take<float>(n.B * n.J);
+  s.quiet = carver.take<float>(n.B * n.J);
+  s.part_db = carver.take<float>(spans * n.A);
+  s.part_du = carver.take<float>(spans * n.A);
+  s.part_dq = carver.take<float>(spans * n.J * n.A);
+  s.columns = gemm::round_up(n.D, gemm::kColumnUnit);
+  s.worker_panels = plan.project ? 2 * gemm::round_up(chunk * s.columns, 16) : 0;
+  s.worker_tiles = plan.project ? gemm::round_up(chunk * n.A, 16) : 0;
+  s.part_dW = carver.take<float>(plan.project ? spans * n.A * s.columns : 0);
+  s.panels = carver.take<float>(workers * s.worker_panels);
+  s.tiles = carver.take<float>(workers * s.worker_tiles);
   int64_t floats = 0;
   if (plan.keys) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any));
   if (plan.features) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.D, n.A, workers, gemm::Split::any));
-  if (plan.project) floats = gemm::max64(floats, gemm::stream_workspace_floats_upto(n.A, n.D, frames, workers));
   s.gemm = carver.take<float>(floats);
   return s;
 }
