@@ -28,25 +28,6 @@ struct StoreKeys : gemm::Epilogue {
   }
 };
 
-struct StoreFeatureGradient : gemm::Epilogue {
-  AfgSize n;
-  FrameList list;
-  const float *share, *dc;  // dc null: not given
-  float* dx;
-  void tile(const gemm::Tile& t, int) const {
-    for (int r = 0; r < t.rows; ++r) {
-      const int64_t row = t.row + r, b = list.sample[row];
-      float* out = dx + (b * n.T + list.frame[row]) * n.D + t.col;
-      for_lanes(t.cols, [&](int64_t d, int lanes) {
-        Vec v = load(t.acc + r * gemm::kTileStride + d);
-        for (int64_t j = 0; dc && j < n.J; ++j)
-          v = fma(set1(share[row * n.J + j]), get(dc + (b * n.J + j) * n.D + t.col + d, lanes), v);
-        put(out + d, v, lanes);
-      });
-    }
-  }
-};
-
 struct Backward {
   AfgSize n;
   BackwardPlan plan;
@@ -55,7 +36,10 @@ struct Backward {
   int64_t query_stride;
   float scale;
   bool masked;
-  float *dW, *dq, *du;  // null: not wanted
+  float *dx, *dW, *dq, *du;      // null: not wanted
+  const float* packed_features;  // W in panels for p̄ W
+  int64_t feature_rows;          // frames of a task of dx
+  bool past_cache;               // dx is larger than the caches: its lines are not fetched before they are overwritten
   int64_t count, spans;
   bool fused;  // ᾱ is computed where the features are packed
 
@@ -330,22 +314,69 @@ struct Backward {
     }
     finish(db);
   }
-};
 
-// p̄ as the rows of p̄ W.
-struct KeyGradientRows {
-  const Backward& g;
-  void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+  // ---- dx ----
+
+  // p̄ of `rows` entries from first on, as the rows of p̄ W.
+  void pack_key_gradients(int64_t first, int rows, float* packed) const {
     constexpr int64_t kWidth = 256;
     alignas(64) float p[16 * kWidth];
-    const gemm::RowTiles tiles(m);
+    const gemm::RowTiles tiles(rows);
     for (int t = 0; t < tiles.count; ++t) {
       const int height = tiles.height(t);
-      for (int64_t a = 0; a < kc; a += kWidth) {
-        const int64_t width = gemm::min64(kWidth, kc - a);
-        for (int r = 0; r < height; ++r) g.key_gradient(i + tiles.start(t) + r, k + a, width, p + r * kWidth);
-        gemm::pack_rows(p, kWidth, height, width, dst + tiles.start(t) * kc + a * height);
+      for (int64_t a = 0; a < n.A; a += kWidth) {
+        const int64_t width = gemm::min64(kWidth, n.A - a);
+        for (int r = 0; r < height; ++r) key_gradient(first + tiles.start(t) + r, a, width, p + r * kWidth);
+        gemm::pack_rows(p, kWidth, height, width, packed + tiles.start(t) * n.A + a * height);
       }
+    }
+  }
+
+  // A block of frames: p̄ W, and Σ_j α_j dc_j where a tile is stored.
+  void features(int64_t index, int worker) const {
+    const int64_t first = index * feature_rows;
+    const int rows = int(gemm::min64(feature_rows, count - first));
+    const gemm::RowTiles tiles(rows);
+    float *a = s.feature_rows + worker * s.worker_features, *acc = s.sums + worker * 16 * gemm::kColumnUnit;
+    pack_key_gradients(first, rows, a);
+    for (int64_t d = 0; d < n.D; d += gemm::kTileStride) {
+      const int cols = int(gemm::min64(gemm::kTileStride, n.D - d)), vecs = gemm::vecs_of(cols);
+      const bool more = d + gemm::kTileStride < n.D;
+      const gemm::Upcoming next(more ? packed_features + (d + gemm::kTileStride) * n.A : nullptr, n.A, tiles.count);
+      for (int t = 0; t < tiles.count; ++t) {
+        gemm::tile_multiply(tiles.height(t), vecs, n.A, a + tiles.start(t) * n.A, packed_features + d * n.A, acc, false, next.of(t),
+                            next.step);
+        store_features(gemm::Tile{first + tiles.start(t), d, tiles.height(t), cols, acc});
+      }
+    }
+    if (past_cache) drain_stores();
+  }
+
+  void store_features(const gemm::Tile& t) const {
+    const bool whole = n.J == 1 && dc && t.cols == gemm::kTileStride;
+    for (int r = 0; r < t.rows; ++r) {
+      const int64_t row = t.row + r, b = s.list.sample[row];
+      const float* sums = t.acc + r * gemm::kTileStride;
+      float* out = dx + (b * n.T + s.list.frame[row]) * n.D + t.col;
+      if (whole) {
+        const Vec share = set1(s.share[row]);
+        const float* from = dc + b * n.D + t.col;
+        const Vec low = fma(share, load(from), load(sums)), high = fma(share, load(from + kLanes), load(sums + kLanes));
+        if (past_cache) {
+          store_past_cache(out, low);
+          store_past_cache(out + kLanes, high);
+        } else {
+          store(out, low);
+          store(out + kLanes, high);
+        }
+        continue;
+      }
+      for_lanes(t.cols, [&](int64_t d, int lanes) {
+        Vec v = load(sums + d);
+        for (int64_t j = 0; dc && j < n.J; ++j)
+          v = fma(set1(s.share[row * n.J + j]), get(dc + (b * n.J + j) * n.D + t.col + d, lanes), v);
+        put(out + d, v, lanes);
+      });
     }
   }
 };
@@ -378,7 +409,8 @@ void afg_backward(const OpCall& call) {
   g.dW = out[kAfgDW].f32();
   g.dq = out[kAfgDq].f32();
   g.du = out[kAfgDu].f32();
-  float *dx = out[kAfgDx].f32(), *db = out[kAfgDb].f32();
+  g.dx = out[kAfgDx].f32();
+  float *dx = g.dx, *db = out[kAfgDb].f32();
   const float *W = in[kAfgW].f32(), *bias = in[kAfgB].f32();
 
   const FrameList& list = g.s.list;
@@ -405,16 +437,13 @@ void afg_backward(const OpCall& call) {
   if (sums) g.frame_sums(workers, db);
   if (!dx) return;
   if (count > 0) {
-    StoreFeatureGradient features;
-    features.n = g.n;
-    features.list = list;
-    features.share = g.s.share;
-    features.dc = g.dc;
-    features.dx = dx;
     const void* packed = call.packed ? call.packed[kAfgW] : nullptr;
     if (!packed) gemm::pack_columns(W, D, D, A, gemm::Layout::kn, g.s.packed_features, workers);
-    gemm::run(workers, count, D, A, KeyGradientRows{g}, packed ? static_cast<const float*>(packed) : g.s.packed_features,
-              features, g.s.gemm);
+    g.packed_features = packed ? static_cast<const float*>(packed) : g.s.packed_features;
+    g.past_cache = kStoresPastCache && B * T * D >= int64_t(2) << 20 && D % kLanes == 0 && reinterpret_cast<uintptr_t>(dx) % 64 == 0;
+    const int64_t blocks = gemm::ceil_div(count, feature_block(A));
+    g.feature_rows = gemm::ceil_div(count, blocks);
+    parallel(workers, blocks, [&](int64_t index, int worker) { g.features(index, worker); });
   }
   parallel(workers, B, [&](int64_t b, int) {
     for (int64_t t = 0, i = list.first[b]; t < T; ++t) {

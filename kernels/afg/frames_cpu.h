@@ -58,6 +58,17 @@ namespace {
   return lanes[0];
 }
 
+// Full aligned vectors to memory that nobody reads soon; drain_stores() before another thread may look.
+#if defined(AFFUSE_ISA_AVX512)
+constexpr bool kStoresPastCache = true;
+AFFUSE_INLINE void store_past_cache(float* p, Vec v) { _mm512_stream_ps(p, v); }
+AFFUSE_INLINE void drain_stores() { _mm_sfence(); }
+#else
+constexpr bool kStoresPastCache = false;
+AFFUSE_INLINE void store_past_cache(float* p, Vec v) { store(p, v); }
+AFFUSE_INLINE void drain_stores() {}
+#endif
+
 // The key of a frame of zeros: what padding contributes when it takes part in the softmax.
 [[maybe_unused]] void silent_key(const float* bias, int64_t A, float* key) {
   for_lanes(A, [&](int64_t a, int n) { put(key + a, tanh(get(bias + a, n)), n); });

@@ -115,6 +115,9 @@ constexpr int kMostSpans = 8;
 constexpr int64_t kSpanChunk = 128;  // frames at a time: their features and p̄ lie packed in the cache
 AFFUSE_INLINE int64_t span_count(int64_t frames) { return frames < 1024 ? 1 : frames < 8192 ? 2 : frames < 16384 ? 4 : kMostSpans; }
 
+// dx: most frames of a task. Their packed p̄ takes a quarter of a megabyte.
+AFFUSE_INLINE int64_t feature_block(int64_t A) { return gemm::min64(224, gemm::max64(28, 57344 / A / 14 * 14)); }
+
 struct BackwardScratch {
   FrameList list;
   float* packed_keys;      // W in panels for W x
@@ -128,9 +131,10 @@ struct BackwardScratch {
   float* part_dW;            // [spans][A · columns] in panels
   float* panels;             // per worker: the features of this chunk and of the next
   float* tiles;              // per worker: p̄ of a chunk
-  int64_t columns;           // D in whole panels
-  int64_t worker_panels, worker_tiles;  // floats of one worker
-  float* gemm;
+  float *feature_rows, *sums;  // per worker: p̄ of a block of dx, a tile of p̄ W
+  int64_t columns;             // D in whole panels
+  int64_t worker_panels, worker_tiles, worker_features;  // floats of one worker
+  float* gemm;                 // for k
 };
 
 AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, int workers, const BackwardPlan& plan) {
@@ -154,10 +158,10 @@ AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, i
   s.part_dW = carver.take<float>(plan.project ? spans * n.A * s.columns : 0);
   s.panels = carver.take<float>(workers * s.worker_panels);
   s.tiles = carver.take<float>(workers * s.worker_tiles);
-  int64_t floats = 0;
-  if (plan.keys) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any));
-  if (plan.features) floats = gemm::max64(floats, gemm::workspace_floats_upto(frames, n.D, n.A, workers, gemm::Split::any));
-  s.gemm = carver.take<float>(floats);
+  s.worker_features = plan.features ? gemm::round_up(gemm::min64(frames, feature_block(n.A)) * n.A, 16) : 0;
+  s.feature_rows = carver.take<float>(workers * s.worker_features);
+  s.sums = carver.take<float>(plan.features ? workers * 16 * gemm::kColumnUnit : 0);
+  s.gemm = carver.take<float>(plan.keys ? gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any) : 0);
   return s;
 }
 
