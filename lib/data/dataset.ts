@@ -5,6 +5,7 @@
 import { AffuseError } from "../errors.ts";
 import { bucket } from "../models/bucket.ts";
 import type { Batch, StreamBatch } from "../models/types.ts";
+import { allocateFrames } from "../native/frames.ts";
 import type { FeatureSource } from "./features.ts";
 import type { ClipLabel } from "./labels.ts";
 
@@ -208,7 +209,7 @@ export async function assembleBatch(
     const { name, dim } = features.streams[s] as { name: string; dim: number };
     if (options.streams && !options.streams.includes(name)) continue;
     const T = bucket(Math.max(0, ...clips.map((clip) => features.length(clip, s))));
-    const data = new Float32Array(clips.length * T * dim);
+    const data = allocateFrames(clips.length * T * dim); // the model reads it in place
     const lengths = new Int32Array(clips.length);
     const presence = new Float32Array(clips.length);
     for (let b = 0; b < clips.length; b++) {

@@ -109,7 +109,9 @@ export function compile(addon: NativeAddon, graph: Graph, options: CompileOption
       const offset = constants.offsets.get(owner.id) as number;
       return { ...place, buffer: use(constants), offset };
     }
-    return { ...place, buffer: -1, offset: arenaOffsets.get(owner.id) as number };
+    const offset = arenaOffsets.get(owner.id) as number;
+    if (source.kind !== "input") return { ...place, buffer: -1, offset };
+    return { ...place, buffer: -1, offset, feed: indexOf.get(owner.id) as number }; // a view's id is above its root's
   });
   const index = (value: Value | null) => (value ? (indexOf.get(value.id) ?? -1) : -1);
   const scalarIndex = new Map(decided.scalars.map((name, i) => [name, i]));

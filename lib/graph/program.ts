@@ -8,6 +8,8 @@ export interface RunOptions {
   feeds?: Readonly<Record<string, TypedArray>>;
   /** By scalar name; exactly the program's scalars. */
   scalars?: Readonly<Record<string, number>>;
+  /** Feeds made by the addon's allocate() are read in place: the caller leaves them alone until the run is done. */
+  lend?: boolean;
 }
 
 /** A compiled graph. One run is one native call on the runtime's own threads. */
@@ -35,7 +37,7 @@ export class Program {
   }
 
   /**
-   * Runs once. Feeds are copied before this returns; runs that share buffers execute in call order.
+   * Runs once. Feeds are copied before this returns unless they are lent; runs that share buffers execute in call order.
    * @returns copies of the fetched values, by name
    * @throws AffuseError ERR_AFFUSE_FEED, ERR_AFFUSE_SCALAR, ERR_AFFUSE_DISPOSED, or an operator's own data check
    */
@@ -55,7 +57,7 @@ export class Program {
         `expected a finite number for scalar "${name}", got ${String(value)}.`,
       );
     });
-    const results = await this.#native.run(ordered, values);
+    const results = await this.#native.run(ordered, values, options.lend ?? false);
     return Object.fromEntries(
       this.plan.fetches.map(([name], i) => [name, results[i] as TypedArray]),
     ) as Record<Name, TypedArray>;

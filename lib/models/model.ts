@@ -297,7 +297,7 @@ class GraphModel implements Model {
     // A graph without dropout does not know the step of its masks; the optimiser always does.
     this.#running++;
     try {
-      return await program.run({ feeds, scalars });
+      return await program.run({ feeds, scalars, lend: true });
     } finally {
       this.#running--;
     }

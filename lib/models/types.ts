@@ -12,7 +12,10 @@ export interface StreamSpec {
 
 /** One stream of a batch. */
 export interface StreamBatch {
-  /** [B,T,D], row-major. Rows t >= lengths[b] are padding: any value, NaN included. */
+  /**
+   * [B,T,D], row-major. Rows t >= lengths[b] are padding: any value, NaN included. Made by the addon's allocate() it is read
+   * in place and must not change before the step is done; any other array is copied.
+   */
   data: Float32Array;
   /** [B], 0 … T; 0 where the clip lacks the stream. */
   lengths: Int32Array;

@@ -64,6 +64,8 @@ export interface ProgramValue extends TensorDesc {
   buffer: number;
   /** Byte offset, a multiple of 64. */
   offset: number;
+  /** In the arena: index of the fed value whose bytes these are (itself, or a view of it). Such a feed can be lent. */
+  feed?: number;
 }
 
 export interface Instruction {
@@ -108,8 +110,9 @@ export interface NativeProgram {
   /**
    * Runs the whole program once on the runtime's own threads. Feeds are copied before this returns. Runs of one
    * program, and of programs that share buffers, execute one after another in call order.
+   * @param lend float32 feeds made by allocate() are read in place instead: do not write to them until the promise settles
    */
-  run(feeds: TypedArray[], scalars: number[]): Promise<TypedArray[]>;
+  run(feeds: TypedArray[], scalars: number[], lend?: boolean): Promise<TypedArray[]>;
   dispose(): void;
 }
 
@@ -153,6 +156,8 @@ export interface NativeAddon {
   backends(): Backend[];
   /** Chosen and possible instruction sets, thread count, cache sizes in bytes. */
   cpu(): { isa: string; levels: string[]; threads: number; caches: { l1: number; l2: number; l3: number } };
+  /** A zeroed array in memory that run() can read in place (`lend`). */
+  allocate(length: number): Float32Array;
   /** Threads used by programs and operator calls that do not say; at least 1. */
   setThreads(count: number): void;
   /**

@@ -26,7 +26,7 @@ void initialise(napi_env env, napi_value exports) {
       {"operators", list_operators}, {"backends", list_backends},     {"cpu", describe_cpu},
       {"setThreads", set_threads},   {"infer", infer},                {"cost", cost},
       {"callAsync", call_async},     {"createBuffer", create_buffer}, {"createProgram", create_program},
-      {"roof", roof},                {"startProfile", start_profile}, {"stopProfile", stop_profile},
+      {"allocate", allocate},         {"roof", roof},                {"startProfile", start_profile}, {"stopProfile", stop_profile},
   };
   for (const auto& function : functions) set(env, exports, function.name, make_function(env, function.name, function.callback));
   set(env, exports, "call", make_call(env));

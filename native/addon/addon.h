@@ -14,6 +14,7 @@ napi_value call_async(napi_env env, napi_callback_info info);
 napi_value create_buffer(napi_env env, napi_callback_info info);
 napi_value create_program(napi_env env, napi_callback_info info);
 napi_value roof(napi_env env, napi_callback_info info);
+napi_value allocate(napi_env env, napi_callback_info info);
 napi_value start_profile(napi_env env, napi_callback_info info);
 napi_value stop_profile(napi_env env, napi_callback_info info);
 

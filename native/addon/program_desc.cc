@@ -77,6 +77,8 @@ ProgramValue read_value(napi_env env, napi_value from, uint32_t index) {
   static_cast<TensorDesc&>(result) = read_desc(env, object(env, from, name.c_str()), name.c_str());
   result.buffer = int(integer(env, get(env, from, "buffer"), "a value's buffer", -1, kMostItems));
   result.offset = size_t(integer(env, get(env, from, "offset"), "a value's offset", 0, kMostBytes));
+  const napi_value feed = get(env, from, "feed");
+  if (!is_nullish(env, feed)) result.feed = int(integer(env, feed, "a value's feed", -1, kMostItems));
   return result;
 }
 

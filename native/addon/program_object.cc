@@ -4,6 +4,7 @@
 
 #include "addon.h"
 #include "instance.h"
+#include "lendable.h"
 #include "native/runtime/cpu.h"
 #include "program_desc.h"
 #include "tensors.h"
@@ -31,8 +32,17 @@ class ProgramJob : public PromiseJob {
 
   // Straight into the arena when nothing else can be running; otherwise aside, until the run has an arena.
   void reserve_arena(Status& status) { arena_ = arenas_.acquire(program_->spec().arena_bytes, status); }
-  void feed(size_t index, const void* data, size_t bytes, Status& status) {
+  // A feed of allocate()'s memory can be lent; the run then reads it in place and keeps the memory until it is done.
+  void feed(size_t index, const View& view, size_t bytes, bool lend, Status& status) {
     if (!bytes) return;
+    if (lend && view.dtype == DType::f32 && program_->lendable(index)) {
+      if (std::shared_ptr<void> owner = affuse::addon::lendable(view.data, bytes)) {
+        run_.lent.resize(run_.feeds.size());
+        run_.lent[index] = view.data;
+        owners_.push_back(std::move(owner));
+        return;
+      }
+    }
     char* to;
     if (arena_) {
       to = program_->place_of(*arena_, program_->spec().feeds[index]);
@@ -40,7 +50,7 @@ class ProgramJob : public PromiseJob {
       if (!run_.feeds[index].allocate(bytes, "a copy of a feed", status)) return;
       to = static_cast<char*>(run_.feeds[index].data());
     }
-    memcpy(to, data, bytes);
+    memcpy(to, view.data, bytes);
   }
 
  protected:
@@ -56,6 +66,7 @@ class ProgramJob : public PromiseJob {
   }
 
   void done() override {
+    owners_.clear();
     arenas_.release(std::move(arena_));
     if (const auto recorder = std::exchange(recorder_, nullptr)) recorder->pending.fetch_sub(1, std::memory_order_release);
     if (std::exchange(counted_, false))
@@ -78,6 +89,7 @@ class ProgramJob : public PromiseJob {
   std::shared_ptr<Recorder> recorder_;
   std::unique_ptr<Memory> arena_;
   ProgramRun run_;
+  std::vector<std::shared_ptr<void>> owners_;  // of lent feeds
   bool counted_ = true;
 };
 
@@ -108,6 +120,8 @@ napi_value run(napi_env env, napi_callback_info info) {
       raise("ERR_AFFUSE_FEED", "expected %zu feeds in an array", spec.feeds.size());
     if (!is_array(env, args[1]) || array_length(env, args[1]) != uint32_t(spec.scalars))
       raise("ERR_AFFUSE_SCALAR", "expected %d scalars in an array", spec.scalars);
+    bool lend = false;
+    if (!is_nullish(env, args[2])) require(napi_get_value_bool(env, args[2], &lend));
     // All that may run JavaScript first, then the pointers.
     std::vector<napi_value> feeds(spec.feeds.size());
     for (uint32_t i = 0; i < feeds.size(); ++i) feeds[i] = get(env, args[0], i);
@@ -127,7 +141,7 @@ napi_value run(napi_env env, napi_callback_info info) {
       if (view.dtype != value.dtype || view.length != value.count())
         raise("ERR_AFFUSE_FEED", "expected %s as %lld elements of %s, got %lld of %s", name.c_str(), (long long)value.count(),
               dtype_name(value.dtype), (long long)view.length, dtype_name(view.dtype));
-      job->feed(i, view.data, value.bytes(), status);
+      job->feed(i, view, value.bytes(), lend, status);
     }
     check(status);
     return instance.submit(job);

@@ -44,6 +44,21 @@ bool Program::check_value(int index, Status& status) const {
   return status.ok();
 }
 
+// A view of a feed is the feed's bytes and nothing else, and nobody writes them.
+bool Program::check_feed(int index, Status& status) {
+  const ProgramValue& value = spec_.values[size_t(index)];
+  feed_of_.push_back(-1);
+  if (value.feed == -1) return true;
+  for (size_t i = 0; i < spec_.feeds.size(); ++i)
+    if (spec_.feeds[i] == value.feed) feed_of_.back() = int(i);
+  const ProgramValue* fed = feed_of_.back() < 0 ? nullptr : &spec_.values[size_t(value.feed)];
+  if (fed && fed->feed == value.feed && value.buffer < 0 && value.offset == fed->offset && value.bytes() == fed->bytes() &&
+      value.dtype == fed->dtype)
+    return true;
+  status.fail("ERR_AFFUSE_PROGRAM", "expected value %d to be a view of a fed value, got feed %d", index, value.feed);
+  return false;
+}
+
 bool Program::check_instruction(size_t index, Status& status) {
   const ProgramInstruction& instruction = spec_.instructions[index];
   const OpDef& op = *instruction.op;
@@ -82,6 +97,10 @@ bool Program::check_instruction(size_t index, Status& status) {
       return false;
     }
     const ProgramValue& target = spec_.values[size_t(value)];
+    if (target.feed >= 0) {
+      status.fail("ERR_AFFUSE_PROGRAM", "expected output %s in memory of its own, got a fed value", op.outputs[i].name);
+      return false;
+    }
     // On the reference device a float32 value receives the float64 result rounded.
     const bool fits = step.made[i].given() && same_shape(step.made[i], target) &&
                       (target.dtype == step.made[i].dtype || (step.made[i].dtype == DType::f64 && target.dtype == DType::f32));
@@ -143,6 +162,8 @@ std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
       status.fail("ERR_AFFUSE_PROGRAM", "expected fed values in the arena, got value %d in a buffer; write() fills buffers", value);
       return nullptr;
     }
+  for (size_t i = 0; i < own.values.size(); ++i)
+    if (!program->check_feed(int(i), status)) return nullptr;
   program->steps_.reserve(own.instructions.size());
   for (size_t i = 0; i < own.instructions.size(); ++i)
     if (!program->check_instruction(i, status)) {
@@ -157,6 +178,12 @@ std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
 char* Program::place_of(const Memory& arena, int index) const {
   const ProgramValue& value = spec_.values[size_t(index)];
   return value.buffer < 0 ? arena.at(value.offset) : spec_.buffers[size_t(value.buffer)]->at(value.offset);
+}
+
+char* Program::find(const ProgramRun& run, int value) const {
+  const int feed = run.lent.empty() ? -1 : feed_of_[size_t(value)];
+  if (feed >= 0 && run.lent[size_t(feed)]) return static_cast<char*>(const_cast<void*>(run.lent[size_t(feed)]));
+  return place_of(*run.arena, value);
 }
 
 bool Program::bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const {
@@ -203,7 +230,7 @@ void Program::execute(Step& step, ProgramRun& run, Scratch& scratch, Status& sta
     for (size_t i = 0; i < values.size(); ++i) {
       if (values[i] < 0) continue;
       static_cast<TensorDesc&>(tensors[i]) = spec_.values[size_t(values[i])];
-      tensors[i].data = tensors[i].count() ? place_of(*run.arena, values[i]) : nullptr;
+      tensors[i].data = tensors[i].count() ? find(run, values[i]) : nullptr;
     }
   };
   place(step.instruction->inputs, in);
@@ -274,7 +301,7 @@ void Program::run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& ca
   for (size_t i = 0; i < spec_.fetches.size(); ++i) {
     const ProgramValue& value = spec_.values[size_t(spec_.fetches[i])];
     if (!run.fetches[i].allocate(value.bytes(), "a fetched value", status)) return;
-    memcpy(run.fetches[i].data(), place_of(*run.arena, spec_.fetches[i]), value.bytes());
+    memcpy(run.fetches[i].data(), find(run, spec_.fetches[i]), value.bytes());
   }
   if (!recorder) return;
   const int64_t end = clock_ns();

@@ -14,6 +14,9 @@ namespace affuse {
 struct ProgramValue : TensorDesc {
   int buffer = -1;    // index into ProgramSpec::buffers; -1: the arena
   size_t offset = 0;  // bytes, multiple of kAlignment
+  // In the arena: the fed value whose bytes these are (itself or one that it is a view of), for feeds that a run may read where
+  // their owner has them. -1: none.
+  int feed = -1;
 };
 
 struct ScalarBinding {
@@ -43,6 +46,8 @@ struct ProgramSpec {
 struct ProgramRun {
   Memory* arena = nullptr;      // at least arena_bytes, the run's own while it lasts
   std::vector<Memory> feeds;    // in the order of ProgramSpec::feeds; one without data was put into the arena already
+  // Likewise; where a feed lies if it was not copied. Empty: none is lent.
+  std::vector<const void*> lent;
   std::vector<double> scalars;
   std::vector<Memory> fetches;  // filled by Program::run
   int threads = 1;
@@ -55,6 +60,8 @@ class Program {
   static std::shared_ptr<Program> create(ProgramSpec spec, Status& status);
 
   const ProgramSpec& spec() const { return spec_; }
+  // Whether this feed may be lent: its value and the views of it say so.
+  bool lendable(size_t feed) const { return spec_.values[size_t(spec_.feeds[feed])].feed >= 0; }
   // Where a feed lives in an arena.
   char* place_of(const Memory& arena, int value) const;
 
@@ -73,6 +80,8 @@ class Program {
 
   explicit Program(ProgramSpec spec) : spec_(std::move(spec)) {}
   bool check_value(int index, Status& status) const;
+  bool check_feed(int index, Status& status);
+  char* find(const ProgramRun& run, int value) const;
   bool check_instruction(size_t index, Status& status);
   bool bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const;
   bool pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, bool& repacked,
@@ -81,6 +90,7 @@ class Program {
 
   ProgramSpec spec_;
   std::vector<Step> steps_;
+  std::vector<int> feed_of_;  // per value the place of its feed in ProgramSpec::feeds, -1: none
   double microseconds_ = 0;  // a rough estimate of one run on one thread
 };
 
