@@ -1,7 +1,8 @@
 // afg's backward for one ISA level, in up to four steps:
 //
 //   keys     only if k was not saved: k = tanh(Wx + b) of the valid frames
-//   samples  scalars: α of the valid frames, the mean Σ α ᾱ = dc·c + Σ α dα. Without c the ᾱ of all frames come first
+//   samples  scalars: α of the valid frames, the mean Σ α ᾱ = dc·c + Σ α dα. Without c, or with few frames (there the ᾱ themselves
+//            give the mean with half the rounding, and cost little), the ᾱ of all frames come first
 //   spans    chunk by chunk of the list of valid frames: ᾱ = dα + dc·x while a row is copied into the panels that the matrix
 //            core reads, p̄ from k, α, ᾱ and the mean, db, du and dq on the way, dW += p̄ᵀ x. So x and k are read once, and no
 //            [frames, A] array is stored
@@ -41,7 +42,8 @@ struct Backward {
   int64_t feature_rows;          // frames of a task of dx
   bool past_cache;               // dx is larger than the caches: its lines are not fetched before they are overwritten
   int64_t count, spans;
-  bool fused;  // ᾱ is computed where the features are packed
+  bool mean_by_c;  // Σ α ᾱ comes from dc·c
+  bool fused;      // ᾱ is computed where the features are packed
 
   const float* key(int64_t entry) const {
     if (!k) return s.keys + entry * n.A;
@@ -92,7 +94,7 @@ struct Backward {
     }
   }
 
-  // Σ α ᾱ by dc·c + Σ α dα, or from every frame's ᾱ when c was not given; and what the padding's s̄_j sum up to.
+  // Σ α ᾱ by dc·c + Σ α dα, or from every frame's ᾱ; and what the padding's s̄_j sum up to.
   void sample(int64_t b) const {
     const int64_t begin = s.list.first[b], end = s.list.first[b + 1], silent = n.T - (end - begin);
     if (begin == end) return;
@@ -100,7 +102,7 @@ struct Backward {
       const float padding = weights(b, j);
       const float* grad_alpha = dalpha ? dalpha + (b * n.J + j) * n.T : nullptr;
       float mean = 0, padding_grad = 0;
-      if (!dc || c) {
+      if (!dc || mean_by_c) {
         if (dc) mean = dot_of(dc + (b * n.J + j) * n.D, c + (b * n.J + j) * n.D, n.D);
         for (int64_t i = begin; grad_alpha && i < end; ++i) mean += s.share[i * n.J + j] * grad_alpha[s.list.frame[i]];
       } else {
@@ -304,7 +306,7 @@ struct Backward {
     if (count > 0) {
       // How the columns are dealt out changes nothing in the sums.
       const int64_t panels = dW ? gemm::ceil_div(n.D, gemm::kTileStride) : 1;
-      const int64_t blocks = fused ? 1 : gemm::min64(panels, gemm::ceil_div(2 * workers.count, spans));
+      const int64_t blocks = workers.count <= spans ? 1 : gemm::min64(panels, gemm::ceil_div(2 * workers.count, spans));
       parallel(workers, spans * blocks, [&](int64_t task, int worker) {
         const int64_t i = task % blocks;
         span(task / blocks, panels * i / blocks * gemm::kTileStride,
@@ -418,7 +420,8 @@ void afg_backward(const OpCall& call) {
   g.count = count;
   g.spans = span_count(count);
   const bool sums = g.plan.pre || g.dq || g.du;
-  g.fused = sums && workers.count <= g.spans && (g.c || !g.dc);
+  g.mean_by_c = g.c && g.spans > 1;
+  g.fused = sums && workers.count <= g.spans && (g.mean_by_c || !g.dc);
   if (!g.masked) silent_key(bias, A, g.s.silent);
   if (g.plan.keys && count > 0) {
     StoreKeys keys;

@@ -97,10 +97,22 @@ struct Forward {
 
   // A finished tile of W x becomes keys, and those meet the queries.
   void tile(const gemm::Tile& t, int worker) const {
+    // In groups of vectors: two rows, or one, at a time.
+    constexpr int kRows = kMany / gemm::kTileVecs;
+    int done = 0;
+    if (t.cols == gemm::kTileStride) {
+      Many<Vec> shift;
+      for (int i = 0; i < kMany; ++i) shift.part[i] = load(bias + t.col + i % gemm::kTileVecs * kLanes);
+      for (; done + kRows <= t.rows; done += kRows) {
+        float* acc = t.acc + done * gemm::kTileStride;
+        const Many<Vec>::Whole whole;
+        put(acc, tanh(get(acc, whole) + shift), whole);
+      }
+    }
     for (int64_t a = 0; a < t.cols; a += kLanes) {
       const Vec shift = load(bias + t.col + a, int(gemm::min64(kLanes, t.cols - a)));
-      float* acc = t.acc + a;
-      for (int r = 0; r < t.rows; ++r, acc += gemm::kTileStride) store(acc, tanh(load(acc) + shift));
+      float* acc = t.acc + done * gemm::kTileStride + a;
+      for (int r = done; r < t.rows; ++r, acc += gemm::kTileStride) store(acc, tanh(load(acc) + shift));
     }
     Vec* product = products(worker) + (t.row % plan.block_rows) * n.J;
     const int32_t* sample = s.list.sample + t.row;

@@ -95,38 +95,53 @@ AFFUSE_INLINE Vec sums_of(Vec (&v)[kLanes]) {
 #endif
 }
 
+// Vectors that hold the rows of a block's tiles, at most.
+constexpr int kMostParts = 32;
+static_assert(gemm::ceil_div(kForwardRows, gemm::kTileRows) * gemm::ceil_div(gemm::kTileRows, kLanes) <= kMostParts);
+
 // sum[j*D + d] = Σ_i weight[j*stride + i] x_i[d] for i in [from, to), from < to, d < D: from a block of `rows` rows that was
 // packed in pieces of D, so that the rows are not read a second time. A step of the packed block holds a tile's rows for one d:
 // sums stay apart by row until all tiles are through. Rows outside [from, to) may hold NaN: they are not touched.
 [[maybe_unused]] void gather_packed(const float* packed, int rows, int64_t piece, int64_t from, int64_t to, const float* weight,
                                     int64_t stride, int64_t J, int64_t D, float* sum) {
+  struct Part {  // rows of one tile
+    const float* at;
+    int64_t height;
+    int lanes;
+    Vec weight;
+  };
   const gemm::RowTiles tiles(rows);
-  int head = 0, tail = tiles.count;
-  while (tiles.start(head) + tiles.height(head) <= from) ++head;
-  while (tiles.start(tail - 1) >= to) --tail;
+  Part parts[kMostParts];
   for (int64_t k = 0; k < D; k += piece) {
     const int64_t kc = gemm::min64(piece, D - k);
-    for (int64_t j = 0; j < J; ++j)
+    for (int64_t j = 0; j < J; ++j) {
+      int count = 0;
+      for (int t = 0; t < tiles.count; ++t) {
+        const int64_t start = tiles.start(t), height = tiles.height(t);
+        for (int64_t r = gemm::max64(from, start), end = gemm::min64(to, start + height); r < end; r += kLanes) {
+          const int lanes = int(gemm::min64(kLanes, end - r));
+          parts[count++] = {packed + k * rows + start * kc + (r - start), height, lanes, load(weight + j * stride + r, lanes)};
+        }
+      }
       for_lanes(kc, [&](int64_t d, int n) {
         Vec v[kLanes];
         for (int i = 0; i < kLanes; ++i) v[i] = zero();
-        for (int t = head; t < tail; ++t) {
-          const int64_t start = tiles.start(t), height = tiles.height(t);
-          const int64_t low = gemm::max64(from, start), high = gemm::min64(to, start + height);
-          const float* a = packed + k * rows + start * kc + d * height + (low - start);
-          for (int64_t r = 0; r < high - low; r += kLanes) {  // one turn unless tiles are higher than a vector
-            const int lanes = int(gemm::min64(kLanes, high - low - r));
-            const Vec w = load(weight + j * stride + low + r, lanes);
-            if (n == kLanes) {
+        for (int p = 0; p < count; ++p) {
+          const Part& part = parts[p];
+          const float* a = part.at + d * part.height;
+          if (n == kLanes && part.height == gemm::kTileRows) {  // steps between the loads that the compiler knows
 #pragma GCC unroll 16
-              for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * height + r, lanes), w, v[i]);
-            } else {
-              for (int i = 0; i < n; ++i) v[i] = fma(load(a + i * height + r, lanes), w, v[i]);
-            }
+            for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * gemm::kTileRows, part.lanes), part.weight, v[i]);
+          } else if (n == kLanes) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * part.height, part.lanes), part.weight, v[i]);
+          } else {
+            for (int i = 0; i < n; ++i) v[i] = fma(load(a + i * part.height, part.lanes), part.weight, v[i]);
           }
         }
         put(sum + j * D + k + d, sums_of(v), n);
       });
+    }
   }
 }
 
