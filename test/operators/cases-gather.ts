@@ -131,9 +131,9 @@ const afg: Entry = {
     add(2, 70, 257, 129, 2, true);
     add(4, 120, 64, 48, 0, true);
     // Enough frames for two spans of the backward; samples that begin in one and end in the other.
-    add(13, 130, 40, 30, 0, true);
-    add(12, 140, 33, 47, 1, true);
-    add(11, 150, 70, 17, 3, true);
+    add(26, 130, 40, 30, 0, true);
+    add(25, 140, 33, 47, 1, true);
+    add(24, 150, 70, 17, 3, true);
     return list;
   },
   // 1 − k² is rounded at 1 and multiplied by the sum over J of s̄ q.
