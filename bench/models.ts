@@ -17,6 +17,7 @@ import {
   parseModelConfig,
 } from "../lib/models/index.ts";
 import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
+import { allocateFrames } from "../lib/native/frames.ts";
 import { Builder } from "../lib/nn/builder.ts";
 import { sampler } from "./adapter.ts";
 import { afgFlops } from "./cases/operators.ts";
@@ -41,6 +42,13 @@ export interface ModelSide {
   dispose(): void;
 }
 
+/** As batches come from lib/data: steps read them where they lie. */
+function readInPlace(data: Float32Array): Float32Array {
+  const frames = allocateFrames(data.length);
+  frames.set(data);
+  return frames;
+}
+
 export function makeBatch(test: ModelCase): Batch {
   const { batch, T, shortest } = test;
   const make = (name: string, shape: number[], more: object = {}) =>
@@ -51,7 +59,7 @@ export function makeBatch(test: ModelCase): Batch {
       test.streams.map(({ name, dim }) => [
         name,
         {
-          data: make(`x:${name}`, [batch, T, dim]) as Float32Array,
+          data: readInPlace(make(`x:${name}`, [batch, T, dim]) as Float32Array),
           lengths: make(`lengths:${name}`, [batch], { range: [shortest, T] }) as Int32Array,
           T,
           presence: new Float32Array(batch).fill(1),
