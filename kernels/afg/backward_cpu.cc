@@ -11,6 +11,17 @@
 // A step that no wanted gradient needs is left out; with frozen features the last one is. Spans are as many as the number of
 // frames says; with more threads than spans the columns of dW are dealt out too, and ᾱ then is a step of its own. Either way
 // every element is the same chain of operations.
+//
+// Case as in cpu.cc, percent of the roof, backward alone with k, alpha and c saved:
+//            one thread  weights only     weights and x     two threads  weights only     weights and x
+//   before               57               62                             38               44
+//   now                  77               75                             77               73
+// and forward + backward 64 → 78 and 65 → 76; D = 512, A = 512: 57 → 75 and 60 → 76. What did it, for the weights: x read once and
+// p̄ never stored (68), dW's sums fetched ahead, because 1 MB of them does not stay in L2 and every tile resumes from them (tile
+// multiplications from 82 to 93 % of the roof; 74), rows staged between the tiles, a few lines at a time (77). For dx: panels of W
+// shared by 224 frames instead of 84, and lines stored past the cache (67 to 74 for that step).
+// Tried and left: chunks of 96, 192 and 256 frames (within 2, below 128), p̄ made row by row while staging (−2), keys fetched in
+// the last quarter of a chunk (−1). What is left, for the weights: multiplications 82 %, staging 9, p̄ 4, ᾱ 3, merging 1.
 #include "frames_cpu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -443,7 +454,7 @@ void afg_backward(const OpCall& call) {
     const void* packed = call.packed ? call.packed[kAfgW] : nullptr;
     if (!packed) gemm::pack_columns(W, D, D, A, gemm::Layout::kn, g.s.packed_features, workers);
     g.packed_features = packed ? static_cast<const float*>(packed) : g.s.packed_features;
-    g.past_cache = kStoresPastCache && B * T * D >= int64_t(2) << 20 && D % kLanes == 0 && reinterpret_cast<uintptr_t>(dx) % 64 == 0;
+    g.past_cache = passes_cache(dx, B * T, D);
     const int64_t blocks = gemm::ceil_div(count, feature_block(A));
     g.feature_rows = gemm::ceil_div(count, blocks);
     parallel(workers, blocks, [&](int64_t index, int worker) { g.features(index, worker); });

@@ -8,12 +8,16 @@
 //
 // T = 200, D = 1024, A = 256, B = 32, mixed lengths, W packed ahead, one thread of a 2.5 GHz Cascade Lake, x in memory, percent
 // of the FMA roof (151 GFLOP/s) measured beside it:
-//   74   blocks by gemm::run, the gather from the rows in memory order: they had left L2, and packing waited for memory
-//   80   the next block's rows fetched into L2 by the tile multiplications, the gather from the packed copy
-//   81   tanh by one estimate and one correction instead of a division
-//   82   keys of a tile in one pass, scores in another: constants stay in registers
-// Blocks of 42, 56, 70 and 84 rows differ by less than a percent; 56 is best where k is stored. What is left: multiply 84 % of
-// the time (at 95 % of the roof), packing 5.5, tanh and scores 5, gather 4.
+//   74    blocks by gemm::run, the gather from the rows in memory order: they had left L2, and packing waited for memory
+//   80    the next block's rows fetched into L2 by the tile multiplications, the gather from the packed copy
+//   81    tanh by one estimate and one correction instead of a division
+//   82    keys of a tile in one pass, scores in another: constants stay in registers; four vectors of tanh in step
+//   83.5  the gather's parts listed once per segment, its steps known to the compiler
+// W unpacked 82.5; with k stored 80 (past the cache, since nothing reads it before the backward; through the cache 78). D = 512,
+// A = 512: 76 before, 84 now, 76 with k. Two threads: 61 before, 83 now. Blocks of 42, 56, 70 and 84 rows differ by less than a
+// percent. What is left: the multiplications 86 % of the time (at 96 % of the roof), packing 6, tanh and scores 5, gather 2.
+// Tried and left: packing from quarters of rows (48 of 64 shuffles saved, but fourteen rows that lie 4 KB apart share one set of
+// L1, and a quarter is gone before the next is read: 5.5 became 7.4 %).
 #include "frames_cpu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -31,6 +35,7 @@ struct Forward {
   float scale;
   bool masked;
   float *c, *alpha, *k;  // null: not wanted
+  bool past_cache;       // k is larger than the caches: its lines are not fetched before they are overwritten
 
   const float* queries(int64_t b) const { return query + b * query_stride; }
   // [rows of the block][J]: products with the queries, lane by lane
@@ -65,6 +70,7 @@ struct Forward {
       }
     }
     end(first, rows, a, worker);
+    if (past_cache) drain_stores();
   }
 
   // What a tile multiplication brings into L2 on the side: the first half of the tiles the next panel of W, the others some
@@ -135,6 +141,10 @@ struct Forward {
     if (!k) return;
     for (int r = 0; r < t.rows; ++r) {
       float* out = k + (sample[r] * n.T + s.list.frame[t.row + r]) * n.A + t.col;
+      if (past_cache) {
+        for (int64_t a = 0; a < t.cols; a += kLanes) store_past_cache(out + a, load(t.acc + r * gemm::kTileStride + a));
+        continue;
+      }
       for_lanes(t.cols, [&](int64_t a, int lanes) { put(out + a, load(t.acc + r * gemm::kTileStride + a), lanes); });
     }
   }
@@ -249,6 +259,7 @@ void afg_forward(const OpCall& call) {
   const Frames frames = frames_of(call.in[kAfgX], call.in[kAfgLengths], call.in[kAfgMask]);
   const int64_t count = list_frames(frames, call.in[kAfgX].f32(), f.n.D, f.s.list);
   f.count = count;
+  f.past_cache = f.k && passes_cache(f.k, f.n.B * f.n.T, f.n.A);
   f.plan = forward_plan(count, f.n.D);
   f.ahead = workers.count;
   if (!f.masked) silent_key(f.bias, f.n.A, f.s.silent);

@@ -68,6 +68,10 @@ constexpr bool kStoresPastCache = false;
 AFFUSE_INLINE void store_past_cache(float* p, Vec v) { store(p, v); }
 AFFUSE_INLINE void drain_stores() {}
 #endif
+// Whether an array is so large (and lies so) that it is stored past the cache.
+[[maybe_unused]] bool passes_cache(const float* p, int64_t rows, int64_t columns) {
+  return kStoresPastCache && rows * columns >= int64_t(1) << 20 && columns % kLanes == 0 && reinterpret_cast<uintptr_t>(p) % 64 == 0;
+}
 
 // The key of a frame of zeros: what padding contributes when it takes part in the softmax.
 [[maybe_unused]] void silent_key(const float* bias, int64_t A, float* key) {
