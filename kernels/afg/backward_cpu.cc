@@ -1,11 +1,11 @@
 // afg's backward for one ISA level, in up to four steps:
 //
 //   keys     only if k was not saved: k = tanh(Wx + b) of the valid frames
-//   samples  scalars: α of the valid frames, the mean Σ α ᾱ = dc·c + Σ α dα. Without c, or with few frames (there the ᾱ themselves
-//            give the mean with half the rounding, and cost little), the ᾱ of all frames come first
-//   spans    chunk by chunk of the list of valid frames: ᾱ = dα + dc·x while a row is copied into the panels that the matrix
-//            core reads, p̄ from k, α, ᾱ and the mean, db, du and dq on the way, dW += p̄ᵀ x. So x and k are read once, and no
-//            [frames, A] array is stored
+//   samples  scalars: α of the valid frames, the mean Σ α ᾱ = dc·c + Σ α dα. Without c, or with few frames (there the ᾱ
+//            themselves give the mean with half the rounding, and cost little), the ᾱ of all frames come first
+//   spans    chunk by chunk of the list of valid frames: ᾱ = dα + dc·x while a row is copied into the panels that the
+//            matrix core reads, p̄ from k, α, ᾱ and the mean, db, du and dq on the way, dW += p̄ᵀ x. So x and k are read
+//            once, and no [frames, A] array is stored
 //   dx       p̄ W by the matrix core, p̄ made again where it packs rows, + Σ_j α_j dc_j where the tile is stored
 //
 // A step that no wanted gradient needs is left out; with frozen features the last one is. Spans are as many as the number of
@@ -16,12 +16,12 @@
 //            one thread  weights only     weights and x     two threads  weights only     weights and x
 //   before               57               62                             38               44
 //   now                  77               75                             77               73
-// and forward + backward 64 → 78 and 65 → 76; D = 512, A = 512: 57 → 75 and 60 → 76. What did it, for the weights: x read once and
-// p̄ never stored (68), dW's sums fetched ahead, because 1 MB of them does not stay in L2 and every tile resumes from them (tile
-// multiplications from 82 to 93 % of the roof; 74), rows staged between the tiles, a few lines at a time (77). For dx: panels of W
-// shared by 224 frames instead of 84, and lines stored past the cache (67 to 74 for that step).
-// Tried and left: chunks of 96, 192 and 256 frames (within 2, below 128), p̄ made row by row while staging (−2), keys fetched in
-// the last quarter of a chunk (−1). What is left, for the weights: multiplications 82 %, staging 9, p̄ 4, ᾱ 3, merging 1.
+// and forward + backward 64 → 78 and 65 → 76; D = 512, A = 512: 57 → 75 and 60 → 76. What did it, for the weights: x read
+// once and p̄ never stored (68), dW's sums fetched ahead, because 1 MB of them does not stay in L2 and every tile resumes
+// from them (tile multiplications from 82 to 93 % of the roof; 74), rows staged between the tiles, a few lines at a time (77).
+// For dx: panels of W shared by 224 frames instead of 84, and lines stored past the cache (67 to 74 for that step).
+// Tried and left: chunks of 96, 192 and 256 frames (within 2, below 128), p̄ made row by row while staging (−2), keys fetched
+// in the last quarter of a chunk (−1). What is left, for the weights: multiplications 82 %, staging 9, p̄ 4, ᾱ 3, merging 1.
 #include "frames_cpu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -217,7 +217,8 @@ struct Backward {
     if (c >= c1) return;
     const int64_t width = gemm::vecs_of(c1 - c) * kLanes;
     for (int64_t v = 0; v < width; v += kLanes)
-      store(panels + (c - n0) * kc + at * width + v, load(row + c + v, int(gemm::max64(0, gemm::min64(kLanes, c1 - c - v)))));
+      store(panels + (c - n0) * kc + at * width + v,
+            load(row + c + v, int(gemm::max64(0, gemm::min64(kLanes, c1 - c - v)))));
   }
 
   // Columns [n0, n1) of a span's dW, and, with n0 == 0, its other sums. The next chunk's rows are staged between the tile
@@ -230,7 +231,8 @@ struct Backward {
     const gemm::RowTiles tiles(int(n.A));
     const int64_t turns = gemm::ceil_div(n1 - n0, gemm::kTileStride) * tiles.count;
     // A row is fetched in `pieces` of every second turn, and staged in `parts`.
-    const int64_t pieces = gemm::max64(1, turns / 2 / kSpanChunk), at_once = gemm::max64(1, gemm::ceil_div(2 * kSpanChunk, turns + 1));
+    const int64_t pieces = gemm::max64(1, turns / 2 / kSpanChunk);
+    const int64_t at_once = gemm::max64(1, gemm::ceil_div(2 * kSpanChunk, turns + 1));
     const int64_t piece = gemm::ceil_div(at_once * (n1 - n0), pieces);
     const int64_t part = gemm::round_up(gemm::ceil_div(n1 - n0, gemm::max64(1, turns / kSpanChunk)), gemm::kTileStride);
     for (int64_t i = begin; i < gemm::min64(end, begin + kSpanChunk); ++i)
@@ -256,8 +258,8 @@ struct Backward {
           const float* ahead = turn % 2 == 0   ? acc + tile_floats
                                : fetched < next ? s.list.row[to + fetched] + n0 + turn / 2 % pieces * piece
                                                 : nullptr;
-          gemm::tile_multiply(tiles.height(t), vecs, kc, packed + tiles.start(t) * kc, panels + (c - n0) * kc, acc, from > begin,
-                              ahead, gemm::ceil_div(turn % 2 == 0 ? 2 * tile_floats : piece, kc));
+          gemm::tile_multiply(tiles.height(t), vecs, kc, packed + tiles.start(t) * kc, panels + (c - n0) * kc, acc,
+                              from > begin, ahead, gemm::ceil_div(turn % 2 == 0 ? 2 * tile_floats : piece, kc));
           stage_until(gemm::min64(fetched, next), at_once);
         }
       }
@@ -357,8 +359,8 @@ struct Backward {
       const bool more = d + gemm::kTileStride < n.D;
       const gemm::Upcoming next(more ? packed_features + (d + gemm::kTileStride) * n.A : nullptr, n.A, tiles.count);
       for (int t = 0; t < tiles.count; ++t) {
-        gemm::tile_multiply(tiles.height(t), vecs, n.A, a + tiles.start(t) * n.A, packed_features + d * n.A, acc, false, next.of(t),
-                            next.step);
+        gemm::tile_multiply(tiles.height(t), vecs, n.A, a + tiles.start(t) * n.A, packed_features + d * n.A, acc, false,
+                            next.of(t), next.step);
         store_features(gemm::Tile{first + tiles.start(t), d, tiles.height(t), cols, acc});
       }
     }

@@ -1,23 +1,23 @@
 // afg's forward for one ISA level.
 //
 // The valid frames of all samples form one list, cut into blocks of rows. A task packs a block's rows and multiplies them by
-// Wᵀ; while a tile of the product is in L1 it becomes tanh(Wx + b) and is reduced to scores, and when the block's scores are
-// complete its packed rows, still in L2, are added up with their weights. So x is read once, from memory, and k is stored only
-// if it is wanted. A sample's frames in one block are a segment: peak, total and weighted sum. Whole samples put their sum
+// Wᵀ; while a tile of the product is in L1 it becomes tanh(Wx + b) and is reduced to scores, and when the block's scores
+// are complete its packed rows, still in L2, are added up with their weights. So x is read once, from memory, and k is stored
+// only if it is wanted. A sample's frames in one block are a segment: peak, total and weighted sum. Whole samples put their sum
 // straight into c; the others are merged at the end, block by block.
 //
-// T = 200, D = 1024, A = 256, B = 32, mixed lengths, W packed ahead, one thread of a 2.5 GHz Cascade Lake, x in memory, percent
-// of the FMA roof (151 GFLOP/s) measured beside it:
+// T = 200, D = 1024, A = 256, B = 32, mixed lengths, W packed ahead, one thread of a 2.5 GHz Cascade Lake, x in memory,
+// percent of the FMA roof (151 GFLOP/s) measured beside it:
 //   74    blocks by gemm::run, the gather from the rows in memory order: they had left L2, and packing waited for memory
 //   80    the next block's rows fetched into L2 by the tile multiplications, the gather from the packed copy
 //   81    tanh by one estimate and one correction instead of a division
 //   82    keys of a tile in one pass, scores in another: constants stay in registers; four vectors of tanh in step
 //   83.5  the gather's parts listed once per segment, its steps known to the compiler
-// W unpacked 82.5; with k stored 80 (past the cache, since nothing reads it before the backward; through the cache 78). D = 512,
-// A = 512: 76 before, 84 now, 76 with k. Two threads: 61 before, 83 now. Blocks of 42, 56, 70 and 84 rows differ by less than a
-// percent. What is left: the multiplications 86 % of the time (at 96 % of the roof), packing 6, tanh and scores 5, gather 2.
-// Tried and left: packing from quarters of rows (48 of 64 shuffles saved, but fourteen rows that lie 4 KB apart share one set of
-// L1, and a quarter is gone before the next is read: 5.5 became 7.4 %).
+// W unpacked 82.5; with k stored 80 (past the cache, since nothing reads it before the backward; through the cache 78).
+// D = 512, A = 512: 76 before, 84 now, 76 with k. Two threads: 61 before, 83 now. Blocks of 42, 56, 70 and 84 rows differ by
+// less than a percent. What is left: the multiplications 86 % of the time (at 96 % of the roof), packing 6, tanh and scores 5, gather 2.
+// Tried and left: packing from quarters of rows (48 of 64 shuffles saved, but fourteen rows that lie 4 KB apart share one
+// set of L1, and a quarter is gone before the next is read: 5.5 became 7.4 %).
 #include "frames_cpu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -60,11 +60,13 @@ struct Forward {
       for (int64_t c = 0; c < n.A; c += gemm::kTileStride) {
         const int cols = int(gemm::min64(gemm::kTileStride, n.A - c)), vecs = gemm::vecs_of(cols);
         const float* b = packed + c * n.D + d * (vecs * kLanes);
-        const float* next_panel = c + gemm::kTileStride < n.A ? packed + (c + gemm::kTileStride) * n.D + d * gemm::kTileStride : nullptr;
+        const int64_t after = c + gemm::kTileStride;
+        const float* next_panel = after < n.A ? packed + after * n.D + d * gemm::kTileStride : nullptr;
         for (int t = 0; t < tiles.count; ++t) {
           float* acc = plan.cut ? sums + c * rows + tiles.start(t) * gemm::kTileStride : sums;
           const Fetch::Piece next = fetch.take(t, next_panel, kc);
-          gemm::tile_multiply(tiles.height(t), vecs, kc, a + d * rows + tiles.start(t) * kc, b, acc, d > 0, next.from, next.step);
+          gemm::tile_multiply(tiles.height(t), vecs, kc, a + d * rows + tiles.start(t) * kc, b, acc, d > 0, next.from,
+                              next.step);
           if (last) tile(gemm::Tile{first + tiles.start(t), c, tiles.height(t), cols, acc}, worker);
         }
       }

@@ -70,7 +70,8 @@ AFFUSE_INLINE void drain_stores() {}
 #endif
 // Whether an array is so large (and lies so) that it is stored past the cache.
 [[maybe_unused]] bool passes_cache(const float* p, int64_t rows, int64_t columns) {
-  return kStoresPastCache && rows * columns >= int64_t(1) << 20 && columns % kLanes == 0 && reinterpret_cast<uintptr_t>(p) % 64 == 0;
+  return kStoresPastCache && rows * columns >= int64_t(1) << 20 && columns % kLanes == 0 &&
+         reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
 
 // The key of a frame of zeros: what padding contributes when it takes part in the softmax.
@@ -104,10 +105,10 @@ constexpr int kMostParts = 32;
 static_assert(gemm::ceil_div(kForwardRows, gemm::kTileRows) * gemm::ceil_div(gemm::kTileRows, kLanes) <= kMostParts);
 
 // sum[j*D + d] = Σ_i weight[j*stride + i] x_i[d] for i in [from, to), from < to, d < D: from a block of `rows` rows that was
-// packed in pieces of D, so that the rows are not read a second time. A step of the packed block holds a tile's rows for one d:
-// sums stay apart by row until all tiles are through. Rows outside [from, to) may hold NaN: they are not touched.
-[[maybe_unused]] void gather_packed(const float* packed, int rows, int64_t piece, int64_t from, int64_t to, const float* weight,
-                                    int64_t stride, int64_t J, int64_t D, float* sum) {
+// packed in pieces of D, so that the rows are not read a second time. A step of the packed block holds a tile's rows for one
+// d: sums stay apart by row until all tiles are through. Rows outside [from, to) may hold NaN: they are not touched.
+[[maybe_unused]] void gather_packed(const float* packed, int rows, int64_t piece, int64_t from, int64_t to,
+                                    const float* weight, int64_t stride, int64_t J, int64_t D, float* sum) {
   struct Part {  // rows of one tile
     const float* at;
     int64_t height;
@@ -124,7 +125,8 @@ static_assert(gemm::ceil_div(kForwardRows, gemm::kTileRows) * gemm::ceil_div(gem
         const int64_t start = tiles.start(t), height = tiles.height(t);
         for (int64_t r = gemm::max64(from, start), end = gemm::min64(to, start + height); r < end; r += kLanes) {
           const int lanes = int(gemm::min64(kLanes, end - r));
-          parts[count++] = {packed + k * rows + start * kc + (r - start), height, lanes, load(weight + j * stride + r, lanes)};
+          const float* at = packed + k * rows + start * kc + (r - start);
+          parts[count++] = {at, height, lanes, load(weight + j * stride + r, lanes)};
         }
       }
       for_lanes(kc, [&](int64_t d, int n) {

@@ -38,8 +38,8 @@ AFFUSE_INLINE FrameList carve_frames(Carver& carver, const AfgSize& n) {
 
 constexpr int kMostLanes = 16;  // of any ISA level: the sizes do not depend on the level
 
-// How the forward cuts the list of valid frames: blocks of nearly equal height. A block's packed rows (about 230 KB) leave room
-// in a megabyte of L2 for two panels of W and the rows of the next block.
+// How the forward cuts the list of valid frames: blocks of nearly equal height. A block's packed rows (about 230 KB) leave
+// room in a megabyte of L2 for two panels of W and the rows of the next block.
 struct ForwardPlan {
   int64_t blocks, block_rows;  // the last block may be shorter
   int64_t piece;               // D per pass over the tiles
@@ -113,7 +113,9 @@ AFFUSE_INLINE BackwardPlan backward_plan(const Descs* in, const Descs* out) {
 // added up in their order.
 constexpr int kMostSpans = 8;
 constexpr int64_t kSpanChunk = 128;  // frames at a time: their features and p̄ lie packed in the cache
-AFFUSE_INLINE int64_t span_count(int64_t frames) { return frames < 1024 ? 1 : frames < 8192 ? 2 : frames < 16384 ? 4 : kMostSpans; }
+AFFUSE_INLINE int64_t span_count(int64_t frames) {
+  return frames < 1024 ? 1 : frames < 8192 ? 2 : frames < 16384 ? 4 : kMostSpans;
+}
 
 // dx: most frames of a task. Their packed p̄ takes a quarter of a megabyte.
 AFFUSE_INLINE int64_t feature_block(int64_t A) { return gemm::min64(224, gemm::max64(28, 57344 / A / 14 * 14)); }

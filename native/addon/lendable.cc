@@ -42,8 +42,9 @@ std::shared_ptr<void> lendable(const void* data, size_t bytes) {
     auto after = blocks().by_address.upper_bound(address);
     if (after != blocks().by_address.begin()) block = std::prev(after)->second.lock();
   }
-  if (!block || address - block->address() > block->memory.bytes() || bytes > block->memory.bytes() - (address - block->address()))
-    return nullptr;
+  if (!block) return nullptr;
+  const size_t offset = address - block->address(), size = block->memory.bytes();
+  if (offset > size || bytes > size - offset) return nullptr;
   return block;
 }
 
@@ -64,7 +65,8 @@ napi_value allocate(napi_env env, napi_callback_info info) {
     napi_value buffer = nullptr;
     auto* owner = new std::shared_ptr<Block>(block);
     const auto drop = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Block>*>(hint); };
-    if (!desc.bytes() || napi_create_external_arraybuffer(env, block->memory.data(), desc.bytes(), drop, owner, &buffer) != napi_ok) {
+    if (!desc.bytes() ||
+        napi_create_external_arraybuffer(env, block->memory.data(), desc.bytes(), drop, owner, &buffer) != napi_ok) {
       delete owner;  // nothing to hold, or a runtime that has no such arrays: an ordinary one, which runs copy
       void* data = nullptr;
       require(napi_create_arraybuffer(env, desc.bytes(), &data, &buffer));

@@ -1,5 +1,5 @@
-// Memory that runs may read in place: typed arrays made by allocate(). A run holds on to the block itself, so transferring or
-// dropping the array meanwhile frees nothing.
+// Memory that runs may read in place: typed arrays made by allocate(). A run holds on to the block itself, so transferring
+// or dropping the array meanwhile frees nothing.
 #pragma once
 #include <memory>
 

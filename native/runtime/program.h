@@ -14,8 +14,8 @@ namespace affuse {
 struct ProgramValue : TensorDesc {
   int buffer = -1;    // index into ProgramSpec::buffers; -1: the arena
   size_t offset = 0;  // bytes, multiple of kAlignment
-  // In the arena: the fed value whose bytes these are (itself or one that it is a view of), for feeds that a run may read where
-  // their owner has them. -1: none.
+  // In the arena: the fed value whose bytes these are (itself or one that it is a view of), for feeds that a run may read
+  // where their owner has them. -1: none.
   int feed = -1;
 };
 
