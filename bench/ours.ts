@@ -74,14 +74,14 @@ export function planOf(addon: NativeAddon, test: OperatorCase, shapes: Record<st
     ),
   );
   const names = stages.flatMap(({ info, wanted }) =>
-    info.outputs.filter((_, i) => wanted[i]).map((rule) => rule.name),
+    info.outputs.filter((rule, i) => wanted[i] && !rule.optional).map((rule) => rule.name),
   );
   return {
     stages,
     made,
     flops: test.flops ?? cost.reduce((sum, { flops }) => sum + flops, 0),
     bytes: test.bytes ?? cost.reduce((sum, { bytes }) => sum + bytes, 0),
-    results: names.filter((name) => name !== "k"),
+    results: names,
   };
 }
 

@@ -71,9 +71,6 @@ export function fbp({ B, m, n, o, k }: FbpSize, extra: Extra = {}): OperatorCase
     attributes: { k, ...(extra.gradients ? { eps: 1e-2 } : {}), ...extra.attributes },
     peers: extra.peers ?? { ort: !extra.gradients, torch: true },
     compare: "signed-square",
-    note: extra.gradients
-      ? "FLOPs by the kernels' formula: eight products, of which the mathematics needs six (the backward projects again)"
-      : undefined,
   });
 }
 

@@ -1,4 +1,4 @@
-// FBP backward: gradient at s, gradients at the projections from the recomputed projections, then four products.
+// FBP backward: gradient at s, gradients at the projections from kept or recomputed projections, then four products.
 #include "pass.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -11,14 +11,6 @@ AFFUSE_INLINE Vec slope(Vec h, Vec g) {  // g f'(x) from h = f(x)
   else return g;
 }
 
-// Lane l to p[l*k], l < lanes.
-AFFUSE_INLINE void scatter(float* p, Vec v, int64_t k, int lanes) {
-  if (k == 1) return put(p, v, lanes);
-  alignas(64) float t[kLanes];
-  store(t, v);
-  for (int l = 0; l < lanes; ++l) p[l * k] = t[l];
-}
-
 // gu [rows of a, P] (or [strips, P] where a group spans strips) and gv [rows, P] in the projections' own order.
 template <int F>
 struct Gradients {
@@ -27,6 +19,7 @@ struct Gradients {
   int64_t first_strip, first_row, first_a;
   const float* ds;
   float *gu, *gv;  // null: not wanted
+  AFFUSE_INLINE void before(const FbpGroup&) const {}
   AFFUSE_INLINE void operator()(const FbpPiece& p) const {
     const int64_t per_a = p.strip.a_rows > 1 ? group : p.strip.rows, column = p.block * kLanes * k + p.j;
     int64_t row = 0;
@@ -54,6 +47,63 @@ struct Gradients {
     }
   }
 };
+
+// The same from the projections that the forward kept: element by element, in pieces of columns that L1 holds.
+constexpr int64_t kKeptColumns = 2048;
+
+// out[c - from] = ds[c / k], c in [from, to); up to kLanes - 1 floats beyond that are written too.
+AFFUSE_INLINE void repeat(const float* ds, int64_t k, int64_t from, int64_t to, float* out) {
+  for (int64_t q = from / k; from < to; ++q) {
+    const int64_t n = gemm::min64(to, (q + 1) * k) - from;
+    const Vec d = set1(ds[q]);
+    for (int64_t i = 0; i < n; i += kLanes) store(out + i, d);
+    from += n;
+    out += n;
+  }
+}
+
+// For rows [first, first + count) of a and the rows of v that meet them; gu and gv (null: not wanted) start there.
+template <int F>
+void kept_gradients(const FbpPass& p, const float* hu, const float* hv, const float* ds, int64_t first, int64_t count,
+                    float* gu, float* gv) {
+  const FbpSizes& z = p.z;
+  const int64_t blocks = gemm::ceil_div(z.P, kKeptColumns);
+  const int64_t share = gemm::max64(1, 32768 / (z.group * gemm::min64(z.P, kKeptColumns)));
+  parallel(*p.workers, gemm::ceil_div(count, share) * blocks, [&](int64_t task, int) {
+    const int64_t c0 = task % blocks * kKeptColumns, n = gemm::min64(kKeptColumns, z.P - c0);
+    const int64_t a0 = task / blocks * share, a1 = gemm::min64(count, a0 + share);
+    alignas(64) float dp[kKeptColumns + kLanes], factors[kKeptColumns + kLanes];
+    for (int64_t a = a0; a < a1; ++a) {
+      const float* const u = hu + (first + a) * z.P + c0;
+      float* const to_u = gu ? gu + a * z.P + c0 : nullptr;
+      for (int64_t g = 0; g < z.group; ++g) {
+        const int64_t row = (first + a) * z.group + g;
+        const float* const v = hv + row * z.P + c0;
+        float* const to_v = gv ? gv + (a * z.group + g) * z.P + c0 : nullptr;
+        repeat(ds + row * z.o, z.k, c0, c0 + n, dp);
+        if (z.dropout) dropout_factors(p.mask, uint64_t(row * z.P + c0), n, factors);
+        for_lanes(n, [&](int64_t i, int lanes) {
+          const Vec x = get(u + i, lanes), y = get(v + i, lanes);
+          Vec d = get(dp + i, lanes), at_u, at_v;
+          if (z.dropout) {
+            const Vec f = get(factors + i, lanes);
+            const Mask dropped = eq(f, zero());
+            d = d * f;
+            at_u = select(dropped, zero(), d * y);
+            at_v = select(dropped, zero(), d * x);
+          } else {
+            at_u = d * y;
+            at_v = d * x;
+          }
+          if (to_v) put(to_v + i, slope<F>(y, at_v), lanes);
+          if (!to_u) return;
+          if (g > 0) at_u += get(to_u + i, lanes);
+          put(to_u + i, g + 1 == z.group ? slope<F>(x, at_u) : at_u, lanes);
+        });
+      }
+    }
+  });
+}
 
 // ds += the gradient that dz sends back through normalisation; s as the forward left it.
 void gradient_at_s(const OpCall& call, const FbpSizes& z, const float* s, float* ds) {
@@ -127,7 +177,8 @@ void fbp_backward(const OpCall& call) {
   const Workers& workers = *call.workers;
   const FbpPlan plan = fbp_plan(z);
   const float* s = call.in[FbpIn::s].f32();
-  const auto at = fbp_backward_plan(z, plan, workers.count, call.in[FbpIn::s].given());
+  const bool kept = fbp_kept(call.in);
+  const auto at = fbp_backward_plan(z, plan, workers.count, call.in[FbpIn::s].given(), kept);
   float* room = static_cast<float*>(call.workspace);
   const Tensor *in = call.in, *out = call.out;
   const Side u{in[FbpIn::a].f32(), in[FbpIn::U].f32(), z.m, out[0].f32(), out[2].f32(), out[4].f32()};
@@ -144,7 +195,7 @@ void fbp_backward(const OpCall& call) {
 
   const FbpPass pass = fbp_pass_of(call, z, room + at.pass);
   if (!s) {
-    fbp_run_forward(call, pass, false, nullptr, room + at.s);
+    fbp_run_forward(call, pass, false, nullptr, room + at.s, nullptr, nullptr);
     s = room + at.s;
   }
   gradient_at_s(call, z, s, room + at.ds);
@@ -154,11 +205,14 @@ void fbp_backward(const OpCall& call) {
     const int64_t rows = tail.row + tail.rows - head.row, a_rows = tail.a_row + tail.a_rows - head.a_row;
     fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
       constexpr int F = decltype(tag)::value;
-      fbp_pass(pass, first, count,
-               Gradients<F>{z.k, z.group, z.o, z.P, by_strip, first, head.row, head.a_row, room + at.ds,
-                            gu && by_strip ? partial : gu, gv});
+      if (kept)
+        kept_gradients<F>(pass, in[FbpIn::hu].f32(), in[FbpIn::hv].f32(), room + at.ds, head.a_row, a_rows, gu, gv);
+      else
+        fbp_pass(pass, first, count,
+                 Gradients<F>{z.k, z.group, z.o, z.P, by_strip, first, head.row, head.a_row, room + at.ds,
+                              gu && by_strip ? partial : gu, gv});
     });
-    if (gu && by_strip)
+    if (gu && by_strip && !kept)
       for (int64_t i = 0; i < a_rows; ++i)
         gemm::column_sums(workers, partial + i * plan.strips_per_group * z.P, plan.strips_per_group, z.P, gu + i * z.P);
     products(workers, z, u, gu, head.a_row, a_rows, room + at.pass);

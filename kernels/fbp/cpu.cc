@@ -8,8 +8,9 @@ void fbp_forward(const OpCall& call) {
   const int64_t normalize = call.attr[FbpAttr::normalize].i;
   const bool power = normalize == FbpNormalize::power || normalize == FbpNormalize::power_l2;
   const bool l2 = normalize == FbpNormalize::l2 || normalize == FbpNormalize::power_l2;
-  float *out = call.out[0].f32(), *s = call.out[1].f32();
-  fbp_run_forward(call, fbp_pass_of(call, z, static_cast<float*>(call.workspace)), power, out, s);
+  float *out = call.out[FbpOut::z].f32(), *s = call.out[FbpOut::s].f32();
+  fbp_run_forward(call, fbp_pass_of(call, z, static_cast<float*>(call.workspace)), power, out, s, call.out[FbpOut::hu].f32(),
+                  call.out[FbpOut::hv].f32());
   if (!out || !l2) return;
   const double eps2 = call.attr[FbpAttr::eps2].f;
   fbp_each_scope(call, z, [&](int64_t from, int64_t count) {

@@ -17,7 +17,10 @@ const TensorRule kInputs[] = {
 const TensorRule kOutputs[] = {
     {"z", "[B,o]", DType::f32, false, "pooled and normalised"},
     {"s", "[B,o]", DType::f32, false, "pooled, before the square root: saved for the backward"},
+    {"hu", "[A,P]", DType::f32, true, "f(a U^T + bu), for the backward; offered if hu and hv take at most 64 MiB together"},
+    {"hv", "[B,P]", DType::f32, true, "f(v V^T + bv), likewise"},
 };
+static_assert(std::size(kOutputs) == FbpOut::count);
 const TensorRule kBackwardInputs[] = {
     kInputs[FbpIn::a],
     kInputs[FbpIn::v],
@@ -27,6 +30,8 @@ const TensorRule kBackwardInputs[] = {
     kInputs[FbpIn::bv],
     {"z", "[B,o]", DType::f32, true, "saved by the forward; not needed"},
     {"s", "[B,o]", DType::f32, true, "saved by the forward; absent: computed again"},
+    {"hu", "[A,P]", DType::f32, true, "saved by the forward; used if s, hu and hv are all there, else computed again"},
+    {"hv", "[B,P]", DType::f32, true, "likewise"},
     {"dz", "[B,o]", DType::f32, true, "absent: 0; one of dz and ds must be there"},
     {"ds", "[B,o]", DType::f32, true, "absent: 0"},
 };
@@ -61,7 +66,7 @@ double flops(const OpShape& s) {
 }
 double backward_flops(const OpShape& s) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
-  double n = 2 * projections(z) + 4 * double(z.B) * double(z.P);
+  double n = (fbp_kept(s.in) ? 0 : 2 * projections(z)) + 4 * double(z.B) * double(z.P);
   const double a = 2 * double(z.P) * double(z.A) * double(z.m), v = 2 * double(z.P) * double(z.B) * double(z.n);
   for (int i = 0; i < 4; ++i)
     if (!s.out || s.out[i].given()) n += i % 2 ? v : a;
@@ -86,14 +91,20 @@ void infer(const OpShape& s, TensorDesc* out, Status& status) {
   expect_shape(status, "V", s.in[FbpIn::V], tensor_desc(DType::f32, {z.P, z.n}), "[rows of U, columns of v]");
   expect_shape(status, "bu", s.in[FbpIn::bu], bias, "the rows of U");
   expect_shape(status, "bv", s.in[FbpIn::bv], bias, "the rows of V");
-  out[0] = out[1] = tensor_desc(DType::f32, {z.B, z.o});
+  out[FbpOut::z] = out[FbpOut::s] = tensor_desc(DType::f32, {z.B, z.o});
+  if (!fbp_keeps(z)) return;
+  out[FbpOut::hu] = tensor_desc(DType::f32, {z.A, z.P});
+  out[FbpOut::hv] = tensor_desc(DType::f32, {z.B, z.P});
 }
 
 void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
-  TensorDesc forward[2];
+  TensorDesc forward[FbpOut::count];
   infer(s, forward, status);
-  for (int i = FbpIn::z; i <= FbpIn::ds; ++i)
+  for (int i : {FbpIn::z, FbpIn::s, FbpIn::dz, FbpIn::ds})
     expect_shape(status, kBackwardInputs[i].name, s.in[i], forward[0], "the shape of z");
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  expect_shape(status, "hu", s.in[FbpIn::hu], tensor_desc(DType::f32, {z.A, z.P}), "[rows of a, rows of U]");
+  expect_shape(status, "hv", s.in[FbpIn::hv], tensor_desc(DType::f32, {z.B, z.P}), "[rows of v, rows of V]");
   if (!s.in[FbpIn::dz].given() && !s.in[FbpIn::ds].given())
     status.fail("ERR_AFFUSE_MISSING", "expected dz or ds for fbp.backward, got neither");
   for (int i = 0; i < 6; ++i)
@@ -105,7 +116,7 @@ size_t workspace(const OpShape& s, int workers) {
 }
 size_t backward_workspace(const OpShape& s, int workers) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
-  return size_t(fbp_backward_plan(z, fbp_plan(z), workers, s.in[FbpIn::s].given()).total) * sizeof(float);
+  return size_t(fbp_backward_plan(z, fbp_plan(z), workers, s.in[FbpIn::s].given(), fbp_kept(s.in)).total) * sizeof(float);
 }
 
 // A packed form depends on k, so each k has its own key; beyond this many the weight is packed at every call.
@@ -119,6 +130,8 @@ size_t pack_bytes(const OpShape& s, int input) {
   if (!weight(input) || z.k >= int64_t(std::size(kPackKeys))) return 0;
   return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.m : z.n)) * sizeof(float);
 }
+// The backward projects once more from the forward's packed weights, or not at all.
+size_t backward_pack_bytes(const OpShape& s, int input) { return fbp_kept(s.in) ? 0 : pack_bytes(s, input); }
 const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::k].i]; }
 }  // namespace
 
@@ -149,7 +162,7 @@ const OpDef kFbpBackward = {
     AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
     AFFUSE_FIELDS(attrs, attr_count, kAttrs),
     .backward = nullptr,
-    .flops = "6*P*(A*m + B*n) + 4*B*P",
+    .flops = "4*P*(A*m + B*n) + 4*B*P, and 2*P*(A*m + B*n) without hu and hv",
     .bytes = "4*(2*(A*m + B*n + P*m + P*n + 2*P) + 2*B*o)",
     .flop_count = backward_flops,
     .infer = infer_backward,
@@ -157,7 +170,7 @@ const OpDef kFbpBackward = {
     .workspace = backward_workspace,
     .reference = fbp_backward_reference,
     .cpu = AFFUSE_KERNEL_TABLE(fbp_backward),
-    .pack_bytes = pack_bytes,  // the backward projects once more, from the forward's packed weights
+    .pack_bytes = backward_pack_bytes,
     .pack_key = pack_key,
     .pack = AFFUSE_KERNEL_TABLE(fbp_pack),
 };

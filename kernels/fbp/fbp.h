@@ -10,10 +10,12 @@
 // A = B / rowsPerGroup: row i of v meets row i / rowsPerGroup of a, so a recording's vector is projected once for all its
 // positions. The sum under the root runs over one row (l2Scope sample) or over all rows of a group (l2Scope group).
 //
-// Neither projection reaches memory in the forward: both accumulations, their product and the sum over k happen in registers
-// and L2 (plan.h). With saved = {s}, the backward recomputes the projections the same way and writes only the gradients at
-// the projections, for a number of rows that keeps them below kFbpBudget bytes at a time (fbp_backward_plan). Without a
-// saved s it runs the forward first. z is accepted for uniformity; s alone suffices.
+// Neither projection has to reach memory in the forward: both accumulations, their product and the sum over k happen in
+// registers and L2 (plan.h). Saved tensors: s, and for training hu [A,P] and hv [B,P], the activated projections in float32.
+// The forward offers those two only if together they take at most kFbpBudget bytes (fbp_keeps); nobody who does not ask for
+// them pays for them. From s, hu and hv the backward's first step is element by element. Without hu or hv it projects once
+// more, as the forward does, for a number of rows that keeps the gradients at the projections below kFbpBudget bytes at a
+// time (fbp_backward_plan); without s it runs the forward first. z is accepted for uniformity; s alone suffices.
 //
 //   dr/ds = (|s|/2 + eps) / (|s| + eps)^(3/2)        finite everywhere: 1/sqrt(eps) at s = 0
 //   dr    = (dz - z sum(z dz)) / sqrt(sum r^2 + eps2)  finite: the root is >= sqrt(eps2)
@@ -26,7 +28,8 @@
 // group's, with l2Scope group); infinities give NaN in z. relu stops NaN in the backward only.
 // B = 0 is legal: outputs are empty, dU, dV, dbu, dbv 0.
 //
-// FLOPs: forward 2 P (A m + B n) + 2 B P; backward that again, plus 4 P A m + 4 P B n for the four products.
+// FLOPs: forward 2 P (A m + B n) + 2 B P; backward 4 P (A m + B n) for the four products and 4 B P, and another
+// 2 P (A m + B n) where hu and hv are not given.
 // Bytes: every input read once, every output written once.
 #pragma once
 #include "../common/op.h"
@@ -54,7 +57,10 @@ struct FbpAttr {  // indexes into OpCall::attr
   enum : int { k, normalize, activation, l2_scope, rows_per_group, dropout, seed, instance, step, eps, eps2, count };
 };
 struct FbpIn {  // inputs; the backward's come after the forward's six
-  enum : int { a, v, U, V, bu, bv, z, s, dz, ds };
+  enum : int { a, v, U, V, bu, bv, z, s, hu, hv, dz, ds };
+};
+struct FbpOut {  // outputs of the forward
+  enum : int { z, s, hu, hv, count };
 };
 
 // Sizes of one call, from descriptions only.

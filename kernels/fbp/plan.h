@@ -109,20 +109,33 @@ static constexpr int64_t fbp_products_workspace(int64_t rows, int64_t width, int
   return gemm::max64(dx, gemm::stream_workspace_floats(P, width, rows, workers));
 }
 
+// Both for hu and hv together and for the gradients there, gU and gV: more than this is not held, in bytes.
+constexpr int64_t kFbpBudget = int64_t(64) << 20;
+
+// Keep or recompute: whether the forward offers hu and hv.
+static constexpr bool fbp_keeps(const FbpSizes& z) {
+  return (double(z.A) + double(z.B)) * double(z.P) * sizeof(float) <= double(kFbpBudget);
+}
+// Whether a backward has what it needs not to project again. TensorDesc or Tensor.
+template <class Desc>
+static inline bool fbp_kept(const Desc* in) {
+  return in[FbpIn::s].given() && in[FbpIn::hu].given() && in[FbpIn::hv].given();
+}
+
 // Backward: how many strips' gradients at the projections are held at a time, and where everything lies. This one function
 // decides between holding them all and going in chunks.
-constexpr int64_t kFbpBudget = int64_t(64) << 20;  // bytes for gU and gV together
 
 struct FbpBackwardScratch {
   int64_t chunk_strips = 0, chunk_rows = 0, chunk_a = 0;
   int64_t s = 0;          // [B,o] s when it was not saved
   int64_t ds = 0;         // [B,o] gradient at s
   int64_t gu = 0, gv = 0; // [chunk_a,P], [chunk_rows,P]
-  int64_t partial = 0;    // [chunk_strips,P] sums over strips of gU when groups are longer than a strip
+  int64_t partial = 0;    // [chunk_strips,P] sums over strips of gU when groups are longer than a strip; not if kept
   int64_t pass = 0;       // the fused pass, then the products one after another
   int64_t total = 0;
 };
-static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const FbpPlan& p, int workers, bool saved_s) {
+static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const FbpPlan& p, int workers, bool saved_s,
+                                                      bool kept) {
   FbpBackwardScratch s{};
   const int64_t per_strip = (p.strip_rows + p.a_rows) * z.P * int64_t(sizeof(float));
   // Chunks hold whole groups: a row of gU is never split between two of them.
@@ -136,14 +149,14 @@ static constexpr FbpBackwardScratch fbp_backward_plan(const FbpSizes& z, const F
   s.gu = s.ds + rows16;
   s.gv = s.gu + gemm::round_up(s.chunk_a * z.P, 16);
   s.partial = s.gv + gemm::round_up(s.chunk_rows * z.P, 16);
-  s.pass = s.partial + (p.strips_per_group > 1 ? gemm::round_up(s.chunk_strips * z.P, 16) : 0);
+  s.pass = s.partial + (p.strips_per_group > 1 && !kept ? gemm::round_up(s.chunk_strips * z.P, 16) : 0);
   // The last chunk may be shorter, and a shorter one may be cut into more tasks: both lengths count.
   const int64_t last_a = s.chunk_a ? z.A % s.chunk_a : 0, last_rows = s.chunk_rows ? z.B % s.chunk_rows : 0;
   int64_t most = fbp_products_workspace(s.chunk_a, z.m, z.P, workers);
   most = gemm::max64(most, fbp_products_workspace(last_a, z.m, z.P, workers));
   most = gemm::max64(most, fbp_products_workspace(s.chunk_rows, z.n, z.P, workers));
   most = gemm::max64(most, fbp_products_workspace(last_rows, z.n, z.P, workers));
-  s.total = s.pass + gemm::max64(most, fbp_scratch(z, p, workers).total);
+  s.total = s.pass + (kept ? most : gemm::max64(most, fbp_scratch(z, p, workers).total));
   return s;
 }
 

@@ -96,9 +96,11 @@ void fbp_reference(const OpCall& c) {
   for (int64_t i = 0; i < t.z.B; ++i)
     for (int64_t q = 0; q < t.z.o; ++q) {
       const size_t e = size_t(i * t.z.o + q);
-      if (c.out[0].given()) c.out[0].f64()[e] = t.r[e] / t.root[size_t(i)];
-      if (c.out[1].given()) c.out[1].f64()[e] = t.s[e];
+      if (c.out[FbpOut::z].given()) c.out[FbpOut::z].f64()[e] = t.r[e] / t.root[size_t(i)];
+      if (c.out[FbpOut::s].given()) c.out[FbpOut::s].f64()[e] = t.s[e];
     }
+  for (size_t e = 0; c.out[FbpOut::hu].given() && e < t.hu.size(); ++e) c.out[FbpOut::hu].f64()[e] = t.hu[e];
+  for (size_t e = 0; c.out[FbpOut::hv].given() && e < t.hv.size(); ++e) c.out[FbpOut::hv].f64()[e] = t.hv[e];
 }
 
 void fbp_backward_reference(const OpCall& c) {

@@ -73,12 +73,14 @@ export const ratioAttention = typed<"x" | "q" | "beta", "lengths" | "mask", "c" 
  * Factorized bilinear pooling (1.2): a [B/rowsPerGroup,m], v [B,n], U [o·k,m], V [o·k,n], biases bu, bv [o·k] → z [B,o],
  * s [B,o]. Defaults: k 4, power + L2 normalisation, no activation, no dropout, rowsPerGroup 1 (how many consecutive rows of v
  * share a row of a). l2Scope "group" takes the L2 norm over all rows of a group instead of each row.
+ * Optional outputs hu [B/rowsPerGroup,o·k], hv [B,o·k]: the activated projections, for fbp.backward; there only if both take
+ * at most 64 MiB together.
  */
 export const fbp = typed<
   "a" | "v" | "U" | "V",
   "bu" | "bv",
   "z" | "s",
-  never,
+  "hu" | "hv",
   {
     k?: number;
     normalize?: "none" | "l2" | "power" | "power-l2";

@@ -4,8 +4,9 @@ import * as assert from "uvu/assert";
 import { philox4x32, Random } from "../../lib/data/random.ts";
 import { fbp, op } from "../../lib/kernels/index.ts";
 import type { Attributes } from "../../lib/native/addon.ts";
+import { loadAddon } from "../../lib/native/index.ts";
 import { type Inputs, normal, sameBits, tensor, type Values } from "../operators/run.ts";
-import { DEVICES, type Made, run } from "./gather.ts";
+import { DEVICES, distance, type Made, run } from "./gather.ts";
 
 const matrix = (rows: number, ...values: number[]) => ({
   data: Float32Array.from(values),
@@ -60,20 +61,33 @@ function inputsOf(make: (shape: number[]) => Values, { B, m, n, o, k, group }: S
   };
 }
 
+/** What hu and hv may take together and still be offered, in bytes (kernels/fbp/plan.h). */
+const BUDGET = 64 * 2 ** 20;
+
+/** Both projections with their biases, not activated. */
+function projections(inputs: Inputs, { B, m, n, o, k, group }: Sizes): { hu: Values; hv: Values } {
+  const P = o * k;
+  const data = (name: string) => (inputs[name] as Values).data;
+  const project = (x: ArrayLike<number>, W: ArrayLike<number>, b: ArrayLike<number>, rows: number, width: number) =>
+    tensor([rows, P], (e) => {
+      const [i, j] = [Math.floor(e / P), e % P];
+      let sum = b[j] as number;
+      for (let d = 0; d < width; d++) sum += (x[i * width + d] as number) * (W[j * width + d] as number);
+      return sum;
+    });
+  return {
+    hu: project(data("a"), data("U"), data("bu"), B / group, m),
+    hv: project(data("v"), data("V"), data("bv"), B, n),
+  };
+}
+
 /** s and, from ds, all gradients, as the formula reads; `keep` is the dropout factor of an element of [B,P]. */
 function plain(inputs: Inputs, ds: Values, { B, m, n, o, k, group }: Sizes, keep: (e: number) => number) {
   const P = o * k;
   const A = B / group;
   const get = (name: string, i: number) => (inputs[name] as Values).data[i] as number;
-  const project = (x: string, W: string, b: string, rows: number, width: number) =>
-    Float64Array.from({ length: rows * P }, (_, e) => {
-      const [i, j] = [Math.floor(e / P), e % P];
-      let sum = get(b, j);
-      for (let d = 0; d < width; d++) sum += get(x, i * width + d) * get(W, j * width + d);
-      return sum;
-    });
-  const hu = project("a", "U", "bu", A, m);
-  const hv = project("v", "V", "bv", B, n);
+  const sides = projections(inputs, { B, m, n, o, k, group });
+  const [hu, hv] = [sides.hu.data, sides.hv.data];
   const out = {
     s: new Float64Array(B * o),
     da: new Float64Array(A * m),
@@ -140,9 +154,15 @@ for (const sizes of shapes) {
     const ds = whole(random, [B, o]);
     const attributes = { k, normalize: "none", rowsPerGroup: group };
     const want = plain(inputs, ds, sizes, () => 1);
-    const { s, z } = run("fbp", inputs, attributes);
+    const { s, z, hu, hv } = run("fbp", inputs, attributes);
     compare({ s: s as Values, ...run("fbp.backward", { ...inputs, ds }, attributes) }, want);
     assert.ok(sameBits((z as Values).data, (s as Values).data), "z is s without normalisation");
+    assert.is(hu !== undefined && hv !== undefined, (B / group + B) * o * k * 4 <= BUDGET, "hu and hv are offered");
+    // Given, they are used, offered or not.
+    const { hu: u, hv: v } = projections(inputs, sizes);
+    if (hu && hv) compare({ hu, hv }, { hu: u.data as Float64Array, hv: v.data as Float64Array });
+    const { s: _, ...gradients } = want;
+    compare(run("fbp.backward", { ...inputs, s: s as Values, hu: u, hv: v, ds }, attributes), gradients);
   });
 }
 
@@ -164,13 +184,9 @@ for (const sizes of [
     };
     const attributes = { k, normalize: "none", rowsPerGroup: group, dropout: 0.5, seed, instance, step };
     const want = plain(inputs, ds, sizes, keep);
-    compare(
-      {
-        s: run("fbp", inputs, attributes).s as Values,
-        ...run("fbp.backward", { ...inputs, ds }, attributes),
-      },
-      want,
-    );
+    const { s, hu, hv } = run("fbp", inputs, attributes) as Record<"s" | "hu" | "hv", Values>;
+    compare({ s, ...run("fbp.backward", { ...inputs, ds }, attributes) }, want);
+    compare({ s, ...run("fbp.backward", { ...inputs, s, hu, hv, ds }, attributes) }, want);
   });
 }
 
@@ -300,6 +316,55 @@ test("a saved s and the choice of outputs do not change a bit", () => {
       assert.ok(sameBits((one[name] as Values).data, values.data), `${name} on its own`);
     }
   }
+});
+
+for (const activation of ["none", "relu", "tanh"])
+  test(`kept and recomputed projections give the same gradients, any number of threads the same bits, ${activation}`, () => {
+    for (const sizes of [
+      { B: 256, m: 70, n: 90, o: 131, k: 5, group: 1 },
+      { B: 180, m: 40, n: 33, o: 37, k: 4, group: 90 }, // groups longer than a strip
+      { B: 60, m: 40, n: 33, o: 150, k: 17, group: 3 }, // more factors than the forward brings into order in registers
+      { B: 4, m: 20, n: 30, o: 3, k: 1000, group: 2 }, // factors of one output in two pieces of columns
+    ]) {
+      const inputs = some(13, sizes);
+      const dz = normal(new Random(14), [sizes.B, sizes.o]);
+      const { k, group } = sizes;
+      const attributes = { k, rowsPerGroup: group, dropout: 0.1, seed: 3, activation, normalize: "l2" };
+      const made = run("fbp", inputs, attributes) as Record<"z" | "s" | "hu" | "hv", Values>;
+      const { s, hu, hv } = made;
+      assert.ok(sameBits((run("fbp", inputs, attributes, { want: ["s"] }).s as Values).data, s.data), "s without hu, hv");
+      for (const [name, values] of Object.entries(run("fbp", inputs, attributes, { threads: 2 })))
+        assert.ok(sameBits(values.data, made[name as "z"].data), `${name} of two threads`);
+      const again = run("fbp.backward", { ...inputs, s, dz }, attributes);
+      const kept = run("fbp.backward", { ...inputs, s, hu, hv, dz }, attributes);
+      const two = run("fbp.backward", { ...inputs, s, hu, hv, dz }, attributes, { threads: 2 });
+      for (const [name, values] of Object.entries(again)) {
+        assert.ok(distance(kept[name] as Values, values) <= 1e-5, `${name} from kept projections`);
+        assert.ok(sameBits((two[name] as Values).data, (kept[name] as Values).data), `${name} of two threads`);
+        const one = run("fbp.backward", { ...inputs, s, hu, hv, dz }, attributes, { want: [name] });
+        assert.ok(sameBits((one[name] as Values).data, (kept[name] as Values).data), `${name} on its own`);
+      }
+      const parts: Inputs[] = [{ s, hu }, { s, hv }, { hu, hv }];
+      for (const part of parts) {
+        const given: Inputs = { ...inputs, dz, ...part };
+        for (const [name, values] of Object.entries(run("fbp.backward", given, attributes)))
+          assert.ok(sameBits(values.data, (again[name] as Values).data), `${name} without all of s, hu and hv`);
+      }
+    }
+  });
+
+test("hu and hv are offered up to 64 MiB together", () => {
+  const addon = loadAddon();
+  const offered = (B: number) =>
+    addon
+      .infer(
+        "fbp",
+        [[B, 1], [B, 1], [1024, 1], [1024, 1], null, null].map((shape) => shape && { dtype: "f32", shape }),
+        { k: 4 },
+      )
+      .map((desc) => desc?.shape.join());
+  assert.equal(offered(8192), ["8192,256", "8192,256", "8192,1024", "8192,1024"]);
+  assert.equal(offered(8193), ["8193,256", "8193,256", undefined, undefined]);
 });
 
 test("NaN stays in its row", () => {
