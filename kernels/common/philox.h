@@ -221,8 +221,10 @@ static inline __attribute__((always_inline)) PhiloxProduct philox_mul(uint32x4_t
   return {vuzp2q_u32(first, second), vuzp1q_u32(first, second)};
 }
 
-static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, uint64_t group, const float* x,
-                                                                float* y) {
+struct PhiloxKeys {};  // the rounds' keys are additions beside the vector work
+static inline PhiloxKeys philox_keys(uint64_t) { return {}; }
+static inline __attribute__((always_inline)) void dropout_block(const DropoutMask& m, const PhiloxKeys&, uint64_t group,
+                                                                const float* x, float* y) {
   const uint32x4_t m0 = vdupq_n_u32(kPhiloxM0), m1 = vdupq_n_u32(kPhiloxM1);
   const uint64_t groups[4] = {group, group + 1, group + 2, group + 3};
   const uint32x4_t g0 = vreinterpretq_u32_u64(vld1q_u64(groups)), g1 = vreinterpretq_u32_u64(vld1q_u64(groups + 2));
