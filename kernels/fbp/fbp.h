@@ -29,7 +29,8 @@
 // B = 0 is legal: outputs are empty, dU, dV, dbu, dbv 0.
 //
 // FLOPs: forward 2 P (A m + B n) + 2 B P; backward 4 P (A m + B n) for the four products and 4 B P, and another
-// 2 P (A m + B n) where hu and hv are not given.
+// 2 P (A m + B n) where hu and hv are not given. Measured (AVX-512, one thread, B = 256 of 1024 + 2048, o = 1000, k = 5):
+// keeping costs the forward 59 to 63 ms, and forward and backward take 211 ms instead of 267.
 // Bytes: every input read once, every output written once.
 #pragma once
 #include "../common/op.h"

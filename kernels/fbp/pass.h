@@ -224,7 +224,7 @@ AFFUSE_INLINE void scatter(float* p, Vec v, int64_t k, int lanes) {
 }
 
 // Brings k <= kMost vectors (factor after factor) into the projections' own order (output after output). Elsewhere than in
-// AVX-512 lanes are stored one by one, which costs the forward 2 %.
+// AVX-512 lanes are stored one by one.
 struct FbpOrder {
 #if defined(AFFUSE_ISA_AVX512)
   static constexpr int64_t kMost = 16;
