@@ -65,6 +65,16 @@ namespace affuse {
 }  // namespace affuse
 " @ONLY)
 
+# One instruction more than the avx512 level has, in one file: kernels/gemm/bf16_tiles.h.
+if(avx512 IN_LIST isa_levels)
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-mavx512bf16 AFFUSE_COMPILES_AVX512BF16)
+  if(AFFUSE_COMPILES_AVX512BF16)
+    set_source_files_properties(${PROJECT_SOURCE_DIR}/kernels/gemm/bf16_dot.cc PROPERTIES
+      COMPILE_OPTIONS "-O3;-march=x86-64;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16")
+  endif()
+endif()
+
 set(AFFUSE_KERNEL_OBJECTS "")
 if(plain_sources)
   add_library(affuse_kernels OBJECT ${plain_sources})

@@ -264,6 +264,22 @@ AFFUSE_INLINE Vec round(Vec a) {
 #endif
 
 // ------------------------------------------------------------------------------------------------ every level
+// bf16: the upper 16 bits of a float32. To the nearest, ties to even; NaN stays NaN, what lies beyond the largest becomes inf.
+// The result is a float32 whose lower 16 bits are 0.
+AFFUSE_INLINE Vec round_bf16(Vec x) {
+  const Int b = bits(x), upper = int1(int32_t(0xffff0000u));
+  const Int odd = bit_and(shift_right<16>(b), int1(1));
+  const Vec rounded = from_bits(bit_and(add(b, add(odd, int1(0x7fff))), upper));
+  return select(is_nan(x), from_bits(bit_and(bit_or(b, int1(0x00400000)), upper)), rounded);
+}
+// Two of them in a word: `low` of the smaller index, `high` of the larger one.
+AFFUSE_INLINE Int pair_bf16(Vec low, Vec high) {
+  const Int upper = int1(int32_t(0xffff0000u));
+  return bit_or(bit_and(shift_right<16>(bits(round_bf16(low))), int1(0xffff)), bit_and(bits(round_bf16(high)), upper));
+}
+AFFUSE_INLINE Vec low_bf16(Int pair) { return from_bits(shift_left<16>(pair)); }
+AFFUSE_INLINE Vec high_bf16(Int pair) { return from_bits(bit_and(pair, int1(int32_t(0xffff0000u)))); }
+
 AFFUSE_INLINE Mask gt(Vec a, Vec b) { return lt(b, a); }
 AFFUSE_INLINE Mask ge(Vec a, Vec b) { return le(b, a); }
 AFFUSE_INLINE Vec iota() {  // 0, 1, 2 …

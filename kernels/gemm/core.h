@@ -142,10 +142,20 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 
 // ---- loops ----
 
+// The operand format of run(): where element n of a packed operand lies, and what multiplies. bf16.h has the other one.
+struct Float32 {
+  static AFFUSE_INLINE int64_t rows(int64_t n) { return n; }
+  static AFFUSE_INLINE int64_t columns(int64_t n) { return n; }
+  static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
+                                     const float* next, int64_t next_step) {
+    tile_multiply(height, vecs, kc, a, b, acc, resume, next, next_step);
+  }
+};
+
 // Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
-template <class Rows, class E>
+template <class Rows, class E, class Format = Float32>
 void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
-         float* workspace, Split split = Split::any) {
+         float* workspace, Split split = Split::any, const Format& f = {}) {
   if (M <= 0 || N <= 0) return;
   const Plan p = plan(M, N, K, split);
   float* ahead = nullptr;
@@ -155,7 +165,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
     parallel(workers, p.row_blocks, [&](int64_t block, int) {
       const int64_t i = block * p.block_rows;
       const int m = int(min64(p.block_rows, M - i));
-      for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
+      for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + f.rows(i * K + m * k));
     });
   }
   const int64_t own = worker_floats(p);
@@ -173,19 +183,20 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
       const int64_t kc = min64(p.piece, K - k);
       const bool last = k + kc >= K;
       const float* a = block;
-      if (ahead) a = ahead + i * K + m * k;
+      if (ahead) a = ahead + f.rows(i * K + m * k);
       else rows.pack(i, m, k, kc, block);
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-        const float* b = packed + n * K + k * (vecs * kLanes);
+        const float* b = packed + f.columns(n * K + k * (vecs * kLanes));
         const int64_t after = n + kTileStride;
-        const Upcoming next(after < n1 ? packed + after * K + k * kTileStride : nullptr, kc, tiles.count);
+        const Upcoming next(after < n1 ? packed + f.columns(after * K + k * kTileStride) : nullptr, f.columns(kc), tiles.count);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
           const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, sums};
+          const float* const tile_rows = a + f.rows(tiles.start(t) * kc);
           if (last) epilogue.ahead(tile);
-          tile_multiply(tile.rows, vecs, kc, a + tiles.start(t) * kc, b, sums, k > 0, next.of(t), next.step);
+          f.multiply(tile.rows, vecs, kc, tile_rows, b, sums, k > 0, next.of(t), next.step);
           if (last) epilogue.tile(tile, worker);
         }
       }

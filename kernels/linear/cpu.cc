@@ -75,6 +75,8 @@ AFFUSE_INLINE const float* packed_weight(const OpCall& call) {
   return call.packed ? static_cast<const float*>(call.packed[1]) : nullptr;
 }
 
+AFFUSE_INLINE bool bf16(const OpCall& call) { return call.attr[LinearAttr::precision].i == gemm::Precision::bf16; }
+
 template <int F>
 void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, float* pre, float* scratch) {
   Finish<F> finish;
@@ -83,6 +85,16 @@ void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, 
   finish.pre = pre;
   finish.O = s.O;
   const gemm::PlainRows x{call.in[0].f32(), s.D};
+  if (bf16(call)) {
+    const float* columns = packed;
+    if (!columns) {
+      gemm::pack_columns_bf16(call.in[1].f32(), s.D, s.O, s.D, gemm::Layout::nk, scratch, *call.workers);
+      columns = scratch;
+      scratch += gemm::packed_floats_bf16(s.O, s.D);
+    }
+    const gemm::Bf16Rows rounded{x, s.D};
+    return gemm::run(*call.workers, s.R, s.O, gemm::even(s.D), rounded, columns, finish, scratch, gemm::Split::any, gemm::Bf16{});
+  }
   if (packed) gemm::run(*call.workers, s.R, s.O, s.D, x, packed, finish, scratch);
   else gemm::run_unpacked(*call.workers, s.R, s.O, s.D, x, call.in[1].f32(), s.D, finish, scratch);
 }
@@ -94,7 +106,7 @@ constexpr int64_t kChunk = 16384;  // elements per task of an element-wise pass
 void linear_forward(const OpCall& call) {
   const Sizes s(call);
   if (s.R == 0) return;
-  with_kind(call.attr[0].i, [&](auto tag) {
+  with_kind(call.attr[LinearAttr::activation].i, [&](auto tag) {
     forward<decltype(tag)::kind>(call, s, packed_weight(call), call.out[0].f32(), call.out[1].f32(),
                                  static_cast<float*>(call.workspace));
   });
@@ -102,9 +114,10 @@ void linear_forward(const OpCall& call) {
 
 void linear_backward(const OpCall& call) {
   const Sizes s(call);
-  const int64_t kind = call.attr[0].i;
+  const int64_t kind = call.attr[LinearAttr::activation].i;
+  const bool reduced = bf16(call);
   const Workers& workers = *call.workers;
-  const auto at = linear_backward_scratch(s.R, s.D, s.O, workers.count, kind != Kind::none);
+  const auto at = linear_backward_scratch(s.R, s.D, s.O, workers.count, kind != Kind::none, reduced);
   float* room = static_cast<float*>(call.workspace);
   float *dx = call.out[0].f32(), *dW = call.out[1].f32(), *db = call.out[2].f32();
   const float *dy = call.in[5].f32(), *g = dy;
@@ -131,31 +144,49 @@ void linear_backward(const OpCall& call) {
     const gemm::PlainRows rows{g, s.O};
     const gemm::Store store(dx, s.D);
     const float *W = call.in[1].f32(), *packed = packed_weight(call);
+    const gemm::PlainColumns columns{W, s.D};
     float* place = room + at.products;
     if (!packed && linear_streams_dx(s.R)) {
-      gemm::stream(workers, s.R, s.D, s.O, rows, gemm::PlainColumns{W, s.D}, store, place);
+      if (reduced) gemm::stream(workers, s.R, s.D, s.O, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
+      else gemm::stream(workers, s.R, s.D, s.O, rows, columns, store, place);
     } else {
       if (!packed) {
-        gemm::pack_columns(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
         packed = place;
-        place += gemm::packed_floats(s.D, s.O);
+        if (reduced) gemm::pack_columns_bf16(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
+        else gemm::pack_columns(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
+        place += reduced ? gemm::packed_floats_bf16(s.D, s.O) : gemm::packed_floats(s.D, s.O);
       }
-      gemm::run(workers, s.R, s.D, s.O, rows, packed, store, place);
+      if (reduced)
+        gemm::run(workers, s.R, s.D, gemm::even(s.O), gemm::Bf16Rows{rows, s.O}, packed, store, place, gemm::Split::any,
+                  gemm::Bf16{});
+      else
+        gemm::run(workers, s.R, s.D, s.O, rows, packed, store, place);
     }
   }
-  if (dW)
-    gemm::stream(workers, s.O, s.D, s.R, gemm::TransposedRows{g, s.O}, gemm::PlainColumns{call.in[0].f32(), s.D},
-                 gemm::Store(dW, s.D), room + at.products);
+  if (dW) {
+    const gemm::TransposedRows rows{g, s.O};
+    const gemm::PlainColumns columns{call.in[0].f32(), s.D};
+    const gemm::Store store(dW, s.D);
+    float* const place = room + at.products;
+    if (reduced) gemm::stream(workers, s.O, s.D, s.R, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
+    else gemm::stream(workers, s.O, s.D, s.R, rows, columns, store, place);
+  }
   if (db) gemm::column_sums(workers, g, s.R, s.O, db);
 }
 
+// W as columns: nk for the forward, kn for dx.
+static void pack(const OpShape& s, gemm::Layout layout, const void* data, void* packed, const Workers& workers) {
+  const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1], N = layout == gemm::Layout::nk ? O : D, K = O + D - N;
+  auto* const to = static_cast<float*>(packed);
+  const auto* const from = static_cast<const float*>(data);
+  if (s.attr[LinearAttr::precision].i == gemm::Precision::bf16) gemm::pack_columns_bf16(from, D, N, K, layout, to, workers);
+  else gemm::pack_columns(from, D, N, K, layout, to, workers);
+}
 void linear_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {
-  const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1];
-  gemm::pack_columns(static_cast<const float*>(data), D, O, D, gemm::Layout::nk, static_cast<float*>(packed), workers);
+  pack(s, gemm::Layout::nk, data, packed, workers);
 }
 void linear_backward_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {
-  const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1];
-  gemm::pack_columns(static_cast<const float*>(data), D, D, O, gemm::Layout::kn, static_cast<float*>(packed), workers);
+  pack(s, gemm::Layout::kn, data, packed, workers);
 }
 
 }  // namespace affuse::AFFUSE_ISA

@@ -30,6 +30,7 @@ const TensorRule kBackwardOutputs[] = {
 const AttrRule kAttrs[] = {
     {"activation", AttrKind::choice, ActivationKind::none, 0, 0, "none|relu|gelu|tanh|sigmoid",
      "gelu is the exact one, through erf"},
+    {"precision", AttrKind::choice, gemm::Precision::f32, 0, 0, gemm::kPrecisionChoices, gemm::kPrecisionDoc},
 };
 
 double product(const OpShape& s) { return double(row_count(s.in[0])) * double(s.in[1].dim[0]) * double(s.in[1].dim[1]); }
@@ -65,23 +66,28 @@ void infer_backward(const OpShape& s, TensorDesc* out, Status& status) {
     if (s.in[i].given()) out[i] = like(s.in[i]);
 }
 
+bool bf16(const OpShape& s) { return s.attr[LinearAttr::precision].i == gemm::Precision::bf16; }
+
 size_t workspace(const OpShape& s, int workers) {
-  return size_t(linear_workspace(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers)) * sizeof(float);
+  return size_t(linear_workspace(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers, bf16(s))) * sizeof(float);
 }
 size_t backward_workspace(const OpShape& s, int workers) {
-  const bool activated = s.attr[0].i != ActivationKind::none;
-  const auto scratch = linear_backward_scratch(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers, activated);
+  const bool activated = s.attr[LinearAttr::activation].i != ActivationKind::none;
+  const auto scratch = linear_backward_scratch(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers, activated, bf16(s));
   return size_t(scratch.total) * sizeof(float);
 }
 
-size_t pack_bytes(const OpShape& s, int input) {
-  return input == 1 ? size_t(gemm::packed_floats(s.in[1].dim[0], s.in[1].dim[1])) * sizeof(float) : 0;
+size_t pack_bytes(const OpShape& s, int64_t N, int64_t K) {
+  return size_t(bf16(s) ? gemm::packed_floats_bf16(N, K) : gemm::packed_floats(N, K)) * sizeof(float);
+}
+size_t forward_pack_bytes(const OpShape& s, int input) {
+  return input == 1 ? pack_bytes(s, s.in[1].dim[0], s.in[1].dim[1]) : 0;
 }
 size_t backward_pack_bytes(const OpShape& s, int input) {
-  return input == 1 ? size_t(gemm::packed_floats(s.in[1].dim[1], s.in[1].dim[0])) * sizeof(float) : 0;
+  return input == 1 ? pack_bytes(s, s.in[1].dim[1], s.in[1].dim[0]) : 0;
 }
-const char* pack_key(const OpShape&, int) { return gemm::kKeyNk; }
-const char* backward_pack_key(const OpShape&, int) { return gemm::kKeyKn; }
+const char* forward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::kKeyNkBf16 : gemm::kKeyNk; }
+const char* backward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::kKeyKnBf16 : gemm::kKeyKn; }
 
 }  // namespace
 
@@ -100,8 +106,8 @@ const OpDef kLinear = {
     .workspace = workspace,
     .reference = linear_reference,
     .cpu = AFFUSE_KERNEL_TABLE(linear_forward),
-    .pack_bytes = pack_bytes,
-    .pack_key = pack_key,
+    .pack_bytes = forward_pack_bytes,
+    .pack_key = forward_pack_key,
     .pack = AFFUSE_KERNEL_TABLE(linear_pack),
 };
 

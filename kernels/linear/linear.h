@@ -8,6 +8,8 @@
 //   dx = g W      dW = g^T x      db = sum over rows of g (blocks of 64 rows, then the blocks, always in this order)
 //   relu' at 0 is 0.
 //
+// precision bf16: x, W and g are rounded to bf16 for the products, sums and everything else stay float32 (gemm/bf16.h).
+//
 // Saved tensors: relu, tanh and sigmoid get f' from y, gelu from `pre` = z, an output made on request. What is absent is
 // computed again from x, W and b. `none` needs neither.
 //
@@ -22,7 +24,7 @@
 #pragma once
 #include "../activation/activation.h"
 #include "../common/op.h"
-#include "../gemm/gemm.h"
+#include "../gemm/bf16.h"
 
 namespace affuse {
 
@@ -35,8 +37,13 @@ AFFUSE_DECLARE_KERNEL(linear_backward)
 AFFUSE_DECLARE_PACK(linear_pack)
 AFFUSE_DECLARE_PACK(linear_backward_pack)
 
+struct LinearAttr {  // indexes into OpCall::attr
+  enum : int { activation, precision };
+};
+
 // Workspaces, in floats. The forward hands all of its own to the product.
-static inline int64_t linear_workspace(int64_t R, int64_t D, int64_t O, int workers) {
+static inline int64_t linear_workspace(int64_t R, int64_t D, int64_t O, int workers, bool bf16) {
+  if (bf16) return gemm::packed_floats_bf16(O, D) + gemm::workspace_floats(R, O, gemm::even(D), workers, gemm::Split::any);
   return gemm::max64(gemm::unpacked_workspace_floats(R, O, D, workers),
                      gemm::workspace_floats(R, O, D, workers, gemm::Split::any));
 }
@@ -46,14 +53,15 @@ static inline bool linear_streams_dx(int64_t R) { return R <= gemm::kStreamRows;
 struct LinearBackwardScratch {
   int64_t products = 0, total = 0;
 };
-static inline LinearBackwardScratch linear_backward_scratch(int64_t R, int64_t D, int64_t O, int workers, bool activated) {
+static inline LinearBackwardScratch linear_backward_scratch(int64_t R, int64_t D, int64_t O, int workers, bool activated,
+                                                            bool bf16) {
   LinearBackwardScratch s;
   s.products = activated ? gemm::round_up(R * O, 16) : 0;
-  int64_t most = gemm::workspace_floats(R, D, O, workers, gemm::Split::any);
+  int64_t most = gemm::workspace_floats(R, D, bf16 ? gemm::even(O) : O, workers, gemm::Split::any);
   if (linear_streams_dx(R)) most = gemm::max64(most, gemm::stream_workspace_floats(R, D, O, workers));
-  else most += gemm::packed_floats(D, O);
+  else most += bf16 ? gemm::packed_floats_bf16(D, O) : gemm::packed_floats(D, O);
   most = gemm::max64(most, gemm::stream_workspace_floats(O, D, R, workers));
-  if (activated) most = gemm::max64(most, linear_workspace(R, D, O, workers));
+  if (activated) most = gemm::max64(most, linear_workspace(R, D, O, workers, bf16));
   s.total = s.products + most;
   return s;
 }

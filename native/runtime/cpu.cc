@@ -15,6 +15,8 @@
 #include <cpuid.h>
 #endif
 
+#include "kernels/gemm/bf16_tiles.h"
+
 namespace affuse {
 namespace {
 
@@ -36,6 +38,8 @@ void detect_levels(CpuInfo& info) {
 #if AFFUSE_BUILT_AVX512
   constexpr unsigned kWanted = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
   info.level[kAvx512] = avx && fma && f16c && zmm && (b & bit_BMI2) && (b & kWanted) == kWanted;
+  constexpr unsigned kBf16 = 1u << 5;  // leaf 7, subleaf 1, EAX: AVX512_BF16
+  info.level[kAvx512Bf16] = info.level[kAvx512] && gemm::kNativeBf16Tiles && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kBf16);
 #endif
 #elif defined(__aarch64__) && AFFUSE_BUILT_NEON
   info.level[kNeon] = true;  // part of the architecture
@@ -147,6 +151,8 @@ const CpuInfo& cpu_info() {
     choose_level(result);
     count_threads(result);
     measure_caches(result);
+    // The same avx512 kernels, with other micro kernels for bf16 operands.
+    if (result.isa == kAvx512Bf16) gemm::bf16_tiles = gemm::kNativeBf16Tiles;
     return result;
   }();
   return info;

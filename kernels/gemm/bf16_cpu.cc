@@ -1,0 +1,97 @@
+// Rounding, packing and the expanding register tiles for bf16 operands: see bf16.h.
+#include "bf16.h"
+#include "tile_step.h"
+
+namespace affuse::AFFUSE_ISA::gemm {
+namespace {
+
+// As multiply() in cpu.cc, two steps of K per word: the lower halves first.
+template <int R, int NV>
+AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
+                                    bool resume, const float* next, int64_t next_step) {
+  Vec c[R][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) c[r][v] = resume ? load(acc + r * kTileStride + v * kLanes) : zero();
+  constexpr int kAhead = 8 * NV * kLanes;
+  for (int64_t k = 0; k < pairs; ++k) {
+    Int words[NV];
+    Vec x[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      words[v] = bits(load(b + v * kLanes));
+      x[v] = low_bf16(words[v]);
+    }
+    prefetch(b + kAhead);
+    if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
+    if constexpr (R >= 8) {
+      prefetch(a + 32 * R);
+      prefetch(a + 33 * R);
+    }
+    prefetch_l2(next);
+    next += next_step;
+    multiply_step<R, NV>(c, a, x);
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) x[v] = high_bf16(words[v]);
+    multiply_step<R, NV>(c, a + R, x);
+    a += 2 * R;
+    b += NV * kLanes;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+}
+
+#define AFFUSE_ROWS(n) {&multiply_pairs<n, 1>, &multiply_pairs<n, 2>}
+constexpr Bf16Multiply kMultiplyPairs[kTileRows + 1][2] = {
+    {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
+#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
+    AFFUSE_ROWS(5), AFFUSE_ROWS(6),
+#endif
+#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
+    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12),
+#endif
+#if defined(AFFUSE_ISA_AVX512)
+    AFFUSE_ROWS(13), AFFUSE_ROWS(14),
+#endif
+};
+#undef AFFUSE_ROWS
+
+}  // namespace
+
+void tile_multiply_bf16(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
+                        const float* next, int64_t next_step) {
+  kMultiplyPairs[rows][vecs - 1](kc / 2, a, b, acc, resume, next ? next : b, next ? next_step : 0);
+}
+
+void round_in_place(float* x, int64_t n) {
+  for_lanes(n, [&](int64_t i, int lanes) { store(x + i, round_bf16(load(x + i, lanes)), lanes); });
+}
+
+void store_pairs(const float* rows, int64_t n, int64_t pairs, int64_t width, float* dst) {
+  for (int64_t p = 0; p < pairs; ++p, dst += width) {
+    const float *low = rows + 2 * p * width, *high = low + width;
+    for_lanes(width, [&](int64_t c, int lanes) {
+      const Vec first = 2 * p < n ? load(low + c, lanes) : zero(), second = 2 * p + 1 < n ? load(high + c, lanes) : zero();
+      store(dst + c, from_bits(pair_bf16(first, second)), lanes);
+    });
+  }
+}
+
+void pack_columns_bf16(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers) {
+  const int64_t E = even(K);
+  parallel(workers, ceil_div(N, kTileStride), [&](int64_t panel, int) {
+    const int64_t n = panel * kTileStride;
+    const int cols = int(min64(kTileStride, N - n)), width = vecs_of(cols) * kLanes;
+    alignas(64) float chunk[kBf16Chunk * kTileStride];
+    for (int64_t k = 0; k < E; k += kBf16Chunk) {
+      const int64_t steps = min64(kBf16Chunk, E - k), there = min64(steps, K - k);
+      pack_panel(layout == Layout::nk ? w + n * ld + k : w + k * ld + n, ld, cols, there, layout, chunk);
+      store_pairs(chunk, there, steps / 2, width, dst + (n * E + k * width) / 2);
+    }
+  });
+}
+
+}  // namespace affuse::AFFUSE_ISA::gemm
