@@ -149,8 +149,33 @@ struct Side {
   int64_t width;
   float *dx, *dW, *db;
 };
+// With bf16 operands (the same two products, rounded).
+void products_bf16(const Workers& workers, const FbpSizes& z, const Side& side, const float* g, int64_t first, int64_t rows,
+                   float* scratch) {
+  if (side.dx) {
+    const gemm::PlainRows from{g, z.P};
+    const gemm::Store store(side.dx + first * side.width, side.width);
+    if (fbp_streams_dx(rows)) {
+      gemm::stream(workers, rows, side.width, z.P, gemm::RoundedRows{from},
+                   gemm::RoundedColumns{gemm::PlainColumns{side.W, side.width}}, store, scratch);
+    } else {
+      gemm::pack_columns_bf16(side.W, side.width, side.width, z.P, gemm::Layout::kn, scratch, workers);
+      gemm::run(workers, rows, side.width, gemm::even(z.P), gemm::Bf16Rows{from, z.P}, scratch, store,
+                scratch + gemm::packed_floats_bf16(side.width, z.P), gemm::Split::any, gemm::Bf16{});
+    }
+  }
+  if (side.dW) {
+    const gemm::RoundedRows transposed{gemm::TransposedRows{g, z.P}};
+    const gemm::RoundedColumns x{gemm::PlainColumns{side.x + first * side.width, side.width}};
+    if (first == 0) gemm::stream(workers, z.P, side.width, rows, transposed, x, gemm::Store(side.dW, side.width), scratch);
+    else gemm::stream(workers, z.P, side.width, rows, transposed, x, gemm::AddTo(side.dW, side.width), scratch);
+  }
+  if (side.db) gemm::column_sums(workers, g, rows, z.P, side.db, first > 0);
+}
+
 void products(const Workers& workers, const FbpSizes& z, const Side& side, const float* g, int64_t first, int64_t rows,
               float* scratch) {
+  if (z.bf16) return products_bf16(workers, z, side, g, first, rows, scratch);
   if (side.dx) {
     const gemm::PlainRows from{g, z.P};
     const gemm::Store store(side.dx + first * side.width, side.width);

@@ -26,7 +26,16 @@ void fbp_forward(const OpCall& call) {
 
 void fbp_pack(const OpShape& shape, int input, const void* data, void* packed, const Workers& workers) {
   const FbpSizes z = fbp_sizes(shape.in, shape.attr);
-  fbp_pack_factors(static_cast<const float*>(data), z, input == FbpIn::U ? z.m : z.n, static_cast<float*>(packed), workers);
+  const int64_t K = input == FbpIn::U ? z.m : z.n, E = input == FbpIn::U ? z.em : z.en;
+  const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
+  const auto* const W = static_cast<const float*>(data);
+  parallel(workers, gemm::ceil_div(vectors, gemm::kTileVecs), [&](int64_t panel, int) {
+    const int64_t first = panel * gemm::kTileVecs;
+    const int vecs = int(gemm::min64(gemm::kTileVecs, vectors - first));
+    float* const dst = static_cast<float*>(packed) + fbp_at(z, first * kLanes * E);
+    if (z.bf16) fbp_pack_pairs(W, z, K, 0, E, first, vecs, dst);
+    else fbp_pack_panel(W, z, K, 0, K, first, vecs, dst);
+  });
 }
 
 }  // namespace affuse::AFFUSE_ISA

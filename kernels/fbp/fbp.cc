@@ -56,6 +56,7 @@ const AttrRule kAttrs[] = {
     {"step", AttrKind::integer, 0, 0, 4294967295.0, nullptr, "training step"},
     {"eps", AttrKind::real, 1e-8, 1e-20, 1, nullptr, "smooths the signed root at 0"},
     {"eps2", AttrKind::real, 1e-12, 1e-24, 1, nullptr, "added under the root of l2"},
+    {"precision", AttrKind::choice, gemm::Precision::f32, 0, 0, gemm::kPrecisionChoices, gemm::kPrecisionDoc},
 };
 static_assert(std::size(kAttrs) == FbpAttr::count && FbpAttr::count <= kMaxAttrs);
 
@@ -119,20 +120,23 @@ size_t backward_workspace(const OpShape& s, int workers) {
   return size_t(fbp_backward_plan(z, fbp_plan(z), workers, s.in[FbpIn::s].given(), fbp_kept(s.in)).total) * sizeof(float);
 }
 
-// A packed form depends on k, so each k has its own key; beyond this many the weight is packed at every call.
-constexpr const char* kPackKeys[] = {nullptr,   "fbp.k1",  "fbp.k2",  "fbp.k3",  "fbp.k4",  "fbp.k5",
-                                     "fbp.k6",  "fbp.k7",  "fbp.k8",  "fbp.k9",  "fbp.k10", "fbp.k11",
-                                     "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"};
+// A packed form depends on k and on the precision, so each has its own key; beyond these k the weight is packed at every call.
+constexpr const char* kPackKeys[2][17] = {
+    {nullptr, "fbp.k1", "fbp.k2", "fbp.k3", "fbp.k4", "fbp.k5", "fbp.k6", "fbp.k7", "fbp.k8", "fbp.k9", "fbp.k10", "fbp.k11",
+     "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"},
+    {nullptr, "fbp.k1.bf16", "fbp.k2.bf16", "fbp.k3.bf16", "fbp.k4.bf16", "fbp.k5.bf16", "fbp.k6.bf16", "fbp.k7.bf16",
+     "fbp.k8.bf16", "fbp.k9.bf16", "fbp.k10.bf16", "fbp.k11.bf16", "fbp.k12.bf16", "fbp.k13.bf16", "fbp.k14.bf16",
+     "fbp.k15.bf16", "fbp.k16.bf16"}};
 
 bool weight(int input) { return input == FbpIn::U || input == FbpIn::V; }
 size_t pack_bytes(const OpShape& s, int input) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
-  if (!weight(input) || z.k >= int64_t(std::size(kPackKeys))) return 0;
-  return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.m : z.n)) * sizeof(float);
+  if (!weight(input) || z.k >= int64_t(std::size(kPackKeys[0]))) return 0;
+  return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.em : z.en)) * sizeof(float);
 }
 // The backward projects once more from the forward's packed weights, or not at all.
 size_t backward_pack_bytes(const OpShape& s, int input) { return fbp_kept(s.in) ? 0 : pack_bytes(s, input); }
-const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::k].i]; }
+const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::precision].i][s.attr[FbpAttr::k].i]; }
 }  // namespace
 
 const OpDef kFbp = {

@@ -34,7 +34,7 @@
 // Bytes: every input read once, every output written once.
 #pragma once
 #include "../common/op.h"
-#include "../gemm/gemm.h"
+#include "../gemm/bf16.h"
 
 namespace affuse {
 
@@ -55,7 +55,7 @@ struct FbpScope {
   enum : int { sample, group };
 };
 struct FbpAttr {  // indexes into OpCall::attr
-  enum : int { k, normalize, activation, l2_scope, rows_per_group, dropout, seed, instance, step, eps, eps2, count };
+  enum : int { k, normalize, activation, l2_scope, rows_per_group, dropout, seed, instance, step, eps, eps2, precision, count };
 };
 struct FbpIn {  // inputs; the backward's come after the forward's six
   enum : int { a, v, U, V, bu, bv, z, s, hu, hv, dz, ds };
@@ -67,7 +67,8 @@ struct FbpOut {  // outputs of the forward
 // Sizes of one call, from descriptions only.
 struct FbpSizes {
   int64_t A, B, m, n, P, o, k, group;
-  bool dropout;
+  int64_t em, en;  // m and n as packed: with bf16 operands, which come in pairs, the even number above
+  bool dropout, bf16;
 };
 // TensorDesc or Tensor; internal linkage because cpu.cc files use it too.
 template <class Desc>
@@ -82,6 +83,9 @@ static inline FbpSizes fbp_sizes(const Desc* in, const Attr* attr) {
   z.P = in[FbpIn::U].dim[0];
   z.o = z.P / z.k;
   z.dropout = attr[FbpAttr::dropout].f > 0;
+  z.bf16 = attr[FbpAttr::precision].i == gemm::Precision::bf16;
+  z.em = z.bf16 ? gemm::even(z.m) : z.m;
+  z.en = z.bf16 ? gemm::even(z.n) : z.n;
   return z;
 }
 

@@ -39,7 +39,7 @@ struct FbpGroup {
 // One projection: rows times packed (or raw) weights.
 struct FbpSide {
   const float *x, *packed, *raw, *bias;  // packed null: packed on the way from raw; bias null: 0
-  int64_t K, piece;
+  int64_t K, E, piece;  // columns; as packed (FbpSizes::em, en); of a pass
 };
 
 struct FbpPass {
@@ -66,24 +66,34 @@ AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld,
   gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst);
 }
 
-void fbp_pack_factors(const float* W, const FbpSizes& z, int64_t K, float* dst, const Workers& workers) {
-  const int64_t vectors = gemm::ceil_div(z.o, kLanes) * z.k;
-  parallel(workers, gemm::ceil_div(vectors, gemm::kTileVecs), [&](int64_t panel, int) {
-    const int64_t first = panel * gemm::kTileVecs;
-    fbp_pack_panel(W, z, K, 0, K, first, int(gemm::min64(gemm::kTileVecs, vectors - first)), dst + first * kLanes * K);
-  });
+// The same as pairs of bf16, K even; columns beyond ld are 0.
+AFFUSE_INLINE void fbp_pack_pairs(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first, int vecs,
+                                  float* dst) {
+  alignas(64) float chunk[gemm::kBf16Chunk * gemm::kTileStride];
+  for (int64_t k = 0; k < K; k += gemm::kBf16Chunk) {
+    const int64_t steps = gemm::min64(gemm::kBf16Chunk, K - k), there = gemm::min64(steps, ld - k0 - k);
+    fbp_pack_panel(W, z, ld, k0 + k, there, first, vecs, chunk);
+    gemm::store_pairs(chunk, there, steps / 2, vecs * kLanes, dst + k / 2 * vecs * kLanes);
+  }
+}
+
+// Where element n of packed weights lies.
+AFFUSE_INLINE int64_t fbp_at(const FbpSizes& z, int64_t n) { return z.bf16 ? n / 2 : n; }
+
+// A strip's rows in the order of the register tiles, piece of K after piece.
+AFFUSE_INLINE void fbp_pack_rows(const FbpSide& side, const FbpSizes& z, int64_t row, int64_t rows, float* dst) {
+  const gemm::PlainRows x{side.x + row * side.K, side.K};
+  for (int64_t k = 0; k < side.E; k += side.piece) {
+    const int64_t kc = gemm::min64(side.piece, side.E - k);
+    if (z.bf16) gemm::Bf16Rows{x, side.K}.pack(0, int(rows), k, kc, dst + gemm::Bf16{}.rows(rows * k));
+    else x.pack(0, int(rows), k, kc, dst + rows * k);
+  }
 }
 
 void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
   for (int64_t first = 0; first < z.o; first += kLanes)
     for (int64_t j = 0; j < z.k; ++j, dst += kLanes)
       for (int64_t lane = 0; lane < kLanes; ++lane) dst[lane] = first + lane < z.o ? b[(first + lane) * z.k + j] : 0.0f;
-}
-
-// A strip's rows in the order of the register tiles, piece of K after piece.
-AFFUSE_INLINE void fbp_pack_rows(const float* x, int64_t rows, int64_t K, int64_t piece, float* dst) {
-  for (int64_t k = 0; k < K; k += piece)
-    gemm::pack_rows(x + k, K, int(rows), gemm::min64(piece, K - k), dst + rows * k);
 }
 
 // What a panel's piece is followed by: brought into L2 while it is multiplied.
@@ -97,28 +107,36 @@ struct FbpNext {
 AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const float* packed_rows, int64_t rows, int64_t q0,
                                int64_t q1, float* room, bool whole, bool fresh, const FbpNext& after, float* h) {
   const gemm::RowTiles tiles{int(rows)};
-  for (int64_t k = 0; k < side.K; k += side.piece) {
-    const int64_t kc = gemm::min64(side.piece, side.K - k);
+  const gemm::Bf16 bf16;
+  for (int64_t k = 0; k < side.E; k += side.piece) {
+    const int64_t kc = gemm::min64(side.piece, side.E - k), steps = fbp_at(z, kc);
     for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
       const int64_t width = vecs * kLanes;
       FbpNext next = after;
       const float* panel;
       if (side.packed) {
-        panel = side.packed + q * kLanes * side.K + k * width;
-        if (q + 2 * gemm::kTileVecs <= q1) next = {panel + side.K * gemm::kTileStride, kc};
-        else if (k + kc < side.K) next = {side.packed + q0 * kLanes * side.K + (k + kc) * gemm::kTileStride, kc};
+        panel = side.packed + fbp_at(z, q * kLanes * side.E + k * width);
+        if (q + 2 * gemm::kTileVecs <= q1) next = {panel + fbp_at(z, side.E * gemm::kTileStride), steps};
+        else if (k + kc < side.E)
+          next = {side.packed + fbp_at(z, q0 * kLanes * side.E + (k + kc) * gemm::kTileStride), steps};
       } else {
-        float* place = room + (whole ? (q - q0) * kLanes * side.K + k * width : 0);
-        if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
+        float* place = room + (whole ? fbp_at(z, (q - q0) * kLanes * side.E + k * width) : 0);
+        if (fresh && z.bf16) fbp_pack_pairs(side.raw, z, side.K, k, kc, q, vecs, place);
+        else if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
         panel = place;
         next = {nullptr, 0};
       }
-      const gemm::Upcoming upcoming(next.at, kc, tiles.count);
+      const gemm::Upcoming upcoming(next.at, steps, tiles.count);
       float* const sums = h + (q - q0) * kLanes * rows;
-      for (int t = 0; t < tiles.count; ++t)
-        gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + rows * k + tiles.start(t) * kc, panel,
-                            sums + tiles.start(t) * gemm::kTileStride, k > 0, upcoming.of(t), upcoming.step);
+      for (int t = 0; t < tiles.count; ++t) {
+        const int64_t at = rows * k + tiles.start(t) * kc;
+        float* const to = sums + tiles.start(t) * gemm::kTileStride;
+        if (z.bf16)
+          bf16.multiply(tiles.height(t), vecs, kc, packed_rows + bf16.rows(at), panel, to, k > 0, upcoming.of(t), upcoming.step);
+        else
+          gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + at, panel, to, k > 0, upcoming.of(t), upcoming.step);
+      }
     }
   }
 }
@@ -145,14 +163,14 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
   float* const bias_v = p.v.bias ? p.scratch + gemm::round_up(z.o, 16) * z.k : nullptr;
   if (bias_u) fbp_pack_bias(p.u.bias, z, bias_u);
   if (bias_v) fbp_pack_bias(p.v.bias, z, bias_v);
-  const int64_t a_size = gemm::round_up(plan.a_rows * z.m, 16), v_size = gemm::round_up(plan.strip_rows * z.n, 16);
+  const int64_t a_size = gemm::round_up(plan.a_rows * z.em, 16), v_size = gemm::round_up(plan.strip_rows * z.en, 16);
   const bool whole = plan.task_strips > 1;
   for (const int64_t end = first + count; first < end; first += kFbpStrips) {
     const int64_t together = gemm::min64(kFbpStrips, end - first);
     parallel(*p.workers, together, [&](int64_t i, int) {
       const FbpStrip s = fbp_strip(z, plan, first + i);
-      fbp_pack_rows(p.u.x + s.a_row * z.m, s.a_rows, z.m, p.u.piece, p.scratch + at.a + i * a_size);
-      fbp_pack_rows(p.v.x + s.row * z.n, s.rows, z.n, p.v.piece, p.scratch + at.v + i * v_size);
+      fbp_pack_rows(p.u, z, s.a_row, s.a_rows, p.scratch + at.a + i * a_size);
+      fbp_pack_rows(p.v, z, s.row, s.rows, p.scratch + at.v + i * v_size);
     });
     parallel(*p.workers, plan.strip_tasks * plan.col_blocks, [&](int64_t task, int worker) {
       const int64_t i0 = task / plan.col_blocks * plan.task_strips, i1 = gemm::min64(together, i0 + plan.task_strips);
@@ -161,7 +179,7 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
       float* const own = p.scratch + at.worker + worker * at.own;
       float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
       float* const room_u = own + at.own_panels;
-      float* const room_v = room_u + (whole ? kFbpPanels * gemm::kColumnUnit * z.m : 0);
+      float* const room_v = room_u + (whole ? kFbpPanels * gemm::kColumnUnit * z.em : 0);
       for (int64_t q0 = q_begin; q0 < q_end; q0 += kFbpPanels * gemm::kTileVecs) {
         const int64_t q1 = gemm::min64(q_end, q0 + kFbpPanels * gemm::kTileVecs);
         for (int64_t i = i0; i < i1; ++i) {
@@ -172,8 +190,8 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
           float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
           float* const mask_row = own + at.own_mask + plan.task_strips * plan.strip_rows * 16 * z.k;
           const int64_t next_q = i + 1 < i1 ? q0 : q1;  // the panels after these
-          const FbpNext to_v{p.v.packed ? p.v.packed + q0 * kLanes * z.n : nullptr, 0};
-          const FbpNext to_u{p.u.packed && next_q < q_end ? p.u.packed + next_q * kLanes * z.m : nullptr, 0};
+          const FbpNext to_v{p.v.packed ? p.v.packed + fbp_at(z, q0 * kLanes * z.en) : nullptr, 0};
+          const FbpNext to_u{p.u.packed && next_q < q_end ? p.u.packed + fbp_at(z, next_q * kLanes * z.em) : nullptr, 0};
           const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
           fbp_project(p.u, z, a, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
           fbp_project(p.v, z, v, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);
@@ -203,12 +221,12 @@ FbpPass fbp_pass_of(const OpCall& call, const FbpSizes& z, float* scratch) {
   p.z = z;
   p.plan = fbp_plan(z);
   p.at = fbp_scratch(z, p.plan, call.workers->count);
-  auto side = [&](int x, int W, int bias, int64_t K, int64_t piece) {
+  auto side = [&](int x, int W, int bias, int64_t K, int64_t E, int64_t piece) {
     const float* packed = call.packed ? static_cast<const float*>(call.packed[W]) : nullptr;
-    return FbpSide{call.in[x].f32(), packed, call.in[W].f32(), call.in[bias].f32(), K, piece};
+    return FbpSide{call.in[x].f32(), packed, call.in[W].f32(), call.in[bias].f32(), K, E, piece};
   };
-  p.u = side(FbpIn::a, FbpIn::U, FbpIn::bu, z.m, p.plan.piece_m);
-  p.v = side(FbpIn::v, FbpIn::V, FbpIn::bv, z.n, p.plan.piece_n);
+  p.u = side(FbpIn::a, FbpIn::U, FbpIn::bu, z.m, z.em, p.plan.piece_m);
+  p.v = side(FbpIn::v, FbpIn::V, FbpIn::bv, z.n, z.en, p.plan.piece_n);
   p.scratch = scratch;
   p.mask = dropout_mask(call.attr[FbpAttr::dropout].f, call.attr[FbpAttr::seed].u, call.attr[FbpAttr::step].i,
                         call.attr[FbpAttr::instance].i);

@@ -7,9 +7,9 @@ namespace affuse {
 
 // Packed projections for the fused pass: vectors of outputs, factor after factor, so that the sum over k is between
 // registers. Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last
-// output.
+// output. width: em or en. Pairs of bf16 take half of it.
 static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) {
-  return gemm::round_up(z.o, 16) * z.k * width;
+  return gemm::round_up(z.o, 16) * z.k * (z.bf16 ? width / 2 : width);
 }
 
 // Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
@@ -53,8 +53,8 @@ static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
   p.col_blocks = gemm::max64(1, gemm::ceil_div(z.o, p.block_outputs));
   p.task_strips = gemm::ceil_div(together, gemm::min64(together, gemm::ceil_div(want, p.col_blocks)));
   p.strip_tasks = gemm::ceil_div(together, p.task_strips);
-  p.piece_m = gemm::piece_of(z.m);
-  p.piece_n = gemm::piece_of(z.n);
+  p.piece_m = gemm::piece_of(z.em);
+  p.piece_n = gemm::piece_of(z.en);
   return p;
 }
 
@@ -82,8 +82,8 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   FbpScratch s{};
   const int64_t together = gemm::min64(kFbpStrips, p.strips);
   s.a = 2 * gemm::round_up(z.o, 16) * z.k;
-  s.v = s.a + together * gemm::round_up(p.a_rows * z.m, 16);
-  s.worker = s.v + together * gemm::round_up(p.strip_rows * z.n, 16);
+  s.v = s.a + together * gemm::round_up(p.a_rows * z.em, 16);
+  s.worker = s.v + together * gemm::round_up(p.strip_rows * z.en, 16);
   s.own_hv = s.own_hu + kFbpPanels * p.a_rows * gemm::kColumnUnit;
   s.own_s = s.own_hv + kFbpPanels * p.strip_rows * gemm::kColumnUnit;
   s.own_mask = s.own_s + p.task_strips * p.strip_rows * 16;
@@ -91,7 +91,7 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   s.own_panels = s.own_mask + (z.dropout ? (p.task_strips * p.strip_rows + 1) * 16 * z.k : 0);
   // Weights that nobody packed: a group's panels if several strips meet them, else a panel's piece.
   const int64_t panels = p.task_strips > 1 ? kFbpPanels : 1;
-  const int64_t depth = p.task_strips > 1 ? z.m + z.n : gemm::max64(p.piece_m, p.piece_n);
+  const int64_t depth = p.task_strips > 1 ? z.em + z.en : gemm::max64(p.piece_m, p.piece_n);
   s.own = gemm::round_up(s.own_panels + panels * gemm::kColumnUnit * depth, 16);
   s.total = s.worker + workers * s.own;
   return s;
@@ -103,9 +103,12 @@ static constexpr int64_t fbp_forward_workspace(const FbpSizes& z, int workers) {
 // dx = g W and dW = g^T x for g [rows,P], x [rows,width]. dx of few rows reads W as it lies, of many rows packs it first.
 static constexpr bool fbp_streams_dx(int64_t rows) { return rows <= gemm::kStreamRows; }
 static constexpr int64_t fbp_products_workspace(int64_t rows, int64_t width, int64_t P, int workers) {
+  // With bf16 operands an odd P is one more, and the packed weight half of this.
+  const int64_t E = gemm::even(P);
   const int64_t dx = fbp_streams_dx(rows)
                          ? gemm::stream_workspace_floats(rows, width, P, workers)
-                         : gemm::packed_floats(width, P) + gemm::workspace_floats(rows, width, P, workers, gemm::Split::any);
+                         : gemm::packed_floats(width, P) + gemm::max64(gemm::workspace_floats(rows, width, P, workers, gemm::Split::any),
+                                                                       gemm::workspace_floats(rows, width, E, workers, gemm::Split::any));
   return gemm::max64(dx, gemm::stream_workspace_floats(P, width, rows, workers));
 }
 

@@ -5,6 +5,17 @@
 namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
+// The upper halves of the words at p. Sums, columns and a row fill the registers, so there is none for a mask of bits.
+AFFUSE_INLINE Vec load_high(const float* p) {
+#if defined(AFFUSE_ISA_AVX512)
+  return from_bits(_mm512_maskz_loadu_epi16(0xaaaaaaaau, p));
+#elif defined(AFFUSE_ISA_AVX2)
+  return from_bits(shift_left<16>(shift_right<16>(bits(load(p)))));
+#else
+  return high_bf16(bits(load(p)));
+#endif
+}
+
 // As multiply() in cpu.cc, two steps of K per word: the lower halves first.
 template <int R, int NV>
 AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
@@ -15,29 +26,34 @@ AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT 
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) c[r][v] = resume ? load(acc + r * kTileStride + v * kLanes) : zero();
   constexpr int kAhead = 8 * NV * kLanes;
-  for (int64_t k = 0; k < pairs; ++k) {
-    Int words[NV];
+  auto step = [&]() __attribute__((always_inline)) {
     Vec x[NV];
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
-      words[v] = bits(load(b + v * kLanes));
-      x[v] = low_bf16(words[v]);
-    }
+    for (int v = 0; v < NV; ++v) x[v] = low_bf16(bits(load(b + v * kLanes)));
     prefetch(b + kAhead);
     if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
     if constexpr (R >= 8) {
       prefetch(a + 32 * R);
       prefetch(a + 33 * R);
     }
-    prefetch_l2(next);
-    next += next_step;
     multiply_step<R, NV>(c, a, x);
+    // Else the compiler keeps the words and loads the second step's rows early: sums would go to memory to make room for them.
+    __asm__ volatile("" ::: "memory");
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) x[v] = high_bf16(words[v]);
+    for (int v = 0; v < NV; ++v) x[v] = load_high(b + v * kLanes);
     multiply_step<R, NV>(c, a + R, x);
+    __asm__ volatile("" ::: "memory");
     a += 2 * R;
     b += NV * kLanes;
+  };
+  int64_t k = 0;
+  for (; k + 2 <= pairs; k += 2) {
+    prefetch_l2(next);
+    next += 2 * next_step;
+    step();
+    step();
   }
+  if (k < pairs) step();
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2

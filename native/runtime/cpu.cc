@@ -32,6 +32,7 @@ void detect_levels(CpuInfo& info) {
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   const bool ymm = (low & 0x6) == 0x6, zmm = (low & 0xe6) == 0xe6;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+  (void)ymm;
 #if AFFUSE_BUILT_AVX2
   info.level[kAvx2] = avx && fma && f16c && ymm && (b & bit_AVX2) && (b & bit_BMI2);
 #endif
@@ -103,7 +104,7 @@ int cgroup_quota() {
       const size_t slash = path.rfind('/');
       if (path.empty() || path == "/" || slash == std::string::npos) break;
       path.resize(slash);
-      if (path.empty()) path.assign(1, '/');
+      if (path.empty()) path.push_back('/');
     }
   }
   return best;
