@@ -11,6 +11,7 @@ interface Flags {
   structure?: string[];
   out?: string;
   submission?: string;
+  precision?: "f32" | "bf16";
   threads?: number;
   device?: string;
   json?: boolean;
@@ -56,6 +57,9 @@ export const register: Register = (program) => {
     )
     .option("--out <base>", "write the predictions as BASE.json and BASE.csv")
     .option("--submission <file>", "write a submission CSV: name,discrete,valence")
+    .addOption(
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+    )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu")
     .option("--json", "print scores and weights as JSON")
@@ -79,6 +83,7 @@ Examples:
         temperature: flags.temperature,
         ...(flags.data !== undefined && { data: flags.data }),
         ...(flags.structure && { structures: flags.structure }),
+        ...(flags.precision && { precision: flags.precision }),
         ...(flags.threads !== undefined && { threads: flags.threads }),
         ...(flags.device !== undefined && { device: flags.device }),
       });

@@ -13,6 +13,7 @@ interface Flags {
   resamples: number;
   seed: number;
   report?: string | false;
+  precision?: "f32" | "bf16";
   threads?: number;
   device?: string;
   json?: boolean;
@@ -51,6 +52,9 @@ export const register: Register = (program) => {
     .option("--seed <n>", "seed of the bootstrap", whole, 0)
     .option("--report <file>", "where the HTML report goes")
     .option("--no-report", "no HTML report")
+    .addOption(
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+    )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu")
     .option("--json", "print the scores as JSON")
@@ -74,6 +78,7 @@ Examples:
         seed: flags.seed,
         ...(flags.data !== undefined && { data: flags.data }),
         ...(flags.structure && { structures: flags.structure }),
+        ...(flags.precision && { precision: flags.precision }),
         ...(flags.threads !== undefined && { threads: flags.threads }),
         ...(flags.device !== undefined && { device: flags.device }),
       };

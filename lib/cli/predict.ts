@@ -11,6 +11,7 @@ import type { Register } from "./main.ts";
 interface Flags {
   model?: string[];
   encoder?: string[];
+  precision?: "f32" | "bf16";
   threads?: number;
   device?: "cpu" | "cuda";
   partial?: boolean;
@@ -68,6 +69,9 @@ export const register: Register = (program) => {
       "an encoder's manifest, where the one in the checkpoint no longer finds its file",
       collect,
     )
+    .addOption(
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+    )
     .option("--threads <n>", "threads (all cores)", count)
     .addOption(
       new Option("--device <d>", "of the encoders; cuda falls back to the CPU")
@@ -98,6 +102,7 @@ Exit code: 0 if every file got a prediction, 1 if any did not (its entry holds t
       const runs = flags.model ?? [await latestRun()];
       if (!flags.model) note(`Model: ${runs[0]}`);
       const ensemble = await loadEnsemble(runs, {
+        ...(flags.precision && { precision: flags.precision }),
         ...(flags.threads !== undefined && { threads: flags.threads }),
       });
       try {

@@ -1,7 +1,7 @@
 /** `affuse train`: every structure on every fold, resumable. */
 import { existsSync, statSync } from "node:fs";
 import path from "node:path";
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -19,6 +19,7 @@ interface Flags {
   set?: [string, string][];
   out?: string;
   resume?: boolean;
+  precision?: string;
   threads?: number;
   device?: string;
   json?: boolean;
@@ -88,6 +89,9 @@ export const register: Register = (program) => {
     )
     .option("--out <run>", "run folder (runs/<name of the data>)")
     .option("--resume", "continue the run in --out")
+    .addOption(
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+    )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu")
     .option("--json", "print the results as JSON")

@@ -8,6 +8,7 @@ import { argmax } from "../metrics/evaluate.ts";
 import type { Model } from "../models/types.ts";
 import { type CheckpointInfo, readCheckpoint } from "../train/checkpoint.ts";
 import type { ModelFactory } from "../train/fold.ts";
+import type { Precision } from "../graph/compile.ts";
 import { nativeModels } from "../train/native-models.ts";
 import {
   type ClipPrediction,
@@ -55,6 +56,8 @@ export interface EnsembleOptions {
   /** Truth of the validation clips, for "fitted". */
   labels?: ReadonlyMap<string, Pick<ClipLabel, "emotion">>;
   device?: string;
+  /** Of the operands of matrix products. "f32" by default, also for models that were trained with bf16. */
+  precision?: Precision;
   threads?: number;
   /** Makes the models. Default: the native ones. */
   createModel?: ModelFactory;

@@ -1,4 +1,5 @@
 import type {
+  Attributes,
   Device,
   Instruction,
   NativeAddon,
@@ -11,9 +12,16 @@ import type { Graph } from "./graph.ts";
 import { Program } from "./program.ts";
 import { byteSize, elementCount, type Node, root, type Storage, type Value } from "./value.ts";
 
+export type Precision = "f32" | "bf16";
+
 export interface CompileOptions {
   /** "cpu" by default. */
   device?: Device;
+  /**
+   * Of operands of matrix products, for every operator that has the attribute `precision` and was recorded without
+   * it. bf16: rounded while they are packed; sums, tensors, gradients and the optimiser stay float32. "f32" by default.
+   */
+  precision?: Precision;
   /** What run() returns, by name. */
   fetches: Readonly<Record<string, Value>>;
 }
@@ -120,7 +128,7 @@ export function compile(addon: NativeAddon, graph: Graph, options: CompileOption
       op: node.info.name,
       inputs: node.inputs.map(index),
       outputs: node.outputs.map(index),
-      attributes: node.attributes,
+      attributes: withPrecision(node, options.precision),
     };
     const bound = Object.entries(node.scalars);
     if (bound.length === 0) return instruction;
@@ -138,6 +146,12 @@ export function compile(addon: NativeAddon, graph: Graph, options: CompileOption
     scalars: decided.scalars.length,
   });
   return new Program(native, decided, constants?.buffer() ?? null);
+}
+
+function withPrecision(node: Node, precision: Precision | undefined): Attributes {
+  const asked = precision !== undefined && node.attributes.precision === undefined;
+  if (!asked || !node.info.attributes.some((rule) => rule.name === "precision")) return node.attributes;
+  return { ...node.attributes, precision };
 }
 
 function inArena(graph: Graph, value: Value): boolean {

@@ -1,6 +1,6 @@
 import { Random } from "../data/random.ts";
 import { AffuseError } from "../errors.ts";
-import { compile } from "../graph/compile.ts";
+import { compile, type Precision } from "../graph/compile.ts";
 import { Graph } from "../graph/graph.ts";
 import { appendUpdate } from "../graph/optimizer.ts";
 import { ParameterStore } from "../graph/parameters.ts";
@@ -126,6 +126,7 @@ class GraphModel implements Model {
   readonly #addon: NativeAddon;
   readonly #store: ParameterStore;
   readonly #device: string;
+  readonly #precision: Precision;
   readonly #programs: ProgramCache<{ program: Program; gates: Set<string> }>;
   #running = 0;
   #step = 0;
@@ -156,6 +157,7 @@ class GraphModel implements Model {
     this.classes = [...classes];
     this.#addon = addon;
     this.#device = options.device ?? "cpu";
+    this.#precision = options.precision ?? "f32";
     this.#store = new ParameterStore(addon, config.seed);
     this.#programs = new ProgramCache(options.programCacheBytes ?? 256 * 2 ** 20);
     // A first, smallest training graph declares every parameter and finds configuration errors now.
@@ -282,7 +284,8 @@ class GraphModel implements Model {
     const key = [mode, batch.size, ...Object.values(frames)].join(" ");
     return this.#programs.get(key, () => {
       const { graph, fetches, gates } = this.#build({ batch: batch.size, frames }, mode);
-      return { program: compile(this.#addon, graph, { device: this.#device, fetches }), gates };
+      const options = { device: this.#device, precision: this.#precision, fetches };
+      return { program: compile(this.#addon, graph, options), gates };
     });
   }
 

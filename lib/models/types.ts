@@ -1,3 +1,4 @@
+import type { Precision } from "../graph/compile.ts";
 import type { ModelConfig } from "./config.ts";
 
 /** One feature stream of a clip: a sequence of vectors from one extractor. */
@@ -92,6 +93,8 @@ export interface ModelState {
 export interface ModelOptions {
   /** "cpu" by default. */
   device?: string;
+  /** Of the operands of matrix products (graph.CompileOptions); "f32" by default. */
+  precision?: Precision;
   /** Compiled programs are dropped, least recently used first, once their arenas exceed this. Default 256 MiB. */
   programCacheBytes?: number;
 }

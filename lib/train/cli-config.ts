@@ -20,6 +20,7 @@ export interface TrainFlags {
   modality?: Record<string, string>;
   /** Any key: ["train.lr", "0.01"]; the value is read as YAML. */
   set?: [string, string][];
+  precision?: string;
   threads?: number;
   device?: string;
 }
@@ -86,6 +87,7 @@ export function loadTrainConfig(source: string, isFolder: boolean, flags: TrainF
   put("train.batchSize", flags.batch);
   put("train.lr", flags.lr);
   put("train.seed", flags.seed);
+  put("train.precision", flags.precision);
   put("split", flags.split);
   put("streams", flags.stream);
   put("modalities", flags.modality);

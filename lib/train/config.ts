@@ -59,6 +59,11 @@ export const trainConfigSchema = z.strictObject({
       /** Share of each fold's training part that validates. */
       validation: z.number().gt(0).lt(1).default(0.15),
       seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(0),
+      /**
+       * bf16: operands of matrix products are rounded to bf16; weights, sums, gradients and the optimiser stay
+       * float32.
+       */
+      precision: z.enum(["f32", "bf16"]).default("f32"),
     })
     .prefault({}),
   /** Things that change no result. */

@@ -2,10 +2,13 @@
  * The native models as a factory; imported only when models are made, so that everything else works without
  * the addon.
  */
+import type { Precision } from "../graph/compile.ts";
 import type { ModelFactory } from "./fold.ts";
 
 export interface NativeModelOptions {
   device?: string;
+  /** "f32" by default. */
+  precision?: Precision;
   /** null: as many as the runtime chooses. */
   threads?: number | null;
   programCacheBytes?: number;
@@ -17,8 +20,8 @@ export async function nativeModels(options: NativeModelOptions = {}): Promise<Mo
     import("../models/index.ts"),
     import("../native/load.ts"),
   ]);
-  const { device = "cpu", threads, programCacheBytes } = options;
+  const { device = "cpu", precision = "f32", threads, programCacheBytes } = options;
   if (threads) loadAddon().setThreads(threads);
-  const modelOptions = { device, ...(programCacheBytes !== undefined && { programCacheBytes }) };
+  const modelOptions = { device, precision, ...(programCacheBytes !== undefined && { programCacheBytes }) };
   return (config, streams, classes) => createModel(config, streams, classes, modelOptions);
 }

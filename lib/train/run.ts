@@ -170,7 +170,7 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
   for (const note of data.notes ?? []) options.onNote?.(note);
   if (resume) removeTemporaries(out);
   const folds = prepareFolder(out, config, data.clips, resume);
-  const createModel = options.createModel ?? (await nativeModels(config.run));
+  const createModel = options.createModel ?? (await nativeModels({ ...config.run, precision: config.train.precision }));
   const labels = new Map(data.clips.map((clip) => [clip.name, clip]));
   const { classes } = data.labels;
   const results = new Map<string, FoldResult[]>();

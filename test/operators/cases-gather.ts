@@ -22,6 +22,7 @@ function weight(random: Random, shape: number[]): Values {
 }
 
 const linear: Entry = {
+  operands: ["x", "W"],
   misfits: [
     ["x", 1],
     ["W", 1],
@@ -55,7 +56,8 @@ const linear: Entry = {
     add([130, 257], 129, "none", true, true);
     add([70, 300], 200, "relu", true, true);
     add([1, 1500], 9, "gelu", true, true);
-    return list;
+    add([400, 33], 17, "none", true, true);
+    return [...list, ...reduced(list, 5), ...reduced(list.slice(-4), 1)];
   },
   floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dy) : 0),
 };
@@ -64,6 +66,13 @@ function largest(values: Values | undefined): number {
   let most = 0;
   for (const x of values?.data ?? []) if (Math.abs(x) > most) most = Math.abs(x);
   return most;
+}
+
+/** Some of the cases once more with operands rounded to bf16. */
+function reduced(cases: Case[], every: number): Case[] {
+  return cases
+    .filter((_, i) => i % every === 0)
+    .map((c) => ({ ...c, label: `${c.label} bf16`, attributes: { ...c.attributes, precision: "bf16" } }));
 }
 
 /** Frames with NaN in the padding, lengths among them 0 and T, and now and then a mask. */
@@ -259,6 +268,7 @@ function projectionRounding(inputs: Inputs, c: Case): Record<string, Float64Arra
 const roundings = new WeakMap<Inputs, Record<string, Float64Array>>();
 
 const fbp: Entry = {
+  operands: ["a", "v", "U", "V"],
   misfits: [
     ["a", 0],
     ["v", 0],
@@ -335,7 +345,7 @@ const fbp: Entry = {
         terms: 4,
         large: true,
       });
-    return list;
+    return [...list, ...reduced(list, 3)];
   },
 };
 

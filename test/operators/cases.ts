@@ -32,6 +32,8 @@ export interface Entry {
   floor?(output: string, inputs: Inputs, c: Case): number | Float64Array;
   /** How outputs are compared. */
   transform?: Transform;
+  /** Inputs that the attribute `precision` rounds: the operands of the products. */
+  operands?: readonly string[];
   /** Input and dimension that must agree with another input's: making it one longer is ERR_AFFUSE_SHAPE. */
   misfits: readonly (readonly [input: string, dimension: number])[];
 }

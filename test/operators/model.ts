@@ -19,6 +19,18 @@ export const UNIT = 2 ** -24;
 export const SAFETY = 8;
 const SAMPLES = 8;
 
+const word = new Float32Array(1);
+const wordBits = new Uint32Array(word.buffer);
+
+/** The nearest bf16, ties to even; x is a float32. */
+export function bf16(x: number): number {
+  if (Number.isNaN(x)) return x;
+  word[0] = x;
+  const bits = wordBits[0] as number;
+  wordBits[0] = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
+  return word[0] as number;
+}
+
 export type Bounds = Record<string, Float64Array>;
 
 /** Outputs as they are compared (FBP: z|z| for z). */

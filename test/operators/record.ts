@@ -71,9 +71,9 @@ function outputs(to: Writer, run: Run, reference: Outputs, bounds: Bounds): void
   }
 }
 
-/** Returns how many runs of how many operators it wrote. */
-export function record(path: string): { runs: number; operators: number } {
-  const runs: [Run, Model][] = Array.from(allRuns(), (run) => [run, modelOf(run)]);
+/** Returns how many runs of how many operators it wrote: all, or those that `keep` wants. */
+export function record(path: string, keep: (run: Run) => boolean = () => true) {
+  const runs = [...allRuns()].filter(keep).map((run): [Run, Model] => [run, modelOf(run)]);
   const to = new Writer(path);
   to.text("affuse recording 1");
   to.words(runs.length);

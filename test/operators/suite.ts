@@ -5,7 +5,7 @@
 import { Random } from "../../lib/data/random.ts";
 import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
 import { type Case, casesOf, entryOf } from "./cases.ts";
-import { type Bounds, differences, modelled } from "./model.ts";
+import { bf16, type Bounds, differences, modelled } from "./model.ts";
 import {
   type Call,
   type Inputs,
@@ -120,15 +120,65 @@ export interface Model {
 }
 
 export function modelOf(run: Run): Model {
-  const { info, inputs } = run;
+  const { info } = run;
   const attributes = run.case.attributes;
   const entry = entryOf(operator(info.name.replace(/\.backward$/, "")));
-  return modelled(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes), {
-    terms: run.case.terms,
-    random: new Random(11, `model/${run.label}`),
-    ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
-    ...(entry.transform ? { transform: entry.transform } : {}),
-  });
+  const model = (inputs: Inputs) =>
+    modelled(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes), {
+      terms: run.case.terms,
+      random: new Random(11, `model/${run.label}`),
+      ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
+      ...(entry.transform ? { transform: entry.transform } : {}),
+    });
+  if (attributes.precision !== "bf16") return model(run.inputs);
+  return reducedModel(run, entry.operands ?? [], model);
+}
+
+/** Plain implementations of a backward that the largest error is taken from. */
+const PLAIN = 4;
+
+/**
+ * With bf16 operands. Forward: the reference on operands that are rounded beforehand, within the bounds of float32;
+ * nothing but the operands may have been rounded. Backward, where intermediate results are operands too: beside
+ * those bounds, twice the largest error of a plain implementation (the rule of Dao et al., "FlashAttention", 2022):
+ * the reference with operands rounded and every incoming gradient off by a relative 2^-9 at most, as the rounding of
+ * what is made from it would have it; the worst of a few draws, because one may be lucky.
+ */
+function reducedModel(run: Run, operands: readonly string[], model: (inputs: Inputs) => Model): Model {
+  const map = (change: (name: string, x: number) => number) =>
+    Object.fromEntries(
+      Object.entries(run.inputs).map(([name, values]) => [
+        name,
+        values.data instanceof Float64Array
+          ? { shape: values.shape, data: values.data.map((x) => change(name, x)) }
+          : values,
+      ]),
+    );
+  const { info } = run;
+  if (!info.name.endsWith(".backward"))
+    return model(map((name, x) => (operands.includes(name) ? bf16(x) : x)));
+  const exact = model(run.inputs);
+  const { attributes } = run.case;
+  const { transform } = entryOf(operator(info.name.replace(/\.backward$/, "")));
+  const random = new Random(13, `plain/${run.label}`);
+  const most: Record<string, number> = {};
+  for (let draw = 0; draw < PLAIN; draw++) {
+    const inputs = map((name, x) => {
+      if (operands.includes(name)) return bf16(x);
+      return name.startsWith("d") ? x * (1 + random.uniform(-1, 1) * 2 ** -9) : x;
+    });
+    const shapes = inferred(addon, info, inputs, attributes);
+    for (const [name, values] of Object.entries(runReference(addon.call, info, inputs, attributes, shapes))) {
+      const wanted = exact.reference[name]?.data;
+      if (!wanted || !values || values.data instanceof Int32Array) continue;
+      const plain = transform?.(name, values.data) ?? values.data;
+      for (let i = 0; i < wanted.length; i++)
+        most[name] = Math.max(most[name] ?? 0, Math.abs((wanted[i] as number) - (plain[i] as number)));
+    }
+  }
+  for (const [name, bound] of Object.entries(exact.bounds))
+    exact.bounds[name] = bound.map((x) => x + 2 * (most[name] ?? 0));
+  return exact;
 }
 
 /** Every run of every operator, always in the same order. */
