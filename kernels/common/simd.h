@@ -6,8 +6,8 @@
 //   Int     kLanes int32, only what exponent arithmetic needs.
 //
 // Every function is forced inline and lives in affuse::AFFUSE_ISA, so no AVX-512 instruction can reach a baseline caller.
-// Rounding: with AVX2, AVX-512 and NEON fma() rounds once, baseline rounds twice where the compiler has no fused instruction;
-// results differ between levels by rounding only.
+// Rounding: with AVX2, AVX-512 and NEON fma() rounds once, baseline rounds twice where the compiler has no fused
+// instruction; results differ between levels by rounding only.
 // NaN: min and max return their SECOND operand when either one is NaN (the x86 rule, kept on every level): write
 // max(limit, x) to let a NaN in x through.
 #pragma once
@@ -264,8 +264,8 @@ AFFUSE_INLINE Vec round(Vec a) {
 #endif
 
 // ------------------------------------------------------------------------------------------------ every level
-// bf16: the upper 16 bits of a float32. To the nearest, ties to even; NaN stays NaN, what lies beyond the largest becomes inf.
-// The result is a float32 whose lower 16 bits are 0.
+// bf16: the upper 16 bits of a float32. To the nearest, ties to even; NaN stays NaN, what lies beyond the largest becomes
+// inf. The result is a float32 whose lower 16 bits are 0.
 AFFUSE_INLINE Vec round_bf16(Vec x) {
   const Int b = bits(x), upper = int1(int32_t(0xffff0000u));
   const Int odd = bit_and(shift_right<16>(b), int1(1));

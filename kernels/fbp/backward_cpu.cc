@@ -150,8 +150,8 @@ struct Side {
   float *dx, *dW, *db;
 };
 // With bf16 operands (the same two products, rounded).
-void products_bf16(const Workers& workers, const FbpSizes& z, const Side& side, const float* g, int64_t first, int64_t rows,
-                   float* scratch) {
+void products_bf16(const Workers& workers, const FbpSizes& z, const Side& side, const float* g, int64_t first,
+                   int64_t rows, float* scratch) {
   if (side.dx) {
     const gemm::PlainRows from{g, z.P};
     const gemm::Store store(side.dx + first * side.width, side.width);

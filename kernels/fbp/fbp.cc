@@ -120,7 +120,8 @@ size_t backward_workspace(const OpShape& s, int workers) {
   return size_t(fbp_backward_plan(z, fbp_plan(z), workers, s.in[FbpIn::s].given(), fbp_kept(s.in)).total) * sizeof(float);
 }
 
-// A packed form depends on k and on the precision, so each has its own key; beyond these k the weight is packed at every call.
+// A packed form depends on k and on the precision, so each has its own key; beyond these k the weight is packed at every
+// call.
 constexpr const char* kPackKeys[2][17] = {
     {nullptr, "fbp.k1", "fbp.k2", "fbp.k3", "fbp.k4", "fbp.k5", "fbp.k6", "fbp.k7", "fbp.k8", "fbp.k9", "fbp.k10", "fbp.k11",
      "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"},

@@ -55,7 +55,9 @@ struct FbpScope {
   enum : int { sample, group };
 };
 struct FbpAttr {  // indexes into OpCall::attr
-  enum : int { k, normalize, activation, l2_scope, rows_per_group, dropout, seed, instance, step, eps, eps2, precision, count };
+  enum : int {
+    k, normalize, activation, l2_scope, rows_per_group, dropout, seed, instance, step, eps, eps2, precision, count
+  };
 };
 struct FbpIn {  // inputs; the backward's come after the forward's six
   enum : int { a, v, U, V, bu, bv, z, s, hu, hv, dz, ds };

@@ -67,8 +67,8 @@ AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld,
 }
 
 // The same as pairs of bf16, K even; columns beyond ld are 0.
-AFFUSE_INLINE void fbp_pack_pairs(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first, int vecs,
-                                  float* dst) {
+AFFUSE_INLINE void fbp_pack_pairs(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first,
+                                  int vecs, float* dst) {
   alignas(64) float chunk[gemm::kBf16Chunk * gemm::kTileStride];
   for (int64_t k = 0; k < K; k += gemm::kBf16Chunk) {
     const int64_t steps = gemm::min64(gemm::kBf16Chunk, K - k), there = gemm::min64(steps, ld - k0 - k);
@@ -133,7 +133,8 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
         const int64_t at = rows * k + tiles.start(t) * kc;
         float* const to = sums + tiles.start(t) * gemm::kTileStride;
         if (z.bf16)
-          bf16.multiply(tiles.height(t), vecs, kc, packed_rows + bf16.rows(at), panel, to, k > 0, upcoming.of(t), upcoming.step);
+          bf16.multiply(tiles.height(t), vecs, kc, packed_rows + bf16.rows(at), panel, to, k > 0, upcoming.of(t),
+                        upcoming.step);
         else
           gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + at, panel, to, k > 0, upcoming.of(t), upcoming.step);
       }

@@ -107,8 +107,9 @@ static constexpr int64_t fbp_products_workspace(int64_t rows, int64_t width, int
   const int64_t E = gemm::even(P);
   const int64_t dx = fbp_streams_dx(rows)
                          ? gemm::stream_workspace_floats(rows, width, P, workers)
-                         : gemm::packed_floats(width, P) + gemm::max64(gemm::workspace_floats(rows, width, P, workers, gemm::Split::any),
-                                                                       gemm::workspace_floats(rows, width, E, workers, gemm::Split::any));
+                         : gemm::packed_floats(width, P) +
+                               gemm::max64(gemm::workspace_floats(rows, width, P, workers, gemm::Split::any),
+                                           gemm::workspace_floats(rows, width, E, workers, gemm::Split::any));
   return gemm::max64(dx, gemm::stream_workspace_floats(P, width, rows, workers));
 }
 

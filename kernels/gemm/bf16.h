@@ -1,23 +1,26 @@
-// bf16 operands for the matrix core: values are rounded to bf16 (nearest, ties to even) while they are packed, sums stay float32.
+// bf16 operands for the matrix core: values are rounded to bf16 (nearest, ties to even) while they are packed, sums stay
+// float32.
 //
-// Packed columns hold pairs: word (i, n) of a panel has columns(2i, n) in its lower half and columns(2i+1, n) in its upper one, so a
-// packed weight takes half the bytes. An odd K is filled up with a zero; sizes and plans are those of K rounded up to even,
-// here called E. Packed rows depend on the level:
+// Packed columns hold pairs: word (i, n) of a panel has columns(2i, n) in its lower half and columns(2i+1, n) in its upper
+// one, so a packed weight takes half the bytes. An odd K is filled up with a zero; sizes and plans are those of K rounded
+// up to even, here called E. Packed rows depend on the level:
 //   avx512bf16         pairs too, for vdpbf16ps
-//   every other level  rounded float32: a panel's words are expanded in registers (a shift and a mask per vector, against 2 R
-//                      multiply-adds), so a product is bit for bit the float32 product of rounded operands.
+//   every other level  rounded float32: a panel's words are expanded in registers (two instructions per vector, against
+//                      2 R multiply-adds), so a product is bit for bit the float32 product of rounded operands.
 // stream(), whose operands are not kept, works on rounded float32 on every level.
 //
-// Error of an element against exact operands: one relative rounding of 2^-9 per factor, K 2^-24 for the sum as ever. vdpbf16ps takes
-// denormals for zeros and adds the upper product first; it differs from the expansion by rounding only.
+// Error of an element against exact operands: one relative rounding of 2^-9 per factor, K 2^-24 for the sum as ever.
+// vdpbf16ps takes denormals for zeros and adds the upper product first; it differs from the expansion by rounding only.
 //
-//   gemm::run(workers, M, N, E, gemm::Bf16Rows{gemm::PlainRows{x, K}, K}, packed, epilogue, scratch, Split::any, gemm::Bf16{});
+//   gemm::run(workers, M, N, E, gemm::Bf16Rows{gemm::PlainRows{x, K}, K}, packed, epilogue, scratch, Split::any,
+//             gemm::Bf16{});
 #pragma once
 #include "gemm.h"
 
 namespace affuse::gemm {
 
-// The attribute `precision` of operators that multiply matrices (kPrecisionChoices). Tensors are float32 either way, and the float64 reference takes no notice of it.
+// The attribute `precision` of operators that multiply matrices. Tensors are float32 either way, and the float64 reference
+// takes no notice of it.
 struct Precision {
   enum : int { f32, bf16 };
 };

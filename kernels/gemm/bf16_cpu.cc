@@ -18,8 +18,8 @@ AFFUSE_INLINE Vec load_high(const float* p) {
 
 // As multiply() in cpu.cc, two steps of K per word: the lower halves first.
 template <int R, int NV>
-AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
-                                    bool resume, const float* next, int64_t next_step) {
+AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b,
+                                    float* acc, bool resume, const float* next, int64_t next_step) {
   Vec c[R][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
@@ -37,7 +37,7 @@ AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT 
       prefetch(a + 33 * R);
     }
     multiply_step<R, NV>(c, a, x);
-    // Else the compiler keeps the words and loads the second step's rows early: sums would go to memory to make room for them.
+    // Else the compiler keeps the words and loads the second step's rows early, and sums go to memory to make room.
     __asm__ volatile("" ::: "memory");
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) x[v] = load_high(b + v * kLanes);

@@ -1,5 +1,6 @@
-// The micro kernels of bf16_tiles.h around one instruction: AFFUSE_BF16_DOT(c, a, b) gives c + sum of products of the two pairs in
-// each lane. bf16_dot.cc takes vdpbf16ps; test/native/bf16_stand_in.cc its description in AVX-512F, for machines without.
+// The micro kernels of bf16_tiles.h around one instruction: AFFUSE_BF16_DOT(c, a, b) gives c + sum of products of the two
+// pairs in each lane. bf16_dot.cc takes vdpbf16ps; test/native/bf16_stand_in.cc its description in AVX-512F, for machines
+// without.
 //
 // 14 x 2 vectors of sums and 2 of columns take 30 of 32 registers; rows are broadcast by the instruction itself.
 #pragma once
@@ -9,8 +10,8 @@ namespace affuse::gemm {
 namespace {
 
 template <int R, int NV>
-__attribute__((noinline)) void multiply_dot(int64_t pairs, const float* __restrict__ a, const float* __restrict__ b, float* acc,
-                                            bool resume, const float* next, int64_t next_step) {
+__attribute__((noinline)) void multiply_dot(int64_t pairs, const float* __restrict__ a, const float* __restrict__ b,
+                                            float* acc, bool resume, const float* next, int64_t next_step) {
   constexpr int kStride = 32;  // kTileStride of the avx512 level
   __m512 c[R][NV];
 #pragma GCC unroll 16

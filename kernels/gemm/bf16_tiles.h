@@ -1,5 +1,5 @@
-// Micro kernels for pairs of bf16 with an instruction of their own (AVX-512-BF16's vdpbf16ps). The avx512 level asks for them here
-// at run time, so that no other file has to be compiled once more for one instruction.
+// Micro kernels for pairs of bf16 with an instruction of their own (AVX-512-BF16's vdpbf16ps). The avx512 level asks for
+// them here at run time, so that no other file has to be compiled once more for one instruction.
 #pragma once
 #include <stdint.h>
 

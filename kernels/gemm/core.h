@@ -146,8 +146,8 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 struct Float32 {
   static AFFUSE_INLINE int64_t rows(int64_t n) { return n; }
   static AFFUSE_INLINE int64_t columns(int64_t n) { return n; }
-  static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
-                                     const float* next, int64_t next_step) {
+  static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc,
+                                     bool resume, const float* next, int64_t next_step) {
     tile_multiply(height, vecs, kc, a, b, acc, resume, next, next_step);
   }
 };
@@ -189,7 +189,8 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* b = packed + f.columns(n * K + k * (vecs * kLanes));
         const int64_t after = n + kTileStride;
-        const Upcoming next(after < n1 ? packed + f.columns(after * K + k * kTileStride) : nullptr, f.columns(kc), tiles.count);
+        const float* const upcoming = after < n1 ? packed + f.columns(after * K + k * kTileStride) : nullptr;
+        const Upcoming next(upcoming, f.columns(kc), tiles.count);
         float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;

@@ -93,7 +93,8 @@ void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, 
       scratch += gemm::packed_floats_bf16(s.O, s.D);
     }
     const gemm::Bf16Rows rounded{x, s.D};
-    return gemm::run(*call.workers, s.R, s.O, gemm::even(s.D), rounded, columns, finish, scratch, gemm::Split::any, gemm::Bf16{});
+    return gemm::run(*call.workers, s.R, s.O, gemm::even(s.D), rounded, columns, finish, scratch, gemm::Split::any,
+                     gemm::Bf16{});
   }
   if (packed) gemm::run(*call.workers, s.R, s.O, s.D, x, packed, finish, scratch);
   else gemm::run_unpacked(*call.workers, s.R, s.O, s.D, x, call.in[1].f32(), s.D, finish, scratch);
@@ -147,7 +148,8 @@ void linear_backward(const OpCall& call) {
     const gemm::PlainColumns columns{W, s.D};
     float* place = room + at.products;
     if (!packed && linear_streams_dx(s.R)) {
-      if (reduced) gemm::stream(workers, s.R, s.D, s.O, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
+      if (reduced)
+        gemm::stream(workers, s.R, s.D, s.O, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
       else gemm::stream(workers, s.R, s.D, s.O, rows, columns, store, place);
     } else {
       if (!packed) {

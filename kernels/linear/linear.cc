@@ -73,7 +73,8 @@ size_t workspace(const OpShape& s, int workers) {
 }
 size_t backward_workspace(const OpShape& s, int workers) {
   const bool activated = s.attr[LinearAttr::activation].i != ActivationKind::none;
-  const auto scratch = linear_backward_scratch(row_count(s.in[0]), s.in[1].dim[1], s.in[1].dim[0], workers, activated, bf16(s));
+  const int64_t R = row_count(s.in[0]), O = s.in[1].dim[0], D = s.in[1].dim[1];
+  const auto scratch = linear_backward_scratch(R, D, O, workers, activated, bf16(s));
   return size_t(scratch.total) * sizeof(float);
 }
 

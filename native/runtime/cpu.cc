@@ -40,7 +40,8 @@ void detect_levels(CpuInfo& info) {
   constexpr unsigned kWanted = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
   info.level[kAvx512] = avx && fma && f16c && zmm && (b & bit_BMI2) && (b & kWanted) == kWanted;
   constexpr unsigned kBf16 = 1u << 5;  // leaf 7, subleaf 1, EAX: AVX512_BF16
-  info.level[kAvx512Bf16] = info.level[kAvx512] && gemm::kNativeBf16Tiles && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kBf16);
+  info.level[kAvx512Bf16] =
+      info.level[kAvx512] && gemm::kNativeBf16Tiles && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kBf16);
 #endif
 #elif defined(__aarch64__) && AFFUSE_BUILT_NEON
   info.level[kNeon] = true;  // part of the architecture

@@ -1,10 +1,10 @@
-// Micro kernels of kernels/gemm/bf16_dot.h with vdpbf16ps replaced by its description, for processors with AVX-512 but without
-// AVX-512-BF16. Linked beside replay.cc and the library it takes the place of the native ones, so that layout, tiles, edges and the
-// loaders of the native path run. Not part of the product.
+// Micro kernels of kernels/gemm/bf16_dot.h with vdpbf16ps replaced by its description, for processors with AVX-512 but
+// without AVX-512-BF16. Linked beside replay.cc and the library it takes the place of the native ones, so that layout,
+// tiles, edges and the loaders of the native path run. Not part of the product.
 //
-// Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS: per lane, the product of the upper elements
-// is added first, then that of the lower ones; round to nearest even whatever MXCSR says, denormal operands count as zeros and
-// denormal results become zeros. (Products of two bf16 are exact in float32, so fused or not is the same.)
+// Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS: per lane, the product of the upper
+// elements is added first, then that of the lower ones; round to nearest even whatever MXCSR says, denormal operands count
+// as zeros and denormal results become zeros. (Products of two bf16 are exact in float32, so fused or not is the same.)
 #include <immintrin.h>
 
 namespace {

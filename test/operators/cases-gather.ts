@@ -57,7 +57,7 @@ const linear: Entry = {
     add([70, 300], 200, "relu", true, true);
     add([1, 1500], 9, "gelu", true, true);
     add([400, 33], 17, "none", true, true);
-    return [...list, ...reduced(list, 5), ...reduced(list.slice(-4), 1)];
+    return [...list, ...reduced(list, 2), ...reduced(list.slice(-3), 1)];
   },
   floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dy) : 0),
 };
@@ -68,10 +68,13 @@ function largest(values: Values | undefined): number {
   return most;
 }
 
-/** Some of the cases once more with operands rounded to bf16. */
+/**
+ * Some of the cases once more with operands rounded to bf16: large ones, because the rule for gradients
+ * (reducedModel in suite.ts) compares largest errors, and a small one, for the derivative of the reference.
+ */
 function reduced(cases: Case[], every: number): Case[] {
   return cases
-    .filter((_, i) => i % every === 0)
+    .filter((c, i) => i === 1 || (c.large && i % every === 0))
     .map((c) => ({ ...c, label: `${c.label} bf16`, attributes: { ...c.attributes, precision: "bf16" } }));
 }
 
@@ -345,7 +348,7 @@ const fbp: Entry = {
         terms: 4,
         large: true,
       });
-    return [...list, ...reduced(list, 3)];
+    return [...list, ...reduced(list, 2)];
   },
 };
 
