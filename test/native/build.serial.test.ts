@@ -30,7 +30,7 @@ for (const part of PARTS) cpSync(path.join(packageRoot, part), path.join(checkou
 symlinkSync(path.join(packageRoot, "node_modules"), path.join(checkout, "node_modules"));
 writeFileSync(
   path.join(checkout, "kernels/rooms.cmake"),
-  "affuse_room(common)\naffuse_room(roof)\naffuse_room(softmax kSoftmax kSoftmaxBackward)\naffuse_room(elementwise kAdd kAddBackward)\n",
+  "affuse_room(common)\naffuse_room(gemm)\naffuse_room(roof)\naffuse_room(softmax kSoftmax kSoftmaxBackward)\naffuse_room(elementwise kAdd kAddBackward)\n",
 );
 test.after(() => rmSync(checkout, { recursive: true, force: true }));
 
