@@ -61,7 +61,7 @@ test("an operator in a program, without and with a profile", async () => {
       times.push(await once());
       if (recording) addon.stopProfile();
     }
-    return median(times.sort((a, b) => a - b).slice(0, 20));
+    return Math.min(...times); // a millisecond's run that nothing else interrupted
   };
   await best(false);
   const off = Math.min(await best(false), await best(false));
