@@ -63,16 +63,18 @@ export function boundBy(
   table: RoofTable,
   flops: number,
   parts: readonly { bytes: number; kind: RoofKind }[],
+  precision: "f32" | "bf16" = "f32",
 ): Bound {
-  const fma = table.roofs["fma.f32"] as number;
-  const compute = flops / fma;
+  // Without the instruction, products of bf16 operands are float32 multiply-adds.
+  const arithmetic = precision === "bf16" && table.roofs["fma.bf16"] ? "fma.bf16" : "fma.f32";
+  const compute = flops / (table.roofs[arithmetic] as number);
   const times = parts.map(({ bytes, kind }) => ({
     kind,
     seconds: bytes > 0 ? bytes / roofOf(table, kind) : 0,
   }));
   const memory = times.reduce((sum, { seconds }) => sum + seconds, 0);
   if (compute >= memory || !Number.isFinite(memory))
-    return { kind: "fma.f32", least: compute, seconds: (roof) => flops / roof };
+    return { kind: arithmetic, least: compute, seconds: (roof) => flops / roof };
   const slowest = times.reduce((a, b) => (b.seconds > a.seconds ? b : a));
   return {
     kind: slowest.kind,

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
 import { afgCost } from "./cases/operators.ts";
-import { type Checked, checkCase, difference, tolerance } from "./check.ts";
+import { type Checked, checkCase, difference, peerTolerance } from "./check.ts";
 import { byCalls, byProgram, type Ours, type Plan, planOf } from "./ours.ts";
 import type { OrtPeer, OrtSide } from "./peers/ort.ts";
 import type { TorchPeer } from "./peers/torch.ts";
@@ -185,14 +185,21 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
   const enough = count * rotating >= 2 * Math.max(l1, l2, l3);
   const sets = makeSets(test, count);
   const memory = { streamed: enough ? Math.max(0, plan.bytes - kept) : 0, kept: enough ? kept : plan.bytes };
+  const precision = test.attributes.precision === "bf16" ? "bf16" : "f32";
+  if (precision === "bf16" && enough) memory.kept /= 2; // packed weights are pairs of bf16
   const bound = (table: RoofTable) =>
-    boundBy(table, plan.flops, [
-      { bytes: memory.streamed, kind: test.stream },
-      {
-        bytes: memory.kept,
-        kind: readRoofFor(addon, enough ? kept : count * rotating + kept, table.threads),
-      },
-    ]);
+    boundBy(
+      table,
+      plan.flops,
+      [
+        { bytes: memory.streamed, kind: test.stream },
+        {
+          bytes: memory.kept,
+          kind: readRoofFor(addon, enough ? kept : count * rotating + kept, table.threads),
+        },
+      ],
+      precision,
+    );
   const single = bench.roofs.find((table) => table.threads === 1) ?? bench.roofs[0];
   const estimate = single ? bound(single).least : 1e-3;
   const ours: Ours =
@@ -276,8 +283,7 @@ async function compareWith(
     const mine = own[name] as HostTensor;
     if (!other) continue;
     const off = difference(other, mine.data, test.compare === "signed-square" && name === "z");
-    // Both may be off by the tolerance, and a peer's order of summation is its own.
-    if (!(off <= 4 * tolerance(test)) || other.length !== mine.data.length) {
+    if (!(off <= peerTolerance(test)) || other.length !== mine.data.length) {
       throw new AffuseError(
         "ERR_AFFUSE_BENCH_RESULT",
         `${peer} differs in ${name} by ${off.toExponential(2)} (set 0 of ${sets.length}).`,

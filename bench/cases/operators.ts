@@ -66,7 +66,9 @@ export function fbp({ B, m, n, o, k }: FbpSize, extra: Extra = {}): OperatorCase
     V: weight([o * k, n]),
     ...upstream,
   };
-  return operator("fbp", { B, m, n, o, k }, tensors, {
+  const sizes: Record<string, number | string> = { B, m, n, o, k };
+  if (extra.attributes?.precision) sizes.precision = String(extra.attributes.precision);
+  return operator("fbp", sizes, tensors, {
     ...extra,
     attributes: { k, ...(extra.gradients ? { eps: 1e-2 } : {}), ...extra.attributes },
     peers: extra.peers ?? { ort: !extra.gradients, torch: true },
@@ -174,6 +176,9 @@ export const OPERATOR_CASES: OperatorCase[] = [
       tags: ["targets"],
       name: "fbp/B=1,m=1024,n=1024,o=256,k=4,weights=DRAM",
     },
+  ),
+  ...[256, 1].map((B) =>
+    fbp({ B, m: 1024, n: 2048, o: 1000, k: 5 }, { attributes: { precision: "bf16" }, tags: ["targets"] }),
   ),
   fbp({ B: 37, m: 131, n: 517, o: 33, k: 3 }, { tags: ["awkward", "quick"] }),
   fbp({ B: 101, m: 768, n: 1000, o: 127, k: 7 }, { tags: ["awkward"] }),
