@@ -195,7 +195,7 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
         { bytes: memory.streamed, kind: test.stream },
         {
           bytes: memory.kept,
-          kind: readRoofFor(addon, enough ? kept : count * rotating + kept, table.threads),
+          kind: readRoofFor(addon, enough ? memory.kept : count * rotating + kept, table.threads),
         },
       ],
       precision,

@@ -42,6 +42,7 @@ for (const part of ["CMakeLists.txt", "cmake", "kernels", "native", "package.jso
 writeFileSync(
   path.join(checkout, "kernels/rooms.cmake"),
   `affuse_room(common)
+affuse_room(gemm)
 affuse_room(roof)
 affuse_room(softmax kSoftmax kSoftmaxBackward)
 affuse_room(elementwise kAdd kAddBackward kMul kMulBackward)
