@@ -96,16 +96,11 @@ void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
       for (int64_t lane = 0; lane < kLanes; ++lane) dst[lane] = first + lane < z.o ? b[(first + lane) * z.k + j] : 0.0f;
 }
 
-// What a panel's piece is followed by: brought into L2 while it is multiplied.
-struct FbpNext {
-  const float* at;
-  int64_t kc;
-};
-
 // One strip times a group of panels: h + p*rows*kTileStride (+)= …; q0: the group's first vector, q1: its end. With `fresh`
-// the panels are packed first: into `room`, panel after panel if `whole`, else one piece of one panel after another.
+// the panels are packed first: into `room`, panel after panel if `whole`, else one piece of one panel after another. While a
+// packed panel is multiplied the next one comes into L2; `after` follows the group's last (null: nothing).
 AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const float* packed_rows, int64_t rows, int64_t q0,
-                               int64_t q1, float* room, bool whole, bool fresh, const FbpNext& after, float* h) {
+                               int64_t q1, float* room, bool whole, bool fresh, const float* after, float* h) {
   const gemm::RowTiles tiles{int(rows)};
   const gemm::Bf16 bf16;
   for (int64_t k = 0; k < side.E; k += side.piece) {
@@ -113,21 +108,21 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
     for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
       const int64_t width = vecs * kLanes;
-      FbpNext next = after;
+      const float* next = after;
       const float* panel;
       if (side.packed) {
         panel = side.packed + fbp_at(z, q * kLanes * side.E + k * width);
-        if (q + 2 * gemm::kTileVecs <= q1) next = {panel + fbp_at(z, side.E * gemm::kTileStride), steps};
+        if (q + 2 * gemm::kTileVecs <= q1) next = panel + fbp_at(z, side.E * gemm::kTileStride);
         else if (k + kc < side.E)
-          next = {side.packed + fbp_at(z, q0 * kLanes * side.E + (k + kc) * gemm::kTileStride), steps};
+          next = side.packed + fbp_at(z, q0 * kLanes * side.E + (k + kc) * gemm::kTileStride);
       } else {
         float* place = room + (whole ? fbp_at(z, (q - q0) * kLanes * side.E + k * width) : 0);
         if (fresh && z.bf16) fbp_pack_pairs(side.raw, z, side.K, k, kc, q, vecs, place);
         else if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
         panel = place;
-        next = {nullptr, 0};
+        next = nullptr;
       }
-      const gemm::Upcoming upcoming(next.at, steps, tiles.count);
+      const gemm::Upcoming upcoming(next, steps, tiles.count);
       float* const sums = h + (q - q0) * kLanes * rows;
       for (int t = 0; t < tiles.count; ++t) {
         const int64_t at = rows * k + tiles.start(t) * kc;
@@ -191,8 +186,8 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
           float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
           float* const mask_row = own + at.own_mask + plan.task_strips * plan.strip_rows * 16 * z.k;
           const int64_t next_q = i + 1 < i1 ? q0 : q1;  // the panels after these
-          const FbpNext to_v{p.v.packed ? p.v.packed + fbp_at(z, q0 * kLanes * z.en) : nullptr, 0};
-          const FbpNext to_u{p.u.packed && next_q < q_end ? p.u.packed + fbp_at(z, next_q * kLanes * z.em) : nullptr, 0};
+          const float* to_v = p.v.packed ? p.v.packed + fbp_at(z, q0 * kLanes * z.en) : nullptr;
+          const float* to_u = p.u.packed && next_q < q_end ? p.u.packed + fbp_at(z, next_q * kLanes * z.em) : nullptr;
           const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
           fbp_project(p.u, z, a, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
           fbp_project(p.v, z, v, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);

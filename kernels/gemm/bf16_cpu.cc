@@ -60,20 +60,7 @@ AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT 
     for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
 }
 
-#define AFFUSE_ROWS(n) {&multiply_pairs<n, 1>, &multiply_pairs<n, 2>}
-constexpr Bf16Multiply kMultiplyPairs[kTileRows + 1][2] = {
-    {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
-#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
-    AFFUSE_ROWS(5), AFFUSE_ROWS(6),
-#endif
-#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
-    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12),
-#endif
-#if defined(AFFUSE_ISA_AVX512)
-    AFFUSE_ROWS(13), AFFUSE_ROWS(14),
-#endif
-};
-#undef AFFUSE_ROWS
+constexpr Bf16Multiply kMultiplyPairs[kTileRows + 1][2] = AFFUSE_TILES(multiply_pairs);
 
 }  // namespace
 

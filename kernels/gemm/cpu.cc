@@ -52,20 +52,7 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
 }
 
 using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const float*, int64_t);
-#define AFFUSE_ROWS(n) {&multiply<n, 1>, &multiply<n, 2>}
-constexpr Multiply kMultiply[kTileRows + 1][2] = {
-    {nullptr, nullptr}, AFFUSE_ROWS(1), AFFUSE_ROWS(2), AFFUSE_ROWS(3), AFFUSE_ROWS(4),
-#if defined(AFFUSE_ISA_AVX2) || defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
-    AFFUSE_ROWS(5), AFFUSE_ROWS(6),
-#endif
-#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
-    AFFUSE_ROWS(7), AFFUSE_ROWS(8), AFFUSE_ROWS(9), AFFUSE_ROWS(10), AFFUSE_ROWS(11), AFFUSE_ROWS(12),
-#endif
-#if defined(AFFUSE_ISA_AVX512)
-    AFFUSE_ROWS(13), AFFUSE_ROWS(14),
-#endif
-};
-#undef AFFUSE_ROWS
+constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply);
 
 // dst[k*stride + i] = source_i[k] for i in [0,m), k in [0,kc), zeros for a null source: the transposing copy under both
 // operands' packers. stride >= m; what lies between m and stride is left alone.

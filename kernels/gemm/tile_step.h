@@ -32,4 +32,23 @@ AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)
   }
 }
 
+// AFFUSE_TILES(fn): the table of a micro kernel fn<rows, vectors> by height and vectors - 1, every height up to the level's
+// kTileRows.
+#define AFFUSE_TILES_ROW(fn, n) {&fn<n, 1>, &fn<n, 2>}
+#define AFFUSE_TILES_4(fn) \
+  {nullptr, nullptr}, AFFUSE_TILES_ROW(fn, 1), AFFUSE_TILES_ROW(fn, 2), AFFUSE_TILES_ROW(fn, 3), AFFUSE_TILES_ROW(fn, 4)
+#define AFFUSE_TILES_6(fn) AFFUSE_TILES_4(fn), AFFUSE_TILES_ROW(fn, 5), AFFUSE_TILES_ROW(fn, 6)
+#define AFFUSE_TILES_12(fn)                                                                               \
+  AFFUSE_TILES_6(fn), AFFUSE_TILES_ROW(fn, 7), AFFUSE_TILES_ROW(fn, 8), AFFUSE_TILES_ROW(fn, 9),          \
+      AFFUSE_TILES_ROW(fn, 10), AFFUSE_TILES_ROW(fn, 11), AFFUSE_TILES_ROW(fn, 12)
+#if defined(AFFUSE_ISA_AVX512)
+#define AFFUSE_TILES(fn) {AFFUSE_TILES_12(fn), AFFUSE_TILES_ROW(fn, 13), AFFUSE_TILES_ROW(fn, 14)}
+#elif defined(AFFUSE_ISA_NEON)
+#define AFFUSE_TILES(fn) {AFFUSE_TILES_12(fn)}
+#elif defined(AFFUSE_ISA_AVX2)
+#define AFFUSE_TILES(fn) {AFFUSE_TILES_6(fn)}
+#else
+#define AFFUSE_TILES(fn) {AFFUSE_TILES_4(fn)}
+#endif
+
 }  // namespace affuse::AFFUSE_ISA::gemm
