@@ -156,19 +156,23 @@ void products_bf16(const Workers& workers, const FbpSizes& z, const Side& side, 
     const gemm::PlainRows from{g, z.P};
     const gemm::Store store(side.dx + first * side.width, side.width);
     if (fbp_streams_dx(rows)) {
-      gemm::stream(workers, rows, side.width, z.P, gemm::RoundedRows{from},
-                   gemm::RoundedColumns{gemm::PlainColumns{side.W, side.width}}, store, scratch);
+      gemm::stream(workers, rows, side.width, z.P, from, gemm::PlainColumns{side.W, side.width}, store, scratch,
+                   gemm::Bf16Passing{});
     } else {
-      gemm::pack_columns_bf16(side.W, side.width, side.width, z.P, gemm::Layout::kn, scratch, workers);
+      const gemm::Bf16 format{gemm::keeps_pairs(rows)};
+      gemm::pack_columns_bf16(side.W, side.width, side.width, z.P, gemm::Layout::kn, scratch, workers, format.pairs);
       gemm::run(workers, rows, side.width, gemm::even(z.P), gemm::Bf16Rows{from, z.P}, scratch, store,
-                scratch + gemm::packed_floats_bf16(side.width, z.P), gemm::Split::any, gemm::Bf16{});
+                scratch + gemm::packed_floats_bf16(side.width, z.P, format.pairs), gemm::Split::any, format);
     }
   }
   if (side.dW) {
-    const gemm::RoundedRows transposed{gemm::TransposedRows{g, z.P}};
-    const gemm::RoundedColumns x{gemm::PlainColumns{side.x + first * side.width, side.width}};
-    if (first == 0) gemm::stream(workers, z.P, side.width, rows, transposed, x, gemm::Store(side.dW, side.width), scratch);
-    else gemm::stream(workers, z.P, side.width, rows, transposed, x, gemm::AddTo(side.dW, side.width), scratch);
+    const gemm::TransposedRows transposed{g, z.P};
+    const gemm::PlainColumns x{side.x + first * side.width, side.width};
+    const gemm::Bf16Passing format;
+    const gemm::Store store(side.dW, side.width);
+    const gemm::AddTo add(side.dW, side.width);
+    if (first == 0) gemm::stream(workers, z.P, side.width, rows, transposed, x, store, scratch, format);
+    else gemm::stream(workers, z.P, side.width, rows, transposed, x, add, scratch, format);
   }
   if (side.db) gemm::column_sums(workers, g, rows, z.P, side.db, first > 0);
 }

@@ -33,7 +33,7 @@ void fbp_pack(const OpShape& shape, int input, const void* data, void* packed, c
     const int64_t first = panel * gemm::kTileVecs;
     const int vecs = int(gemm::min64(gemm::kTileVecs, vectors - first));
     float* const dst = static_cast<float*>(packed) + fbp_at(z, first * kLanes * E);
-    if (z.bf16) fbp_pack_pairs(W, z, K, 0, E, first, vecs, dst);
+    if (z.bf16) fbp_pack_bf16(W, z, K, 0, E, first, vecs, dst);
     else fbp_pack_panel(W, z, K, 0, K, first, vecs, dst);
   });
 }

@@ -122,12 +122,15 @@ size_t backward_workspace(const OpShape& s, int workers) {
 
 // A packed form depends on k and on the precision, so each has its own key; beyond these k the weight is packed at every
 // call.
-constexpr const char* kPackKeys[2][17] = {
+constexpr const char* kPackKeys[3][17] = {
     {nullptr, "fbp.k1", "fbp.k2", "fbp.k3", "fbp.k4", "fbp.k5", "fbp.k6", "fbp.k7", "fbp.k8", "fbp.k9", "fbp.k10", "fbp.k11",
      "fbp.k12", "fbp.k13", "fbp.k14", "fbp.k15", "fbp.k16"},
     {nullptr, "fbp.k1.bf16", "fbp.k2.bf16", "fbp.k3.bf16", "fbp.k4.bf16", "fbp.k5.bf16", "fbp.k6.bf16", "fbp.k7.bf16",
      "fbp.k8.bf16", "fbp.k9.bf16", "fbp.k10.bf16", "fbp.k11.bf16", "fbp.k12.bf16", "fbp.k13.bf16", "fbp.k14.bf16",
-     "fbp.k15.bf16", "fbp.k16.bf16"}};
+     "fbp.k15.bf16", "fbp.k16.bf16"},
+    {nullptr, "fbp.k1.rounded", "fbp.k2.rounded", "fbp.k3.rounded", "fbp.k4.rounded", "fbp.k5.rounded", "fbp.k6.rounded",
+     "fbp.k7.rounded", "fbp.k8.rounded", "fbp.k9.rounded", "fbp.k10.rounded", "fbp.k11.rounded", "fbp.k12.rounded",
+     "fbp.k13.rounded", "fbp.k14.rounded", "fbp.k15.rounded", "fbp.k16.rounded"}};
 
 bool weight(int input) { return input == FbpIn::U || input == FbpIn::V; }
 size_t pack_bytes(const OpShape& s, int input) {
@@ -137,7 +140,10 @@ size_t pack_bytes(const OpShape& s, int input) {
 }
 // The backward projects once more from the forward's packed weights, or not at all.
 size_t backward_pack_bytes(const OpShape& s, int input) { return fbp_kept(s.in) ? 0 : pack_bytes(s, input); }
-const char* pack_key(const OpShape& s, int) { return kPackKeys[s.attr[FbpAttr::precision].i][s.attr[FbpAttr::k].i]; }
+const char* pack_key(const OpShape& s, int) {
+  const FbpSizes z = fbp_sizes(s.in, s.attr);
+  return kPackKeys[z.pairs ? 1 : z.bf16 ? 2 : 0][z.k];
+}
 }  // namespace
 
 const OpDef kFbp = {

@@ -70,7 +70,7 @@ struct FbpOut {  // outputs of the forward
 struct FbpSizes {
   int64_t A, B, m, n, P, o, k, group;
   int64_t em, en;  // m and n as packed: with bf16 operands, which come in pairs, the even number above
-  bool dropout, bf16;
+  bool dropout, bf16, pairs;  // pairs: how bf16 weights are packed (gemm/bf16.h)
 };
 // TensorDesc or Tensor; internal linkage because cpu.cc files use it too.
 template <class Desc>
@@ -86,6 +86,7 @@ static inline FbpSizes fbp_sizes(const Desc* in, const Attr* attr) {
   z.o = z.P / z.k;
   z.dropout = attr[FbpAttr::dropout].f > 0;
   z.bf16 = attr[FbpAttr::precision].i == gemm::Precision::bf16;
+  z.pairs = z.bf16 && gemm::keeps_pairs(z.B);
   z.em = z.bf16 ? gemm::even(z.m) : z.m;
   z.en = z.bf16 ? gemm::even(z.n) : z.n;
   return z;

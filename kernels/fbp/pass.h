@@ -66,26 +66,33 @@ AFFUSE_INLINE void fbp_pack_panel(const float* W, const FbpSizes& z, int64_t ld,
   gemm::pack_panel_indirect(rows, vecs * kLanes, K, dst);
 }
 
-// The same as pairs of bf16, K even; columns beyond ld are 0.
-AFFUSE_INLINE void fbp_pack_pairs(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first,
+// The same with bf16 operands, K even; columns beyond ld are 0.
+AFFUSE_INLINE void fbp_pack_bf16(const float* W, const FbpSizes& z, int64_t ld, int64_t k0, int64_t K, int64_t first,
                                   int vecs, float* dst) {
   alignas(64) float chunk[gemm::kBf16Chunk * gemm::kTileStride];
   for (int64_t k = 0; k < K; k += gemm::kBf16Chunk) {
     const int64_t steps = gemm::min64(gemm::kBf16Chunk, K - k), there = gemm::min64(steps, ld - k0 - k);
-    fbp_pack_panel(W, z, ld, k0 + k, there, first, vecs, chunk);
-    gemm::store_pairs(chunk, there, steps / 2, vecs * kLanes, dst + k / 2 * vecs * kLanes);
+    const int64_t width = vecs * kLanes;
+    float* const to = z.pairs ? chunk : dst + k * width;
+    fbp_pack_panel(W, z, ld, k0 + k, there, first, vecs, to);
+    if (z.pairs) {
+      gemm::store_pairs(chunk, there, steps / 2, width, dst + k / 2 * width);
+    } else {
+      gemm::round_in_place(to, there * width);
+      for (int64_t i = there * width; i < steps * width; ++i) to[i] = 0.0f;
+    }
   }
 }
 
 // Where element n of packed weights lies.
-AFFUSE_INLINE int64_t fbp_at(const FbpSizes& z, int64_t n) { return z.bf16 ? n / 2 : n; }
+AFFUSE_INLINE int64_t fbp_at(const FbpSizes& z, int64_t n) { return z.pairs ? n / 2 : n; }
 
 // A strip's rows in the order of the register tiles, piece of K after piece.
 AFFUSE_INLINE void fbp_pack_rows(const FbpSide& side, const FbpSizes& z, int64_t row, int64_t rows, float* dst) {
   const gemm::PlainRows x{side.x + row * side.K, side.K};
   for (int64_t k = 0; k < side.E; k += side.piece) {
     const int64_t kc = gemm::min64(side.piece, side.E - k);
-    if (z.bf16) gemm::Bf16Rows{x, side.K}.pack(0, int(rows), k, kc, dst + gemm::Bf16{}.rows(rows * k));
+    if (z.bf16) gemm::Bf16Rows{x, side.K}.pack(0, int(rows), k, kc, dst + gemm::Bf16{z.pairs}.rows(rows * k));
     else x.pack(0, int(rows), k, kc, dst + rows * k);
   }
 }
@@ -102,7 +109,7 @@ void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
 AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const float* packed_rows, int64_t rows, int64_t q0,
                                int64_t q1, float* room, bool whole, bool fresh, const float* after, float* h) {
   const gemm::RowTiles tiles{int(rows)};
-  const gemm::Bf16 bf16;
+  const gemm::Bf16 bf16{z.pairs};
   for (int64_t k = 0; k < side.E; k += side.piece) {
     const int64_t kc = gemm::min64(side.piece, side.E - k), steps = fbp_at(z, kc);
     for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
@@ -117,7 +124,7 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
           next = side.packed + fbp_at(z, q0 * kLanes * side.E + (k + kc) * gemm::kTileStride);
       } else {
         float* place = room + (whole ? fbp_at(z, (q - q0) * kLanes * side.E + k * width) : 0);
-        if (fresh && z.bf16) fbp_pack_pairs(side.raw, z, side.K, k, kc, q, vecs, place);
+        if (fresh && z.bf16) fbp_pack_bf16(side.raw, z, side.K, k, kc, q, vecs, place);
         else if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
         panel = place;
         next = nullptr;

@@ -9,7 +9,7 @@ namespace affuse {
 // registers. Vector q = block * k + j holds row (block * lanes + lane) * k + j of U in lane `lane`, zeros beyond the last
 // output. width: em or en. Pairs of bf16 take half of it.
 static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) {
-  return gemm::round_up(z.o, 16) * z.k * (z.bf16 ? width / 2 : width);
+  return gemm::round_up(z.o, 16) * z.k * (z.pairs ? width / 2 : width);
 }
 
 // Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
@@ -103,11 +103,11 @@ static constexpr int64_t fbp_forward_workspace(const FbpSizes& z, int workers) {
 // dx = g W and dW = g^T x for g [rows,P], x [rows,width]. dx of few rows reads W as it lies, of many rows packs it first.
 static constexpr bool fbp_streams_dx(int64_t rows) { return rows <= gemm::kStreamRows; }
 static constexpr int64_t fbp_products_workspace(int64_t rows, int64_t width, int64_t P, int workers) {
-  // With bf16 operands an odd P is one more, and the packed weight half of this.
+  // With bf16 operands an odd P is one more.
   const int64_t E = gemm::even(P);
   const int64_t dx = fbp_streams_dx(rows)
                          ? gemm::stream_workspace_floats(rows, width, P, workers)
-                         : gemm::packed_floats(width, P) +
+                         : gemm::packed_floats(width, E) +
                                gemm::max64(gemm::workspace_floats(rows, width, P, workers, gemm::Split::any),
                                            gemm::workspace_floats(rows, width, E, workers, gemm::Split::any));
   return gemm::max64(dx, gemm::stream_workspace_floats(P, width, rows, workers));

@@ -83,7 +83,8 @@ void store_pairs(const float* rows, int64_t n, int64_t pairs, int64_t width, flo
   }
 }
 
-void pack_columns_bf16(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers) {
+void pack_columns_bf16(const float* w, int64_t ld, int64_t N, int64_t K, Layout layout, float* dst, const Workers& workers,
+                       bool pairs) {
   const int64_t E = even(K);
   parallel(workers, ceil_div(N, kTileStride), [&](int64_t panel, int) {
     const int64_t n = panel * kTileStride;
@@ -91,8 +92,15 @@ void pack_columns_bf16(const float* w, int64_t ld, int64_t N, int64_t K, Layout 
     alignas(64) float chunk[kBf16Chunk * kTileStride];
     for (int64_t k = 0; k < E; k += kBf16Chunk) {
       const int64_t steps = min64(kBf16Chunk, E - k), there = min64(steps, K - k);
-      pack_panel(layout == Layout::nk ? w + n * ld + k : w + k * ld + n, ld, cols, there, layout, chunk);
-      store_pairs(chunk, there, steps / 2, width, dst + (n * E + k * width) / 2);
+      const int64_t at = n * E + k * width;
+      float* const to = pairs ? chunk : dst + at;
+      pack_panel(layout == Layout::nk ? w + n * ld + k : w + k * ld + n, ld, cols, there, layout, to);
+      if (pairs) {
+        store_pairs(chunk, there, steps / 2, width, dst + at / 2);
+      } else {
+        round_in_place(to, there * width);
+        for (int64_t i = there * width; i < steps * width; ++i) to[i] = 0.0f;
+      }
     }
   });
 }

@@ -12,7 +12,8 @@ struct Bf16Tiles {
   Bf16Multiply multiply[15][2];  // [rows][vectors - 1], rows 1…14
 };
 
-// Set once, before the first kernel runs, by whoever chooses the level; null: pairs are expanded to float32.
+// Set once, before the first kernel runs or a workspace is measured, by whoever chooses the level; null: float32 is
+// multiplied.
 extern const Bf16Tiles* bf16_tiles;
 extern const Bf16Tiles* const kNativeBf16Tiles;  // null where the compiler cannot make them
 

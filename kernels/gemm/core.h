@@ -142,10 +142,15 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 
 // ---- loops ----
 
-// The operand format of run(): where element n of a packed operand lies, and what multiplies. bf16.h has the other one.
+// The operand format of run() and stream(): where element n of a packed operand lies, what becomes of an operand that a
+// loader has packed, the steps that a multiplication makes of kc, and what multiplies. bf16.h has the others.
 struct Float32 {
+  static constexpr bool kRounds = false;
   static AFFUSE_INLINE int64_t rows(int64_t n) { return n; }
   static AFFUSE_INLINE int64_t columns(int64_t n) { return n; }
+  static AFFUSE_INLINE void settle_rows(float*, int, int64_t) {}
+  static AFFUSE_INLINE void settle_columns(float*, int64_t, int64_t) {}
+  static AFFUSE_INLINE int64_t steps(int64_t kc) { return kc; }
   static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc,
                                      bool resume, const float* next, int64_t next_step) {
     tile_multiply(height, vecs, kc, a, b, acc, resume, next, next_step);
@@ -249,9 +254,9 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
 
 // Both operands through loaders, neither kept: dW = dy^T x, and dx = g W of a weight as it lies. workspace:
 // stream_workspace_floats(M,N,K,workers.count).
-template <class Rows, class Columns, class E>
+template <class Rows, class Columns, class E, class Format = Float32>
 void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns,
-            const E& epilogue, float* workspace) {
+            const E& epilogue, float* workspace, const Format& f = {}) {
   if (M <= 0 || N <= 0) return;
   const StreamPlan p = stream_plan(M, N, K);
   float* ahead = nullptr;
@@ -262,7 +267,10 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     parallel(workers, p.row_blocks * pieces, [&](int64_t task, int) {
       const int64_t i = task / pieces * p.block_rows, k = task % pieces * p.piece;
       const int m = int(min64(p.block_rows, M - i));
-      if (m > 0 && K > 0) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
+      if (m <= 0 || K <= 0) return;
+      float* const to = ahead + i * K + m * k;
+      rows.pack(i, m, k, min64(p.piece, K - k), to);
+      f.settle_rows(to, m, min64(p.piece, K - k));
     });
   }
   float* columns_ahead = nullptr;  // column block after block, each piece after piece
@@ -272,7 +280,9 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     const int64_t pieces = ceil_div(K, p.piece);
     parallel(workers, p.col_blocks * pieces, [&](int64_t task, int) {
       const int64_t n0 = task / pieces * p.block_cols, n1 = min64(N, n0 + p.block_cols), k = task % pieces * p.piece;
-      columns.pack(n0, n1, k, min64(p.piece, K - k), columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k);
+      float* const to = columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k;
+      columns.pack(n0, n1, k, min64(p.piece, K - k), to);
+      f.settle_columns(to, n1 - n0, min64(p.piece, K - k));
     });
   }
   const int64_t own = stream_worker_floats(p);
@@ -294,8 +304,14 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
       const float* a = ahead ? ahead + i * K + m * k : block;
       const float* b = columns_ahead ? columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k : room;
       if (kc > 0) {
-        if (!ahead) rows.pack(i, m, k, kc, block);
-        if (!columns_ahead) columns.pack(n0, n1, k, kc, room);
+        if (!ahead) {
+          rows.pack(i, m, k, kc, block);
+          f.settle_rows(block, m, kc);
+        }
+        if (!columns_ahead) {
+          columns.pack(n0, n1, k, kc, room);
+          f.settle_columns(room, n1 - n0, kc);
+        }
       }
       // The next piece's source, dealt to the multiplications by this one: a line of as many rows as one of them has steps.
       Source source{nullptr, 0};
@@ -313,7 +329,8 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
           const float* next = source.at;
           if (next) next += line % lines * 16 + line / lines * (kc / 2) * source.ld;
           ++line;
-          tile_multiply(height, vecs, kc, tile_rows, b + (n - n0) * kc, sums, k > 0, next, source.ld / 2);
+          const int64_t next_step = source.ld * ceil_div(kc, max64(1, f.steps(kc))) / 2;
+          f.multiply(height, vecs, kc, tile_rows, b + (n - n0) * kc, sums, k > 0, next, next_step);
           if (last) epilogue.tile(tile, worker);
         }
       }

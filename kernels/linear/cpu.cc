@@ -86,15 +86,15 @@ void forward(const OpCall& call, const Sizes& s, const float* packed, float* y, 
   finish.O = s.O;
   const gemm::PlainRows x{call.in[0].f32(), s.D};
   if (bf16(call)) {
+    const gemm::Bf16 format{gemm::keeps_pairs(s.R)};
     const float* columns = packed;
     if (!columns) {
-      gemm::pack_columns_bf16(call.in[1].f32(), s.D, s.O, s.D, gemm::Layout::nk, scratch, *call.workers);
+      gemm::pack_columns_bf16(call.in[1].f32(), s.D, s.O, s.D, gemm::Layout::nk, scratch, *call.workers, format.pairs);
       columns = scratch;
-      scratch += gemm::packed_floats_bf16(s.O, s.D);
+      scratch += gemm::packed_floats_bf16(s.O, s.D, format.pairs);
     }
     const gemm::Bf16Rows rounded{x, s.D};
-    return gemm::run(*call.workers, s.R, s.O, gemm::even(s.D), rounded, columns, finish, scratch, gemm::Split::any,
-                     gemm::Bf16{});
+    return gemm::run(*call.workers, s.R, s.O, gemm::even(s.D), rounded, columns, finish, scratch, gemm::Split::any, format);
   }
   if (packed) gemm::run(*call.workers, s.R, s.O, s.D, x, packed, finish, scratch);
   else gemm::run_unpacked(*call.workers, s.R, s.O, s.D, x, call.in[1].f32(), s.D, finish, scratch);
@@ -147,20 +147,20 @@ void linear_backward(const OpCall& call) {
     const float *W = call.in[1].f32(), *packed = packed_weight(call);
     const gemm::PlainColumns columns{W, s.D};
     float* place = room + at.products;
+    const gemm::Bf16 format{gemm::keeps_pairs(s.R)};
     if (!packed && linear_streams_dx(s.R)) {
-      if (reduced)
-        gemm::stream(workers, s.R, s.D, s.O, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
+      if (reduced) gemm::stream(workers, s.R, s.D, s.O, rows, columns, store, place, gemm::Bf16Passing{});
       else gemm::stream(workers, s.R, s.D, s.O, rows, columns, store, place);
     } else {
       if (!packed) {
         packed = place;
-        if (reduced) gemm::pack_columns_bf16(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
+        if (reduced) gemm::pack_columns_bf16(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers, format.pairs);
         else gemm::pack_columns(W, s.D, s.D, s.O, gemm::Layout::kn, place, workers);
-        place += reduced ? gemm::packed_floats_bf16(s.D, s.O) : gemm::packed_floats(s.D, s.O);
+        place += reduced ? gemm::packed_floats_bf16(s.D, s.O, format.pairs) : gemm::packed_floats(s.D, s.O);
       }
       if (reduced)
         gemm::run(workers, s.R, s.D, gemm::even(s.O), gemm::Bf16Rows{rows, s.O}, packed, store, place, gemm::Split::any,
-                  gemm::Bf16{});
+                  format);
       else
         gemm::run(workers, s.R, s.D, s.O, rows, packed, store, place);
     }
@@ -170,7 +170,7 @@ void linear_backward(const OpCall& call) {
     const gemm::PlainColumns columns{call.in[0].f32(), s.D};
     const gemm::Store store(dW, s.D);
     float* const place = room + at.products;
-    if (reduced) gemm::stream(workers, s.O, s.D, s.R, gemm::RoundedRows{rows}, gemm::RoundedColumns{columns}, store, place);
+    if (reduced) gemm::stream(workers, s.O, s.D, s.R, rows, columns, store, place, gemm::Bf16Passing{});
     else gemm::stream(workers, s.O, s.D, s.R, rows, columns, store, place);
   }
   if (db) gemm::column_sums(workers, g, s.R, s.O, db);
@@ -181,8 +181,13 @@ static void pack(const OpShape& s, gemm::Layout layout, const void* data, void* 
   const int64_t O = s.in[1].dim[0], D = s.in[1].dim[1], N = layout == gemm::Layout::nk ? O : D, K = O + D - N;
   auto* const to = static_cast<float*>(packed);
   const auto* const from = static_cast<const float*>(data);
-  if (s.attr[LinearAttr::precision].i == gemm::Precision::bf16) gemm::pack_columns_bf16(from, D, N, K, layout, to, workers);
-  else gemm::pack_columns(from, D, N, K, layout, to, workers);
+  if (s.attr[LinearAttr::precision].i == gemm::Precision::bf16) {
+    int64_t R = 1;
+    for (int i = 0; i + 1 < s.in[0].rank; ++i) R *= s.in[0].dim[i];
+    gemm::pack_columns_bf16(from, D, N, K, layout, to, workers, gemm::keeps_pairs(R));
+  } else {
+    gemm::pack_columns(from, D, N, K, layout, to, workers);
+  }
 }
 void linear_pack(const OpShape& s, int, const void* data, void* packed, const Workers& workers) {
   pack(s, gemm::Layout::nk, data, packed, workers);

@@ -78,8 +78,9 @@ size_t backward_workspace(const OpShape& s, int workers) {
   return size_t(scratch.total) * sizeof(float);
 }
 
+bool pairs(const OpShape& s) { return gemm::keeps_pairs(row_count(s.in[0])); }
 size_t pack_bytes(const OpShape& s, int64_t N, int64_t K) {
-  return size_t(bf16(s) ? gemm::packed_floats_bf16(N, K) : gemm::packed_floats(N, K)) * sizeof(float);
+  return size_t(bf16(s) ? gemm::packed_floats_bf16(N, K, pairs(s)) : gemm::packed_floats(N, K)) * sizeof(float);
 }
 size_t forward_pack_bytes(const OpShape& s, int input) {
   return input == 1 ? pack_bytes(s, s.in[1].dim[0], s.in[1].dim[1]) : 0;
@@ -87,8 +88,8 @@ size_t forward_pack_bytes(const OpShape& s, int input) {
 size_t backward_pack_bytes(const OpShape& s, int input) {
   return input == 1 ? pack_bytes(s, s.in[1].dim[1], s.in[1].dim[0]) : 0;
 }
-const char* forward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::kKeyNkBf16 : gemm::kKeyNk; }
-const char* backward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::kKeyKnBf16 : gemm::kKeyKn; }
+const char* forward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::key_nk_bf16(pairs(s)) : gemm::kKeyNk; }
+const char* backward_pack_key(const OpShape& s, int) { return bf16(s) ? gemm::key_kn_bf16(pairs(s)) : gemm::kKeyKn; }
 
 }  // namespace
 

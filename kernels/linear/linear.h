@@ -43,7 +43,9 @@ struct LinearAttr {  // indexes into OpCall::attr
 
 // Workspaces, in floats. The forward hands all of its own to the product.
 static inline int64_t linear_workspace(int64_t R, int64_t D, int64_t O, int workers, bool bf16) {
-  if (bf16) return gemm::packed_floats_bf16(O, D) + gemm::workspace_floats(R, O, gemm::even(D), workers, gemm::Split::any);
+  if (bf16)
+    return gemm::packed_floats_bf16(O, D, gemm::keeps_pairs(R)) +
+           gemm::workspace_floats(R, O, gemm::even(D), workers, gemm::Split::any);
   return gemm::max64(gemm::unpacked_workspace_floats(R, O, D, workers),
                      gemm::workspace_floats(R, O, D, workers, gemm::Split::any));
 }
@@ -59,7 +61,7 @@ static inline LinearBackwardScratch linear_backward_scratch(int64_t R, int64_t D
   s.products = activated ? gemm::round_up(R * O, 16) : 0;
   int64_t most = gemm::workspace_floats(R, D, bf16 ? gemm::even(O) : O, workers, gemm::Split::any);
   if (linear_streams_dx(R)) most = gemm::max64(most, gemm::stream_workspace_floats(R, D, O, workers));
-  else most += bf16 ? gemm::packed_floats_bf16(D, O) : gemm::packed_floats(D, O);
+  else most += bf16 ? gemm::packed_floats_bf16(D, O, gemm::keeps_pairs(R)) : gemm::packed_floats(D, O);
   most = gemm::max64(most, gemm::stream_workspace_floats(O, D, R, workers));
   if (activated) most = gemm::max64(most, linear_workspace(R, D, O, workers, bf16));
   s.total = s.products + most;
