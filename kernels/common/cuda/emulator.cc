@@ -1,0 +1,383 @@
+// See emulator.h. Compiled without sanitizers even where kernels have them: it is what they must not see.
+#include "emulator.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "emulator_fiber.h"
+
+namespace affuse::emulator {
+namespace {
+
+constexpr unsigned kMostThreads = 1024;
+constexpr int kMostArrays = 64, kMostCopies = 512;
+constexpr size_t kShown = 64;
+
+enum class State : uint8_t { ready, at_block_barrier, at_warp_barrier, at_exchange, done };
+
+struct Where {
+  const char* file;
+  int line;
+};
+
+struct Thread {
+  State state;
+  unsigned mask;
+  Where where;
+  int arrays;           // taken so far
+  int first, end;       // its outstanding copies in the ring
+  uint32_t group;       // groups closed so far
+};
+
+struct Pending {
+  Copy copy;
+  uint32_t group;
+};
+
+struct Warp {
+  alignas(16) unsigned char value[2][32][kShown];
+  uint8_t phase[32];
+  char order;  // its address stands for "the warp is in step"
+};
+
+struct Array {
+  void* data;
+  size_t bytes;
+};
+
+struct Machine {
+  Launch launch;
+  void (*body)(void*);
+  void* arg;
+  Extent block;
+  Thread threads[kMostThreads];
+  Warp warps[kMostThreads / 32];
+  Array arrays[kMostArrays];
+  int array_count;
+  size_t taken;
+  Pending* copies;  // kMostCopies for each thread
+  FiberSet* set;
+  unsigned current;
+  Host host;
+  char* message;
+  size_t message_bytes;
+  bool failed;
+  Stats stats;
+  char start, step, end, global;  // addresses that stand for orderings
+};
+
+std::mutex one_launch;
+FiberSet fiber_sets[2];
+uint32_t seed_of_process = [] {
+  const char* text = getenv("AFFUSE_EMULATOR_SEED");
+  return text ? uint32_t(strtoul(text, nullptr, 10)) : 0u;
+}();
+Machine* machine = nullptr;
+
+Thread& self() { return machine->threads[machine->current]; }
+Fiber& own_fiber() { return machine->set->fibers[machine->current]; }
+Warp& own_warp() { return machine->warps[machine->current / 32]; }
+unsigned own_lane() { return machine->current % 32; }
+
+// Not memcpy, which sanitizers watch: what lanes show each other is registers, not memory.
+void copy_unseen(void* to, const void* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i)
+    static_cast<volatile unsigned char*>(to)[i] = static_cast<const volatile unsigned char*>(from)[i];
+}
+
+// Back to the scheduler, until the state is `ready` again.
+void pause(State state, unsigned mask, Where where) {
+  Thread& me = self();
+  me.state = state;
+  me.mask = mask;
+  me.where = where;
+  ++machine->stats.switches;
+  to_host(machine->host, own_fiber());
+}
+
+void entry() {
+  order_after(&machine->start);
+  machine->body(machine->arg);
+  order_before(&machine->end);
+  pause(State::done, 0, {"", 0});
+  abort();  // nobody resumes a thread that is done
+}
+
+const char* name_of(State state) {
+  switch (state) {
+    case State::at_block_barrier: return "at a block barrier";
+    case State::at_warp_barrier: return "at a warp barrier";
+    case State::at_exchange: return "at a warp collective";
+    case State::done: return "returned";
+    default: return "running";
+  }
+}
+
+bool together(const Thread& a, const Thread& b) {
+  return a.state == b.state && a.where.line == b.where.line && !strcmp(a.where.file, b.where.file);
+}
+
+void say(const char* why) {
+  Machine& m = *machine;
+  m.failed = true;
+  size_t used = size_t(snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u): %s", m.launch.kernel, m.block.x, m.block.y,
+                                m.block.z, why));
+  const unsigned n = m.launch.threads;
+  for (unsigned i = 0, groups = 0; i < n && groups < 4 && used < m.message_bytes; ++groups) {
+    unsigned j = i + 1;
+    while (j < n && together(m.threads[i], m.threads[j])) ++j;
+    const Thread& t = m.threads[i];
+    used += size_t(snprintf(m.message + used, m.message_bytes - used, "; threads %u-%u %s", i, j - 1, name_of(t.state)));
+    if (t.where.line && used < m.message_bytes)
+      used += size_t(snprintf(m.message + used, m.message_bytes - used, " (%s:%d)", t.where.file, t.where.line));
+    i = j;
+  }
+}
+
+// A warp's collectives: everybody whom a waiting lane names has to wait at the same place with the same mask.
+bool release_warp(unsigned first, unsigned count, State state) {
+  Thread* lanes = machine->threads + first;
+  bool released = false;
+  for (unsigned i = 0; i < count; ++i) {
+    if (lanes[i].state != state) continue;
+    const unsigned mask = lanes[i].mask;
+    bool all = true;
+    for (unsigned j = 0; j < 32 && all; ++j) {
+      if (!(mask >> j & 1)) continue;
+      if (j >= count || lanes[j].state == State::done) {
+        say("a warp collective names a lane that is not there any more");
+        return false;
+      }
+      all = lanes[j].state == state && lanes[j].mask == mask;
+      if (all && !together(lanes[i], lanes[j])) {
+        say("lanes of one warp collective wait at different places");
+        return false;
+      }
+    }
+    if (!all) continue;
+    for (unsigned j = 0; j < count; ++j)
+      if (mask >> j & 1) lanes[j].state = State::ready;
+    released = true;
+  }
+  return released;
+}
+
+// Lets through whoever has waited for the last one. False: nobody, or an error was found.
+bool release() {
+  Machine& m = *machine;
+  const unsigned n = m.launch.threads;
+  unsigned waiting = 0, done = 0;
+  const Thread* at = nullptr;
+  bool apart = false;
+  for (unsigned i = 0; i < n; ++i) {
+    const Thread& t = m.threads[i];
+    done += t.state == State::done;
+    if (t.state != State::at_block_barrier) continue;
+    if (at && !together(*at, t)) apart = true;
+    at = &t;
+    ++waiting;
+  }
+  if (waiting && waiting + done == n) {
+    if (done) return say("a block barrier that some threads never reach"), false;
+    if (apart) return say("threads wait at different block barriers"), false;
+    for (unsigned i = 0; i < n; ++i) m.threads[i].state = State::ready;
+    return true;
+  }
+  bool released = false;
+  for (unsigned w = 0; w < n && !m.failed; w += 32)
+    for (const State state : {State::at_warp_barrier, State::at_exchange})
+      if (!m.failed) released |= release_warp(w, std::min(32u, n - w), state);
+  return released && !m.failed;
+}
+
+struct Shuffle {
+  uint32_t state;
+  uint32_t below(uint32_t n) {
+    state = state * 1664525u + 1013904223u;
+    return uint32_t(uint64_t(state) * n >> 32);
+  }
+  void operator()(uint32_t* list, uint32_t n) {
+    for (uint32_t i = n - 1; i > 0 && n; --i) std::swap(list[i], list[below(i + 1)]);
+  }
+};
+
+void run_block(uint32_t* order, Shuffle* shuffle) {
+  Machine& m = *machine;
+  const unsigned n = m.launch.threads;
+  m.array_count = 0;
+  m.taken = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    m.threads[i] = Thread{};
+    start_over(m.set->fibers[i], &entry);
+    order[i] = i;
+  }
+  memset(m.warps, 0, sizeof m.warps);
+  for (bool alive = true; alive && !m.failed;) {
+    if (shuffle) (*shuffle)(order, n);
+    bool ran = false;
+    for (unsigned i = 0; i < n && !m.failed; ++i) {
+      const unsigned index = order[i];
+      if (m.threads[index].state != State::ready) continue;
+      m.current = index;
+      to_fiber(m.host, m.set->fibers[index]);
+      ran = true;
+    }
+    alive = false;
+    for (unsigned i = 0; i < n; ++i) alive |= m.threads[i].state != State::done;
+    if (alive && !m.failed && !release() && !ran && !m.failed) say("deadlock");
+  }
+  for (int i = 0; i < m.array_count; ++i) free_shared(m.host, &m.end, m.arrays[i].data);
+  for (unsigned i = 0; i < n && !m.failed; ++i)
+    if (m.set->overflowed(i)) say("a thread needs more than its 64 KB of stack");
+  ++m.stats.blocks;
+}
+
+}  // namespace
+
+void set_seed(uint32_t seed) { seed_of_process = seed; }
+
+bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, size_t message_bytes, Stats* stats) {
+  const std::lock_guard<std::mutex> lock(one_launch);
+  const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+  if (launch.threads < 1 || launch.threads > kMostThreads || blocks == 0 || blocks > 0x7fffffff || launch.grid.y > 65535 ||
+      launch.grid.z > 65535) {
+    snprintf(message, message_bytes, "%s: expected 1…1024 threads and a grid within its limits, got %u threads, grid (%u,%u,%u)",
+             launch.kernel, launch.threads, launch.grid.x, launch.grid.y, launch.grid.z);
+    return false;
+  }
+  auto* m = static_cast<Machine*>(calloc(1, sizeof(Machine)));
+  auto* numbers = static_cast<uint32_t*>(malloc((blocks + launch.threads) * sizeof(uint32_t)));
+  auto* copies = static_cast<Pending*>(malloc(launch.threads * kMostCopies * sizeof(Pending)));
+  if (!m || !numbers || !copies) {
+    free(m), free(numbers), free(copies);
+    snprintf(message, message_bytes, "%s: no memory to emulate it", launch.kernel);
+    return false;
+  }
+  machine = m;
+  m->launch = launch;
+  m->body = body;
+  m->arg = arg;
+  m->copies = copies;
+  m->message = message;
+  m->message_bytes = message_bytes;
+  Shuffle shuffle{seed_of_process};
+  uint32_t *order = numbers + blocks, count = uint32_t(blocks);
+  for (uint32_t i = 0; i < count; ++i) numbers[i] = i;
+  if (seed_of_process) shuffle(numbers, count);
+  begin_launch(m->host, &m->start);
+  for (uint32_t i = 0; i < count && !m->failed; ++i) {
+    const uint32_t b = numbers[i];
+    m->block = {b % launch.grid.x, b / launch.grid.x % launch.grid.y, b / launch.grid.x / launch.grid.y};
+    m->set = &fiber_sets[i % 2];
+    if (make_fibers(m->host, *m->set, launch.threads)) {
+      run_block(order, seed_of_process ? &shuffle : nullptr);
+    } else {
+      snprintf(message, message_bytes, "%s: no memory for the stacks of its threads", launch.kernel);
+      m->failed = true;
+    }
+  }
+  end_launch(m->host, &m->end, fiber_sets, m->failed);
+  if (stats) *stats = m->stats;
+  const bool fine = !m->failed;
+  machine = nullptr;
+  free(copies), free(numbers), free(m);
+  return fine;
+}
+
+Extent thread_index() { return {machine->current, 0, 0}; }
+Extent block_index() { return machine->block; }
+Extent block_extent() { return {machine->launch.threads, 1, 1}; }
+Extent grid_extent() { return machine->launch.grid; }
+
+void* take_shared(size_t bytes, const char* file, int line) {
+  Machine& m = *machine;
+  const int index = self().arrays++;
+  if (index < m.array_count) {
+    const Array& array = m.arrays[index];
+    if (array.bytes != bytes) fail(file, line, "a shared array of %zu bytes where another thread took %zu", bytes, array.bytes);
+    order_after(array.data);
+    return array.data;
+  }
+  m.taken += (bytes + 15) / 16 * 16;
+  if (m.taken > m.launch.shared)
+    fail(file, line, "%zu bytes of shared memory, of which the launch asked for %zu", m.taken, m.launch.shared);
+  if (index == kMostArrays) fail(file, line, "more than %d shared arrays", kMostArrays);
+  void* data = make_shared_array(m.host, bytes);
+  if (!data) fail(file, line, "no memory for a shared array of %zu bytes", bytes);
+  m.arrays[m.array_count++] = {data, bytes};
+  order_after(data);
+  return data;
+}
+
+void block_barrier(const char* file, int line) {
+  order_before(&machine->step);
+  pause(State::at_block_barrier, 0, {file, line});
+  order_after(&machine->step);
+}
+
+void warp_barrier(unsigned mask, const char* file, int line) {
+  if (!(mask >> own_lane() & 1)) fail(file, line, "a warp barrier whose mask %08x leaves out the lane that calls it", mask);
+  char* const order = &own_warp().order;
+  order_before(order);
+  pause(State::at_warp_barrier, mask, {file, line});
+  order_after(order);
+}
+
+void fence() {
+  order_before(&machine->global);
+  order_after(&machine->global);
+}
+
+void exchange(unsigned mask, const void* value, size_t bytes, const char* file, int line) {
+  if (!(mask >> own_lane() & 1)) fail(file, line, "a warp collective whose mask %08x leaves out the lane that calls it", mask);
+  Warp& warp = own_warp();
+  const unsigned lane = own_lane();
+  // Two rooms in turn: a lane may be at the next exchange before its neighbour has read this one.
+  copy_unseen(warp.value[warp.phase[lane]][lane], value, std::min(bytes, kShown));
+  pause(State::at_exchange, mask, {file, line});
+  warp.phase[lane] ^= 1;
+}
+
+void shown(unsigned lane, void* to, size_t bytes) {
+  Warp& warp = own_warp();
+  copy_unseen(to, warp.value[warp.phase[own_lane()] ^ 1][lane % 32], std::min(bytes, kShown));
+}
+
+void copy_later(void* to, const void* from, size_t bytes, size_t valid) {
+  Thread& me = self();
+  if (me.end - me.first == kMostCopies) fail("", 0, "more than %d outstanding copies of one thread", kMostCopies);
+  machine->copies[size_t(machine->current) * kMostCopies + size_t(me.end++ % kMostCopies)] = {{to, from, bytes, valid}, me.group};
+}
+
+void commit() { ++self().group; }
+
+bool due(int groups_left, Copy* copy) {
+  Thread& me = self();
+  if (me.first == me.end) return false;
+  const Pending& next = machine->copies[size_t(machine->current) * kMostCopies + size_t(me.first % kMostCopies)];
+  if (next.group + uint32_t(groups_left) >= me.group) return false;
+  *copy = next.copy;
+  ++me.first;
+  return true;
+}
+
+void fail(const char* file, int line, const char* format, ...) {
+  Machine& m = *machine;
+  char why[300];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(why, sizeof why, format, args);
+  va_end(args);
+  if (!m.failed)
+    snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u), thread %u: %s (%s:%d)", m.launch.kernel, m.block.x, m.block.y,
+             m.block.z, m.current, why, file, line);
+  m.failed = true;
+  to_host(m.host, own_fiber());
+  abort();
+}
+
+}  // namespace affuse::emulator

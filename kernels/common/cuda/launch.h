@@ -1,0 +1,78 @@
+// The host's side of a .cu file: where work is queued and how kernels are started. verbs.h is the device's side.
+#pragma once
+#include "../op.h"
+#include "verbs.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include <tuple>
+#include <utility>
+#endif
+
+namespace affuse::cuda {
+
+#if defined(__CUDACC__)
+using Stream = cudaStream_t;
+#else
+using Stream = void*;  // the emulator has done everything by the time a launch returns
+#endif
+
+// Work in order, and its first error.
+struct Queue {
+  Stream stream = nullptr;
+  int processors = 1;  // multiprocessors of the device: how many blocks fill it
+  Status* status = nullptr;
+  bool ok() const { return status->ok(); }
+};
+
+struct Grid {
+  int64_t x = 1, y = 1, z = 1;
+};
+
+inline bool fits(const Grid& grid, const char* kernel, Queue& queue) {
+  if (grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535) return true;
+  queue.status->fail("ERR_AFFUSE_SIZE", "%s: expected a grid of at most 2147483647 x 65535 x 65535 blocks, got %lld x %lld x %lld",
+                     kernel, (long long)grid.x, (long long)grid.y, (long long)grid.z);
+  return false;
+}
+
+// Queues kernel(args…) on grid blocks of `threads`; nothing if the grid is empty or an error came before.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid grid, int threads, size_t shared,
+            Arguments&&... arguments) {
+  if (!queue.ok() || grid.x * grid.y * grid.z == 0 || !fits(grid, name, queue)) return;
+#if defined(__CUDACC__)
+  cudaError_t error = cudaSuccess;
+  if (shared > 48 * 1024)  // more than this has to be asked for
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (error == cudaSuccess) {
+    kernel<<<dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), unsigned(threads), shared, queue.stream>>>(
+        static_cast<Parameters>(arguments)...);
+    error = cudaGetLastError();
+  }
+  if (error != cudaSuccess)
+    queue.status->fail("ERR_AFFUSE_CUDA", "%s: expected a launch, got %s (%s)", name, cudaGetErrorString(error),
+                       cudaGetErrorName(error));
+#else
+  std::tuple<void (*)(Parameters...), Parameters...> call{kernel, static_cast<Parameters>(arguments)...};
+  const auto body = [](void* arg) {
+    std::apply([](auto* function, const auto&... values) { function(values...); }, *static_cast<decltype(call)*>(arg));
+  };
+  char message[sizeof Status::message];
+  const emulator::Launch what{name, {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)}, unsigned(threads), shared};
+  if (!emulator::run(what, body, &call, message, sizeof message))
+    queue.status->fail("ERR_AFFUSE_EMULATOR", "%s", message);
+#endif
+}
+// AFFUSE_LAUNCH(kernel, queue, grid, threads, shared, arguments…)
+#define AFFUSE_LAUNCH(kernel, ...) ::affuse::cuda::launch(#kernel, kernel, __VA_ARGS__)
+
+// An operator on a device: OpDef's cpu and workspace for memory of the device. All tensors are device memory, `workers` is null.
+struct DeviceOp {
+  const char* name;  // of the OpDef
+  void (*run)(const OpCall&, Queue&);
+  size_t (*workspace)(const OpShape&, int processors) = nullptr;  // bytes; null: none
+};
+
+}  // namespace affuse::cuda
