@@ -1,4 +1,5 @@
 #include "../common/stream.h"
+#include "broadcast.h"
 #include "elementwise.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -8,33 +9,8 @@ constexpr int64_t kChunk = 16384;  // elements per task, about
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// a's dimensions with neighbours of the same kind merged and ones left out: `shared` ones are those b is broadcast along.
-struct Plan {
-  int rank = 0;
-  int64_t size[kMaxRank], stride_b[kMaxRank];  // stride_b is 0 along shared dimensions
-  bool shared[kMaxRank];
-};
-
-Plan plan_of(const TensorDesc& a, const TensorDesc& b) {
-  Plan p;
-  for (int d = 0; d < a.rank; ++d) {
-    const int e = d - (a.rank - b.rank);
-    if (a.dim[d] == 1) continue;
-    const bool shared = e < 0 || b.dim[e] == 1;
-    if (p.rank && p.shared[p.rank - 1] == shared) p.size[p.rank - 1] *= a.dim[d];
-    else p.size[p.rank] = a.dim[d], p.shared[p.rank++] = shared;
-  }
-  if (!p.rank) p.size[0] = 1, p.shared[0] = false, p.rank = 1;
-  int64_t stride = 1;
-  for (int d = p.rank - 1; d >= 0; --d) {
-    p.stride_b[d] = p.shared[d] ? 0 : stride;
-    if (!p.shared[d]) stride *= p.size[d];
-  }
-  return p;
-}
-
 // Offset in b of outer position `o` (all merged dimensions but the last).
-int64_t offset_b(const Plan& p, int64_t o) {
+int64_t offset_b(const Broadcast& p, int64_t o) {
   int64_t at = 0;
   for (int d = p.rank - 2; d >= 0; --d) {
     at += o % p.size[d] * p.stride_b[d];
@@ -46,7 +22,7 @@ int64_t offset_b(const Plan& p, int64_t o) {
 // Calls body(i, j, n, step): elements [i, i+n) of a meet b[j], b[j + step], … with step 0 or 1.
 template <class F>
 void each_run(const OpCall& call, F&& body) {
-  const Plan p = plan_of(call.in[0], call.in[1]);
+  const Broadcast p = broadcast_of(call.in[0], call.in[1]);
   const int64_t N = call.in[0].count();
   if (N == 0) return;
   const int64_t inner = p.size[p.rank - 1], outer = N / inner, step = p.shared[p.rank - 1] ? 0 : 1;
@@ -61,7 +37,7 @@ void each_run(const OpCall& call, F&& body) {
 // db[j] = sum of term(i, n) over all elements i of a that meet b[j], in the order of i.
 template <class F>
 void reduce_to_b(const OpCall& call, float* db, F&& term) {
-  const Plan p = plan_of(call.in[0], call.in[1]);
+  const Broadcast p = broadcast_of(call.in[0], call.in[1]);
   const int64_t N = call.in[0].count(), M = call.in[1].count();
   if (N == 0) {
     for (int64_t j = 0; j < M; ++j) db[j] = 0.0f;

@@ -184,7 +184,10 @@ export function operator(name: string): OperatorInfo {
   return lookup(loadAddon(), name);
 }
 
-/** What can compute here, and why something cannot: cpu, reference, cuda. Probes no GPU. */
+/**
+ * What can compute here, and why something cannot: cpu, reference, cuda, and emulated (the CUDA kernels on the CPU, for
+ * tests) where it was built. Opens the CUDA library, if there is one, and counts devices.
+ */
 export function backends(): Backend[] {
   return loadAddon().backends();
 }

@@ -57,6 +57,8 @@ export interface Backend {
   available: boolean;
   code: string | null;
   reason: string | null;
+  /** Names of the operators that have kernels there; empty where it is not available. */
+  operators: string[];
 }
 
 /** Where a program's value lives: `buffer` is an index into ProgramDesc.buffers, or -1 for the program's own arena. */

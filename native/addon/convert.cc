@@ -173,7 +173,7 @@ Device device_of(napi_env env, napi_value name) {
   char text[64];
   size_t length = 0;
   if (!read_text(env, name, text, length))
-    raise("ERR_AFFUSE_DEVICE", "expected the device as a string: cpu, reference or cuda");
+    raise("ERR_AFFUSE_DEVICE", "expected the device as a string: cpu, reference, cuda or emulated");
   Status status;
   Device device = Device::cpu;
   parse_device({text, length}, device, status);

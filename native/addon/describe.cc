@@ -1,5 +1,6 @@
 // operators(), backends(), cpu(): what there is.
 #include "addon.h"
+#include "native/runtime/backends.h"
 #include "native/runtime/cpu.h"
 #include "native/runtime/registry.h"
 
@@ -79,17 +80,28 @@ napi_value list_backends(napi_env env, napi_callback_info) {
   return guarded(env, [&]() -> napi_value {
     napi_value list = make_array(env, 0);
     uint32_t index = 0;
-    const auto add = [&](const char* name, const char* code, const char* reason) {
+    const auto add = [&](const char* name, const char* code, const char* reason, const char* const* has = nullptr) {
       napi_value entry = make_object(env);
       set(env, entry, "name", make(env, name));
       set(env, entry, "available", make(env, code == nullptr));
       set(env, entry, "code", code ? make(env, code) : null(env));
       set(env, entry, "reason", code ? make(env, reason) : null(env));
+      napi_value names = make_array(env, 0);
+      uint32_t count = 0;
+      if (has)
+        for (; *has; ++has) set(env, names, count++, make(env, *has));
+      else if (!code)
+        for (const OpDef* op : operators()) set(env, names, count++, make(env, op->name));
+      set(env, entry, "operators", names);
       set(env, list, index++, entry);
     };
     add("cpu", cpu_info().error.code, cpu_info().error.message);
     add("reference", nullptr, nullptr);
-    add("cuda", "ERR_AFFUSE_CUDA_UNAVAILABLE", kCudaReason);
+    for (const auto& [name, kind] : {std::pair{"cuda", Device::cuda}, std::pair{"emulated", Device::emulated}}) {
+      Status status;
+      const char* const* const has = device_operators(kind, status);
+      if (kind == Device::cuda || has) add(name, status.code, status.message, has);  // the emulator is for tests
+    }
     return list;
   });
 }

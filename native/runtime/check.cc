@@ -10,20 +10,16 @@
 
 namespace affuse {
 
-const char* const kCudaReason = "this version of affuse has no CUDA backend";
-
 bool parse_device(std::string_view name, Device& device, Status& status) {
-  if (name == "cpu") {
-    device = Device::cpu;
-  } else if (name == "reference") {
-    device = Device::reference;
-  } else if (name == "cuda" || name.starts_with("cuda:")) {
-    status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE", "expected an available device, got \"%.*s\": %s. Use cpu.",
-                int(name.size()), name.data(), kCudaReason);
-  } else {
-    status.fail("ERR_AFFUSE_DEVICE", "expected device cpu, reference or cuda, got \"%.*s\"",
+  const std::string_view index = name.starts_with("cuda:") ? name.substr(5) : "";
+  if (name == "cpu") device = Device::cpu;
+  else if (name == "reference") device = Device::reference;
+  else if (name == "emulated") device = Device::emulated;
+  else if (name == "cuda") device = Device::cuda;
+  else if (index.size() == 1 && index[0] >= '0' && index[0] <= '9') device = {Device::cuda, uint8_t(index[0] - '0')};
+  else
+    status.fail("ERR_AFFUSE_DEVICE", "expected device cpu, reference, cuda, cuda:0 … cuda:9 or emulated, got \"%.*s\"",
                 int(name.size() > 60 ? 60 : name.size()), name.data());
-  }
   return status.ok();
 }
 

@@ -6,12 +6,18 @@
 
 namespace affuse {
 
-enum class Device : uint8_t { cpu, reference };
+struct Device {
+  enum Kind : uint8_t { cpu, reference, cuda, emulated } kind = cpu;
+  uint8_t index = 0;  // of several of a kind
 
-// "cpu" or "reference"; ERR_AFFUSE_CUDA_UNAVAILABLE for cuda, ERR_AFFUSE_DEVICE for anything else.
+  constexpr Device(Kind kind = cpu, uint8_t index = 0) : kind(kind), index(index) {}
+  constexpr bool operator==(const Device&) const = default;
+  // Memory of its own, kernels in a library of their own.
+  constexpr bool has_backend() const { return kind == cuda || kind == emulated; }
+};
+
+// "cpu", "reference", "cuda", "cuda:1" or "emulated"; ERR_AFFUSE_DEVICE for anything else. Does not look whether it is there.
 bool parse_device(std::string_view name, Device& device, Status& status);
-// Why there is no CUDA backend; the reason that backends() gives.
-extern const char* const kCudaReason;
 
 // A value as a caller spells it, before the rule says what it has to be.
 struct AttrValue {

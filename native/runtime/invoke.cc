@@ -15,13 +15,6 @@ bool is_set(const char* variable) {
   return text && !strcmp(text, "1");
 }
 
-// AFFUSE_POISON=1 fills workspaces and outputs with NaN before every kernel, so that a value which a kernel forgets to
-// write, or reads before writing, shows.
-bool poisoning() {
-  static const bool on = is_set("AFFUSE_POISON");
-  return on;
-}
-
 void poison(void* data, size_t bytes) { memset(data, 0xff, bytes); }
 
 // An output that shares memory with an input holds that input's data.
@@ -112,6 +105,11 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
 
 }  // namespace
 
+bool poisoning() {
+  static const bool on = is_set("AFFUSE_POISON");
+  return on;
+}
+
 double estimated_microseconds(const OpDef& op, const OpShape& shape) {
   size_t bytes = 0;
   for (int i = 0; i < op.input_count; ++i) bytes += shape.in[i].bytes();
@@ -135,6 +133,7 @@ void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* 
             const void* const* packed, int threads, Scratch& scratch, Status& status, TaskListener* listener) {
   if (device == Device::cpu)
     return invoke_as_given(op, device, in, made, out, attr, packed, threads, scratch, status, listener);
+  if (device.has_backend()) return invoke_on_device(op, device, in, made, out, attr, status);
   if (!op.reference) return status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a reference, got %s", op.name);
   Tensor wide[kMaxInputs];
   Memory copies[kMaxInputs];

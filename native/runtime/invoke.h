@@ -15,6 +15,14 @@ inline bool must_exist(const OpDef& op, int output) { return !op.outputs[output]
 void invoke(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
             const void* const* packed, int threads, Scratch& scratch, Status& status, TaskListener* listener = nullptr);
 
+// The same on a device with a backend, between host memory and host memory; waits for it.
+void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
+                      const Attr* attr, Status& status);
+
+// AFFUSE_POISON=1: workspaces and outputs are filled with NaN before every kernel, so that a value which a kernel forgets to
+// write, or reads before writing, shows.
+bool poisoning();
+
 // One thread's time for a call as a rough figure: 50 GFLOP/s and 32 GB/s.
 double estimated_microseconds(const OpDef& op, const OpShape& shape);
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "backends.h"
 #include "cpu.h"
 #include "kernels/common/shape.h"
 
@@ -149,6 +150,10 @@ bool Program::check_instruction(size_t index, Status& status) {
 std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
   auto program = std::shared_ptr<Program>(new Program(std::move(spec)));
   const ProgramSpec& own = program->spec_;
+  if (own.device.has_backend()) {
+    if (lock_device(own.device, status)) status.fail("ERR_AFFUSE_DEVICE", "expected a program for cpu or reference: no other runs programs yet");
+    return nullptr;
+  }
   for (size_t i = 0; i < own.values.size(); ++i)
     if (!program->check_value(int(i), status)) return nullptr;
   for (const auto* list : {&own.feeds, &own.fetches})

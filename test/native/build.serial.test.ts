@@ -118,8 +118,7 @@ test("AFFUSE_CUDA and AFFUSE_SANITIZE are understood or refused with the reason"
   const configure = (definition: string) =>
     run("cmake", ["-S", checkout, "-B", path.join(checkout, "switches"), "-DAFFUSE_ADDON=OFF", definition], checkout);
   const cuda = await configure("-DAFFUSE_CUDA=on");
-  assert.is.not(cuda.code, 0);
-  assert.match(cuda.output, /no CUDA\s+backend\s+yet/);
+  if (cuda.code !== 0) assert.match(cuda.output, /CUDA/, "without nvcc it says what is missing");
   assert.match((await configure("-DAFFUSE_CUDA=maybe")).output, /auto, on or off/);
   assert.is((await configure("-DAFFUSE_CUDA=off")).code, 0);
   assert.match((await configure("-DAFFUSE_SANITIZE=memory")).output, /address,\s+thread\s+or\s+undefined/);

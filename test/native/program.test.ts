@@ -171,7 +171,9 @@ test("what createProgram refuses", async () => {
   const value = desc.values[1] as ProgramDesc["values"][0];
   const withValue = (v: object) => ({ values: [desc.values[0], { ...value, ...v }, desc.values[2]] as ProgramDesc["values"] });
   assert.is(await refused({}), "none");
+  process.env.AFFUSE_DISABLE_CUDA = "1";
   assert.is(await refused({ device: "cuda" }), "ERR_AFFUSE_CUDA_UNAVAILABLE");
+  delete process.env.AFFUSE_DISABLE_CUDA;
   assert.is(await refused({ device: "abacus" }), "ERR_AFFUSE_DEVICE");
   assert.is(await refused({ arenaBytes: 64 }), "ERR_AFFUSE_PROGRAM");
   assert.is(await refused({ arenaBytes: 1e15 }), "ERR_AFFUSE_MEMORY");

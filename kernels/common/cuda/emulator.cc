@@ -72,10 +72,10 @@ struct Machine {
 
 std::mutex one_launch;
 FiberSet fiber_sets[2];
-uint32_t seed_of_process = [] {
+uint32_t seed_of_process() {
   const char* text = getenv("AFFUSE_EMULATOR_SEED");
   return text ? uint32_t(strtoul(text, nullptr, 10)) : 0u;
-}();
+}
 Machine* machine = nullptr;
 
 Thread& self() { return machine->threads[machine->current]; }
@@ -238,8 +238,6 @@ void run_block(uint32_t* order, Shuffle* shuffle) {
 
 }  // namespace
 
-void set_seed(uint32_t seed) { seed_of_process = seed; }
-
 bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, size_t message_bytes, Stats* stats) {
   const std::lock_guard<std::mutex> lock(one_launch);
   const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
@@ -264,17 +262,18 @@ bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, si
   m->copies = copies;
   m->message = message;
   m->message_bytes = message_bytes;
-  Shuffle shuffle{seed_of_process};
+  const uint32_t seed = seed_of_process();
+  Shuffle shuffle{seed};
   uint32_t *order = numbers + blocks, count = uint32_t(blocks);
   for (uint32_t i = 0; i < count; ++i) numbers[i] = i;
-  if (seed_of_process) shuffle(numbers, count);
+  if (seed) shuffle(numbers, count);
   begin_launch(m->host, &m->start);
   for (uint32_t i = 0; i < count && !m->failed; ++i) {
     const uint32_t b = numbers[i];
     m->block = {b % launch.grid.x, b / launch.grid.x % launch.grid.y, b / launch.grid.x / launch.grid.y};
     m->set = &fiber_sets[i % 2];
     if (make_fibers(m->host, *m->set, launch.threads)) {
-      run_block(order, seed_of_process ? &shuffle : nullptr);
+      run_block(order, seed ? &shuffle : nullptr);
     } else {
       snprintf(message, message_bytes, "%s: no memory for the stacks of its threads", launch.kernel);
       m->failed = true;

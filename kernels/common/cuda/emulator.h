@@ -1,7 +1,8 @@
 // A CUDA device on the CPU, for kernels written against verbs.h: every thread of a block is a fiber, and one block runs after
 // another. It is slow and exact about what hardware forgives or hides:
 //
-// - a seed shuffles blocks and, at every turn, threads; a kernel whose result depends on the order shows itself
+// - AFFUSE_EMULATOR_SEED (read at every launch; 0: in the order of their numbers) shuffles blocks and, at every turn, threads; a
+//   kernel whose result depends on the order shows itself
 // - a shared array is a heap block of exactly its size, filled with NaN, so that AddressSanitizer sees overruns and a value
 //   that is read before it is written spoils the result
 // - barriers and warp collectives that not everybody reaches, or that different threads reach at different places, end the
@@ -35,9 +36,6 @@ struct Stats {
 
 // Runs body(arg) as every thread of every block. False: `message` says what went wrong and where; what was written stays.
 bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, size_t message_bytes, Stats* stats = nullptr);
-
-// The order of blocks and threads from now on: 0 as they are numbered, else shuffled by it. AFFUSE_EMULATOR_SEED sets it first.
-void set_seed(uint32_t seed);
 
 // ---- what verbs.h is made of; only inside a launch ----
 

@@ -74,5 +74,9 @@ struct DeviceOp {
   void (*run)(const OpCall&, Queue&);
   size_t (*workspace)(const OpShape&, int processors) = nullptr;  // bytes; null: none
 };
+// AFFUSE_DEVICE_OP(kScale, "scale", &scale): the room's entry in the library's table; kScale is the OpDef's symbol.
+#define AFFUSE_DEVICE_OP(symbol, ...)  \
+  extern const DeviceOp symbol;        \
+  const DeviceOp symbol{__VA_ARGS__};
 
 }  // namespace affuse::cuda

@@ -1,0 +1,106 @@
+// Element-wise kernels: one functor called for every element, four at a time with 16-byte accesses where memory allows it.
+//
+//   struct Scaled {
+//     const float* x; float* y; float factor;
+//     template <int N> AFFUSE_DEVICE void operator()(int64_t i) const {   // elements [i, i + N), N = 4 or 1
+//       put(y + i, get<N>(x + i) * factor);
+//     }
+//   };
+//   each(queue, "scale", n, aligned(x) && aligned(y), Scaled{x, y, factor});
+//
+// Memory decides: every block keeps several 16-byte loads in flight per thread, the grid is a few blocks per multiprocessor.
+#pragma once
+#include "launch.h"
+
+namespace affuse::cuda {
+
+// N neighbouring elements.
+template <int N>
+struct Pack {
+  float v[N];
+  template <class F>
+  AFFUSE_DEVICE Pack map(F f) const {
+    Pack out;
+#pragma unroll
+    for (int i = 0; i < N; ++i) out.v[i] = f(v[i]);
+    return out;
+  }
+};
+template <int N, class F>
+AFFUSE_DEVICE Pack<N> map2(const Pack<N>& a, const Pack<N>& b, F f) {
+  Pack<N> out;
+#pragma unroll
+  for (int i = 0; i < N; ++i) out.v[i] = f(a.v[i], b.v[i]);
+  return out;
+}
+template <int N>
+AFFUSE_DEVICE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
+  return map2(a, b, [](float x, float y) { return x + y; });
+}
+template <int N>
+AFFUSE_DEVICE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) {
+  return map2(a, b, [](float x, float y) { return x * y; });
+}
+template <int N>
+AFFUSE_DEVICE Pack<N> operator*(const Pack<N>& a, float b) {
+  return a.map([b](float x) { return x * b; });
+}
+template <int N>
+AFFUSE_DEVICE Pack<N> fill(float x) {
+  Pack<N> out;
+#pragma unroll
+  for (int i = 0; i < N; ++i) out.v[i] = x;
+  return out;
+}
+
+template <int N>
+AFFUSE_DEVICE Pack<N> get(const float* p) {
+  if constexpr (N == 4) {
+    const float4 x = load4(p);
+    return {{x.x, x.y, x.z, x.w}};
+  } else {
+    return {{*p}};
+  }
+}
+template <int N>
+AFFUSE_DEVICE void put(float* p, const Pack<N>& x) {
+  if constexpr (N == 4) store4(p, make_float4(x.v[0], x.v[1], x.v[2], x.v[3]));
+  else *p = x.v[0];
+}
+
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+struct Filled {
+  float* y;
+  float value;
+  template <int N>
+  AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, fill<N>(value)); }
+};
+
+constexpr int kStreamThreads = 256;
+constexpr int kStreamBlocks = 8;  // of each multiprocessor: 2048 threads
+
+template <int N, class F>
+AFFUSE_GLOBAL(kStreamThreads, kStreamBlocks) each_kernel(F f, int64_t n) {
+  const int64_t step = int64_t(gridDim.x) * kStreamThreads * N;
+  for (int64_t i = (int64_t(blockIdx.x) * kStreamThreads + threadIdx.x) * N; i < n; i += step) {
+    if (N == 1 || i + N <= n) {
+      f.template operator()<N>(i);
+    } else {
+      for (; i < n; ++i) f.template operator()<1>(i);
+      return;
+    }
+  }
+}
+
+// f for all i in [0, n). `wide`: groups of four elements from 0 on lie at multiples of 16 bytes.
+template <class F>
+void each(Queue& queue, const char* name, int64_t n, bool wide, const F& f) {
+  const int64_t per_block = int64_t(kStreamThreads) * (wide ? 4 : 1), most = int64_t(queue.processors) * kStreamBlocks * 4;
+  const int64_t blocks = (n + per_block - 1) / per_block;
+  const Grid grid{blocks < most ? blocks : most};
+  if (wide) launch(name, each_kernel<4, F>, queue, grid, kStreamThreads, 0, f, n);
+  else launch(name, each_kernel<1, F>, queue, grid, kStreamThreads, 0, f, n);
+}
+
+}  // namespace affuse::cuda

@@ -1,0 +1,84 @@
+// The device library: backend.h over driver.h and the kernels of the rooms. Compiled by nvcc into libaffuse_cuda and by g++ into
+// libaffuse_emulated.
+#include "backend.h"
+
+#include <cstring>
+
+#include "device_rooms.inc"
+#include "driver.h"
+#include "memory.h"
+
+namespace affuse::cuda {
+namespace {
+
+class Device final : public Backend {
+ public:
+  bool open(int index, Status& status) {
+    index_ = index;
+    return driver::describe(index, facts_, status) && driver::use(index, status) && driver::make_stream(stream_, status);
+  }
+
+  const DeviceFacts& facts() const override { return facts_; }
+
+  int find(const char* op) const override {
+    for (int i = 0; kDeviceOps[i]; ++i)
+      if (!strcmp(kDeviceOps[i]->name, op)) return i;
+    return -1;
+  }
+  size_t workspace(int op, const OpShape& shape) const override {
+    const DeviceOp& entry = *kDeviceOps[op];
+    return entry.workspace ? entry.workspace(shape, facts_.processors) : 0;
+  }
+  void run(int op, const OpCall& call, Status& status) override {
+    if (!driver::use(index_, status)) return;
+    Queue queue{stream_, facts_.processors, &status};
+    kDeviceOps[op]->run(call, queue);
+  }
+
+  void* allocate(size_t bytes, const char* what, Status& status) override {
+    return driver::use(index_, status) ? memory_.allocate(bytes, what, status) : nullptr;
+  }
+  void release(void* memory) override { memory_.release(memory); }
+  void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
+    if (bytes && driver::use(index_, status)) driver::copy_in(to, host, bytes, stream_, status);
+  }
+  void copy_out(void* host, const void* from, size_t bytes, Status& status) override {
+    if (!driver::use(index_, status)) return;
+    if (bytes) driver::copy_out(host, from, bytes, stream_, status);
+    if (status.ok()) driver::wait(stream_, status);
+  }
+  void fill(void* memory, int byte, size_t bytes, Status& status) override {
+    if (bytes && driver::use(index_, status)) driver::fill(memory, byte, bytes, stream_, status);
+  }
+  void finish(Status& status) override {
+    if (driver::use(index_, status)) driver::wait(stream_, status);
+  }
+
+ private:
+  int index_ = 0;
+  DeviceFacts facts_;
+  Stream stream_ = nullptr;
+  DeviceMemory memory_;
+};
+
+Backend* open(int index, Status& status) {
+  auto* device = new Device;  // never closed: kernels in flight at exit may still use it
+  if (device->open(index, status)) return device;
+  delete device;
+  return nullptr;
+}
+
+const char* const* operator_names() {
+  static const char* names[sizeof kDeviceOps / sizeof *kDeviceOps];
+  for (int i = 0; kDeviceOps[i]; ++i) names[i] = kDeviceOps[i]->name;
+  return names;
+}
+
+}  // namespace
+}  // namespace affuse::cuda
+
+extern "C" __attribute__((visibility("default"))) const affuse::BackendLibrary* affuse_backend_library() {
+  using namespace affuse::cuda;
+  static const affuse::BackendLibrary library{affuse::kBackendVersion, AFFUSE_VERSION, operator_names(), &driver::count, &open};
+  return &library;
+}

@@ -1,0 +1,57 @@
+// What the runtime and a device library say to each other. libaffuse_cuda (nvcc) and libaffuse_emulated (the same sources on
+// the emulator) are opened at run time and give one BackendLibrary; nothing of CUDA is named on this side of it.
+#pragma once
+#include "kernels/common/op.h"
+
+namespace affuse {
+
+// Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
+constexpr uint32_t kBackendVersion = 1;
+
+struct DeviceFacts {
+  char name[128] = "";
+  int major = 0, minor = 0;  // compute capability
+  int processors = 0;        // multiprocessors
+  size_t memory = 0;         // bytes
+  int driver = 0;            // CUDA version of the driver, 13000 is 13.0; 0: none
+};
+
+// One open device: memory and one queue of work. Calls come from one thread at a time (Backends::lock). An error ends a call
+// and leaves the device usable, except ERR_AFFUSE_DEVICE_LOST.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const DeviceFacts& facts() const = 0;
+
+  // The operator's place in the library, or -1: it has no kernel here.
+  virtual int find(const char* op) const = 0;
+  virtual size_t workspace(int op, const OpShape& shape) const = 0;
+  // Queues an operator. Every tensor and the workspace are device memory; what the kernels read of `call` is read before this
+  // returns.
+  virtual void run(int op, const OpCall& call, Status& status) = 0;
+
+  // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message. release() may
+  // be called while queued work still uses the memory.
+  virtual void* allocate(size_t bytes, const char* what, Status& status) = 0;
+  virtual void release(void* memory) = 0;
+  // Queued after what came before; host memory may be reused when they return. copy_out and finish wait for the queue.
+  virtual void copy_in(void* to, const void* host, size_t bytes, Status& status) = 0;
+  virtual void copy_out(void* host, const void* from, size_t bytes, Status& status) = 0;
+  virtual void fill(void* memory, int byte, size_t bytes, Status& status) = 0;
+  virtual void finish(Status& status) = 0;
+};
+
+struct BackendLibrary {
+  uint32_t version;
+  const char* affuse_version;
+  const char* const* operators;  // names of those that have kernels here, null at the end
+  // Devices there are; 0 with a coded reason if there are none or the driver cannot be used.
+  int (*count)(Status& status);
+  // Device `index`; null only with an error. Never closed.
+  Backend* (*open)(int index, Status& status);
+};
+
+// The library's one exported symbol: const BackendLibrary* affuse_backend_library(void).
+constexpr const char* kBackendSymbol = "affuse_backend_library";
+
+}  // namespace affuse

@@ -1,0 +1,118 @@
+// The few things of a device beside kernels: memory, copies, waiting. On the device these are the CUDA runtime's, in the
+// emulator the host's own memory, each allocation a heap block of exactly its size. Included by backend.cu only.
+#pragma once
+#include "backend.h"
+#include "kernels/common/cuda/launch.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#endif
+
+namespace affuse::cuda::driver {
+
+#if defined(__CUDACC__)
+
+inline const char* code_of(cudaError_t error) {
+  switch (error) {
+    case cudaErrorMemoryAllocation: return "ERR_AFFUSE_DEVICE_MEMORY";
+    case cudaErrorInsufficientDriver: return "ERR_AFFUSE_CUDA_DRIVER";
+    case cudaErrorNoDevice: return "ERR_AFFUSE_CUDA_NO_DEVICE";
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction: return "ERR_AFFUSE_CUDA_ARCHITECTURE";
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorECCUncorrectable: return "ERR_AFFUSE_DEVICE_LOST";
+    default: return "ERR_AFFUSE_CUDA";
+  }
+}
+// True if there was no error.
+inline bool check(cudaError_t error, const char* doing, Status& status) {
+  if (error == cudaSuccess) return true;
+  (void)cudaGetLastError();  // so that the next call does not report it again
+  status.fail(code_of(error), "expected the device to %s, got %s (%s)", doing, cudaGetErrorString(error), cudaGetErrorName(error));
+  return false;
+}
+
+inline int count(Status& status) {
+  int devices = 0, driver = 0;
+  if (!check(cudaDriverGetVersion(&driver), "name its driver's version", status)) return 0;
+  if (driver == 0) {
+    status.fail("ERR_AFFUSE_CUDA_DRIVER", "expected an NVIDIA driver, got none");
+    return 0;
+  }
+  return check(cudaGetDeviceCount(&devices), "be counted", status) ? devices : 0;
+}
+inline bool describe(int index, DeviceFacts& facts, Status& status) {
+  cudaDeviceProp properties;
+  if (!check(cudaGetDeviceProperties(&properties, index), "describe itself", status)) return false;
+  size_t i = 0;
+  for (; i + 1 < sizeof facts.name && properties.name[i]; ++i) facts.name[i] = properties.name[i];
+  facts.name[i] = 0;
+  facts.major = properties.major;
+  facts.minor = properties.minor;
+  facts.processors = properties.multiProcessorCount;
+  facts.memory = properties.totalGlobalMem;
+  (void)cudaDriverGetVersion(&facts.driver);
+  return true;
+}
+inline bool use(int index, Status& status) { return check(cudaSetDevice(index), "be selected", status); }
+inline bool make_stream(Stream& stream, Status& status) {
+  return check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream", status);
+}
+inline void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+  (void)cudaGetLastError();
+  return nullptr;
+}
+inline void release(void* memory) { (void)cudaFree(memory); }
+inline void copy_in(void* to, const void* from, size_t bytes, Stream stream, Status& status) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "take data", status);
+}
+inline void copy_out(void* to, const void* from, size_t bytes, Stream stream, Status& status) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "give data back", status);
+}
+inline void fill(void* memory, int byte, size_t bytes, Stream stream, Status& status) {
+  check(cudaMemsetAsync(memory, byte, bytes, stream), "fill memory", status);
+}
+inline void wait(Stream stream, Status& status) { check(cudaStreamSynchronize(stream), "finish its work", status); }
+constexpr bool kCaches = true;
+
+#else
+
+inline int count(Status&) { return 1; }
+inline bool describe(int, DeviceFacts& facts, Status&) {
+  strcpy(facts.name, "emulator");
+  facts.major = 8;
+  facts.processors = 2;  // few blocks fill it, so that small sizes take the ways of large ones
+  facts.memory = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE));
+  return true;
+}
+inline bool use(int, Status&) { return true; }
+inline bool make_stream(Stream& stream, Status&) {
+  stream = nullptr;
+  return true;
+}
+inline void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  return posix_memalign(&memory, 256, bytes) ? nullptr : memory;
+}
+inline void release(void* memory) { free(memory); }
+inline void copy_in(void* to, const void* from, size_t bytes, Stream, Status&) { memcpy(to, from, bytes); }
+inline void copy_out(void* to, const void* from, size_t bytes, Stream, Status&) { memcpy(to, from, bytes); }
+inline void fill(void* memory, int byte, size_t bytes, Stream, Status&) { memset(memory, byte, bytes); }
+inline void wait(Stream, Status&) {}
+constexpr bool kCaches = false;  // a fresh block each time, so that AddressSanitizer knows what is whose
+
+#endif
+
+}  // namespace affuse::cuda::driver
