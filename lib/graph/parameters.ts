@@ -187,18 +187,21 @@ export class ParameterStore {
       throw new AffuseError("ERR_AFFUSE_DISPOSED", "expected live parameters, got disposed ones.");
     const known = this.#buffers.get(role);
     if (known) return known;
-    const flat = new Float32Array(this.flatLength());
-    if (role === "parameters") {
-      for (const parameter of this.#parameters.values()) {
-        const start = parameter.offset / 4;
-        const part = flat.subarray(start, start + parameterBytes(parameter) / 4);
-        parameter.initialize(part, new Random(this.seed, `parameter ${parameter.name}`));
-      }
-    }
-    const buffer = this.#addon.createBuffer(Math.max(flat.byteLength, 64));
-    if (flat.length > 0) buffer.write(0, flat);
+    const buffer = this.#addon.createBuffer(Math.max(this.flatLength() * 4, 64)); // zeros
+    if (role === "parameters") this.#initialize(buffer);
     this.#buffers.set(role, buffer);
     return buffer;
+  }
+
+  /** One parameter at a time in the same small array: what is made here is garbage at once. */
+  #initialize(buffer: NativeBuffer): void {
+    const most = this.parameters().reduce((bytes, parameter) => Math.max(bytes, parameterBytes(parameter)), 0);
+    const room = new Float32Array(most / 4);
+    for (const parameter of this.#parameters.values()) {
+      const part = room.subarray(0, parameterBytes(parameter) / 4).fill(0);
+      parameter.initialize(part, new Random(this.seed, `parameter ${parameter.name}`));
+      if (part.length > 0) buffer.write(parameter.offset, part);
+    }
   }
 
   #find(name: string): Parameter {

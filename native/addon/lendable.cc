@@ -60,7 +60,7 @@ napi_value allocate(napi_env env, napi_callback_info info) {
     desc.dim[0] = int64_t(length);
     auto block = std::make_shared<Block>();
     Status status;
-    block->memory.allocate(desc.bytes(), "an array", status, true);
+    block->memory.map(desc.bytes(), "an array", status, true);
     check(status);
     napi_value buffer = nullptr;
     auto* owner = new std::shared_ptr<Block>(block);

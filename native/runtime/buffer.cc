@@ -6,7 +6,7 @@ namespace affuse {
 
 std::shared_ptr<Buffer> Buffer::create(size_t bytes, Status& status) {
   auto buffer = std::make_shared<Buffer>();
-  if (!buffer->memory_.allocate(bytes, "a buffer", status, true)) return nullptr;
+  if (!buffer->memory_.map(bytes, "a buffer", status, true)) return nullptr;
   return buffer;
 }
 

@@ -12,16 +12,19 @@ namespace affuse {
 
 constexpr size_t kAlignment = 64;
 
-// One aligned block. Contents are undefined unless zeroed; large blocks ask for huge pages.
+// One aligned block. Contents are undefined unless zeroed; large blocks ask for huge pages, as far as they fill them.
 class Memory {
  public:
   Memory() = default;
-  Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Memory(Memory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)),
+        mapped_(std::exchange(other.mapped_, 0)) {}
   Memory& operator=(Memory&& other) noexcept {
     if (this != &other) {
       reset();
       data_ = std::exchange(other.data_, nullptr);
       bytes_ = std::exchange(other.bytes_, 0);
+      mapped_ = std::exchange(other.mapped_, 0);
     }
     return *this;
   }
@@ -29,11 +32,14 @@ class Memory {
 
   // ERR_AFFUSE_MEMORY when the system refuses. `what` names the purpose in the message.
   bool allocate(size_t bytes, const char* what, Status& status, bool zero = false);
+  // The same for what lives long: a large block comes from the system and goes back to it at once, so that what was freed
+  // does not stay with the allocator; its pages are made, and zero, when they are first touched.
+  bool map(size_t bytes, const char* what, Status& status, bool zero = false);
   void reset();
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   char* at(size_t offset) const { return static_cast<char*>(data_) + offset; }
-  // Gives the block away; free it with release_memory.
+  // Gives a block of allocate() away; free it with release_memory.
   void* release() {
     bytes_ = 0;
     return std::exchange(data_, nullptr);
@@ -42,6 +48,7 @@ class Memory {
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  size_t mapped_ = 0;  // bytes of the mapping; 0: the allocator's
 };
 
 void release_memory(void* data);

@@ -147,6 +147,39 @@ bool Program::check_instruction(size_t index, Status& status) {
   return true;
 }
 
+// A weight that the program itself changes, packed for one instruction, would be packed anew in every run and never read
+// twice: training packs in the workspace, which all instructions share, and the weights lie in memory once.
+void Program::keep_no_fleeting_packs() {
+  const auto written = [&](const Range& range) {
+    for (const Step& step : steps_)
+      for (const int output : step.instruction->outputs)
+        if (output >= 0 && range.overlaps(range_of(spec_.values[size_t(output)]))) return true;
+    return false;
+  };
+  const auto users = [&](const PackedWeight* weight) {
+    size_t count = 0;
+    for (const Step& step : steps_)
+      for (const PackedWeight* other : step.packed) count += other == weight;
+    return count;
+  };
+  std::vector<PackedWeight*> fleeting;
+  for (const Step& step : steps_)
+    for (size_t i = 0; i < step.packed.size(); ++i) {
+      PackedWeight* weight = step.packed[i];
+      if (weight && users(weight) == 1 && written(range_of(spec_.values[size_t(step.instruction->inputs[i])])))
+        fleeting.push_back(weight);
+    }
+  for (Step& step : steps_) {
+    bool any = false;
+    for (PackedWeight*& weight : step.packed) {
+      for (const PackedWeight* other : fleeting)
+        if (weight == other) weight = nullptr;
+      any |= weight != nullptr;
+    }
+    if (!any) step.packed.clear();
+  }
+}
+
 std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
   auto program = std::shared_ptr<Program>(new Program(std::move(spec)));
   const ProgramSpec& own = program->spec_;
@@ -175,6 +208,7 @@ std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
       add_context(status, i, *own.instructions[i].op);
       return nullptr;
     }
+  program->keep_no_fleeting_packs();
   return program;
 }
 
@@ -212,7 +246,7 @@ bool Program::pack_inputs(Step& step, const Tensor* in, const Attr* attr, int th
     packed[i] = nullptr;
     if (!weight) continue;
     if (!weight->fresh) {
-      if (!weight->memory.data() && !weight->memory.allocate(weight->bytes, "a packed weight", status)) return false;
+      if (!weight->memory.data() && !weight->memory.map(weight->bytes, "a packed weight", status)) return false;
       if (!described) {
         for (int j = 0; j < op.input_count; ++j) in_desc[j] = in[j];
         for (int j = 0; j < op.output_count; ++j)

@@ -73,6 +73,48 @@ test("a packed weight follows an instruction that writes it, in this program and
   }
 });
 
+test("a weight that its program changes is kept packed only if several instructions read it so", async () => {
+  // W [4096,1024], 16 MiB; the program then changes its first row. Compared: one reader, two readers.
+  const grown: number[] = [];
+  const ones = new Float32Array(2 ** 22).fill(1);
+  const alive: unknown[] = []; // nothing is freed in between
+  for (const readers of [1, 2]) {
+    const buffer = addon.createBuffer(2 ** 24);
+    buffer.write(0, ones);
+    const matrix = { dtype: "f32" as const, shape: [4096, 1024], buffer: 0, offset: 0 };
+    const values = [arenaValue([2, 1024], 0), matrix, { ...matrix, shape: [1, 1024] }];
+    const reads = Array.from({ length: readers }, (_, i) => {
+      values.push(arenaValue([2, 4096], 8192 * (1 + 4 * i)));
+      return { op: "linear", inputs: [0, 1], outputs: [3 + i], attributes: {} };
+    });
+    values.push(arenaValue([1, 1024], 8192 * 9));
+    const program = addon.createProgram({
+      device: "cpu",
+      arenaBytes: 8192 * 10,
+      buffers: [buffer],
+      values,
+      instructions: [
+        ...reads,
+        { op: "scale", inputs: [2], outputs: [values.length - 1], attributes: { factor: 3 } },
+        { op: "scale", inputs: [values.length - 1], outputs: [2], attributes: {} },
+      ],
+      feeds: [0],
+      fetches: [3],
+      scalars: 0,
+    });
+    alive.push(buffer, program);
+    const x = ones.subarray(0, 2048);
+    const before = process.memoryUsage().rss;
+    for (const factor of [1, 3, 9]) {
+      const y = (await program.run([x], []))[0] as Float32Array;
+      assert.equal([y[0], y[1], y[4096], y[4097]], [1024 * factor, 1024, 1024 * factor, 1024]);
+    }
+    grown.push((process.memoryUsage().rss - before) / 2 ** 20);
+  }
+  const [one, two] = grown as [number, number];
+  assert.ok(alive.length === 4 && one < 8 && two >= 14, `grew by ${one.toFixed(1)} and ${two.toFixed(1)} MiB`);
+});
+
 test("runs that share a buffer happen in call order, others do not wait for each other", async () => {
   // Each run doubles the buffer; the fetched sequence must be exactly 2, 4, 8 …
   const buffer = addon.createBuffer(64);
