@@ -56,7 +56,10 @@ struct Forward {
     for (int64_t d = 0; d < n.D; d += plan.piece) {
       const int64_t kc = gemm::min64(plan.piece, n.D - d);
       const bool last = d + kc >= n.D;
-      gemm::pack_rows_indirect(s.list.row + first, d, rows, kc, a + d * rows);
+      for (int t = 0; t < tiles.count; ++t)
+        for (int r = 0; r < tiles.height(t); ++r)
+          gemm::copy_lines(s.list.row[first + tiles.start(t) + r] + d, kc, tiles.height(t), r,
+                           a + d * rows + gemm::lines_floats(tiles.start(t), kc));
       for (int64_t c = 0; c < n.A; c += gemm::kTileStride) {
         const int cols = int(gemm::min64(gemm::kTileStride, n.A - c)), vecs = gemm::vecs_of(cols);
         const float* b = packed + c * n.D + d * (vecs * kLanes);
@@ -65,8 +68,8 @@ struct Forward {
         for (int t = 0; t < tiles.count; ++t) {
           float* acc = plan.cut ? sums + c * rows + tiles.start(t) * gemm::kTileStride : sums;
           const Fetch::Piece next = fetch.take(t, next_panel, kc);
-          gemm::tile_multiply(tiles.height(t), vecs, kc, a + d * rows + tiles.start(t) * kc, b, acc, d > 0, next.from,
-                              next.step);
+          gemm::lines_multiply(tiles.height(t), vecs, kc, a + d * rows + gemm::lines_floats(tiles.start(t), kc), b, acc,
+                               d > 0, next.from, next.step);
           if (last) tile(gemm::Tile{first + tiles.start(t), c, tiles.height(t), cols, acc}, worker);
         }
       }
@@ -178,7 +181,7 @@ struct Forward {
       s.peak[id + j] = largest(score, to - from, -__builtin_inff());
       s.total[id + j] = exp_shifted(score, to - from, s.peak[id + j]);
     }
-    if (c) gather_packed(a, rows, plan.piece, from, to, scores, kForwardRows, n.J, n.D, sum);
+    if (c) gather_lines(a, rows, plan.piece, from, to, scores, kForwardRows, n.J, n.D, sum);
   }
 
   // Sample b once all its segments are there.

@@ -3,7 +3,7 @@
 #include "../common/math.h"
 #include "../common/reduce.h"
 #include "../common/simd.h"
-#include "../gemm/transpose.h"
+#include "../gemm/lines.h"
 #include "scratch.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -79,74 +79,54 @@ AFFUSE_INLINE void drain_stores() {}
   for_lanes(A, [&](int64_t a, int n) { put(key + a, tanh(get(bias + a, n)), n); });
 }
 
-// Lane i: the sum over the lanes of v[i].
-AFFUSE_INLINE Vec sums_of(Vec (&v)[kLanes]) {
-#if defined(AFFUSE_ISA_AVX512)
-  Vec two[8], four[4];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i)
-    two[i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]) + _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    four[i] = _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0x44) + _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0xee);
-  const Vec low = _mm512_shuffle_f32x4(four[0], four[1], 0x88) + _mm512_shuffle_f32x4(four[0], four[1], 0xdd);
-  const Vec high = _mm512_shuffle_f32x4(four[2], four[3], 0x88) + _mm512_shuffle_f32x4(four[2], four[3], 0xdd);
-  return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
-#else
-  gemm::transpose(v);
-  for (int half = kLanes / 2; half >= 1; half /= 2)
-    for (int i = 0; i < half; ++i) v[i] = v[i] + v[i + half];
-  return v[0];
-#endif
-}
-
-// Vectors that hold the rows of a block's tiles, at most.
-constexpr int kMostParts = 32;
-static_assert(gemm::ceil_div(kForwardRows, gemm::kTileRows) * gemm::ceil_div(gemm::kTileRows, kLanes) <= kMostParts);
-
 // sum[j*D + d] = Σ_i weight[j*stride + i] x_i[d] for i in [from, to), from < to, d < D: from a block of `rows` rows that was
-// packed in pieces of D, so that the rows are not read a second time. A step of the packed block holds a tile's rows for one
-// d: sums stay apart by row until all tiles are through. Rows outside [from, to) may hold NaN: they are not touched.
-[[maybe_unused]] void gather_packed(const float* packed, int rows, int64_t piece, int64_t from, int64_t to,
-                                    const float* weight, int64_t stride, int64_t J, int64_t D, float* sum) {
-  struct Part {  // rows of one tile
-    const float* at;
-    int64_t height;
-    int lanes;
-    Vec weight;
-  };
+// copied in lines, in pieces of D, so that the rows are not read a second time. Rows outside [from, to) may hold NaN: they
+// are not touched. Two blocks of d and up to eight rows at a time, in chains that do not wait for each other.
+[[maybe_unused]] void gather_lines(const float* lines, int rows, int64_t piece, int64_t from, int64_t to,
+                                   const float* weight, int64_t stride, int64_t J, int64_t D, float* sum) {
   const gemm::RowTiles tiles(rows);
-  Part parts[kMostParts];
   for (int64_t k = 0; k < D; k += piece) {
     const int64_t kc = gemm::min64(piece, D - k);
-    for (int64_t j = 0; j < J; ++j) {
-      int count = 0;
-      for (int t = 0; t < tiles.count; ++t) {
-        const int64_t start = tiles.start(t), height = tiles.height(t);
-        for (int64_t r = gemm::max64(from, start), end = gemm::min64(to, start + height); r < end; r += kLanes) {
-          const int lanes = int(gemm::min64(kLanes, end - r));
-          const float* at = packed + k * rows + start * kc + (r - start);
-          parts[count++] = {at, height, lanes, load(weight + j * stride + r, lanes)};
+    for (int t = 0; t < tiles.count; ++t) {
+      const int64_t start = tiles.start(t), height = tiles.height(t), step = height * kLanes;
+      const int64_t first = gemm::max64(from, start), end = gemm::min64(to, start + height);
+      if (first >= end) continue;
+      const bool begun = from < start;
+      const float* const tile = lines + k * rows + gemm::lines_floats(start, kc) + (first - start) * kLanes;
+      for (int64_t j = 0; j < J; ++j) {
+        const float* const w = weight + j * stride;
+        float* const out = sum + j * D + k;
+        int64_t d = 0;
+        for (; d + 2 * kLanes <= kc; d += 2 * kLanes) {
+          const float* a = tile + d * height;
+          Vec v[4][2];
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) v[i][0] = v[i][1] = zero();
+          if (begun) v[0][0] = load(out + d), v[0][1] = load(out + d + kLanes);
+          int64_t r = first;
+          for (; r + 4 <= end; r += 4, a += 4 * kLanes)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+              const Vec y = set1(w[r + i]);
+              v[i][0] = fma(load(a + i * kLanes), y, v[i][0]);
+              v[i][1] = fma(load(a + i * kLanes + step), y, v[i][1]);
+            }
+          for (; r < end; ++r, a += kLanes) {
+            const Vec y = set1(w[r]);
+            v[0][0] = fma(load(a), y, v[0][0]);
+            v[0][1] = fma(load(a + step), y, v[0][1]);
+          }
+          store(out + d, (v[0][0] + v[1][0]) + (v[2][0] + v[3][0]));
+          store(out + d + kLanes, (v[0][1] + v[1][1]) + (v[2][1] + v[3][1]));
+        }
+        for (; d < kc; d += kLanes) {
+          const int n = int(gemm::min64(kLanes, kc - d));
+          const float* a = tile + d * height;
+          Vec v = begun ? load(out + d, n) : zero();
+          for (int64_t r = first; r < end; ++r, a += kLanes) v = fma(load(a), set1(w[r]), v);
+          put(out + d, v, n);
         }
       }
-      for_lanes(kc, [&](int64_t d, int n) {
-        Vec v[kLanes];
-        for (int i = 0; i < kLanes; ++i) v[i] = zero();
-        for (int p = 0; p < count; ++p) {
-          const Part& part = parts[p];
-          const float* a = part.at + d * part.height;
-          if (n == kLanes && part.height == gemm::kTileRows) {  // steps between the loads that the compiler knows
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * gemm::kTileRows, part.lanes), part.weight, v[i]);
-          } else if (n == kLanes) {
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) v[i] = fma(load(a + i * part.height, part.lanes), part.weight, v[i]);
-          } else {
-            for (int i = 0; i < n; ++i) v[i] = fma(load(a + i * part.height, part.lanes), part.weight, v[i]);
-          }
-        }
-        put(sum + j * D + k + d, sums_of(v), n);
-      });
     }
   }
 }

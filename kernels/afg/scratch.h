@@ -83,7 +83,7 @@ AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int
   s.partial = carver.take<float>(2 * most.blocks * n.J * n.D);
   s.scores = carver.take<float>(workers * n.J * kForwardRows);
   s.products = carver.take<float>(workers * n.J * kForwardRows * kMostLanes);
-  s.worker_rows = gemm::round_up(height * n.D, 16);
+  s.worker_rows = height * gemm::round_up(n.D, 16);
   s.worker_sums = most.cut ? gemm::round_up(height * gemm::round_up(n.A, gemm::kColumnUnit), 16) : 16 * gemm::kColumnUnit;
   s.rows = carver.take<float>(workers * s.worker_rows);
   s.sums = carver.take<float>(workers * s.worker_sums);
