@@ -79,7 +79,8 @@ struct Forward {
   }
 
   // What a tile multiplication brings into L2 on the side: the first half of the tiles the next panel of W, the others some
-  // rows of the next block.
+  // rows of the next block, a line for every second step of K (more of them would take the fill buffers from the loads), and
+  // as late as that allows: W passes through L2 once per block and would push them out again.
   struct Fetch {
     struct Piece {
       const float* from;
@@ -87,6 +88,7 @@ struct Forward {
     };
     const Forward& f;
     int64_t row, end, each;  // entries of the list; how many at a time
+    int64_t wait;            // turns until the first
     int panel_tiles;
     int64_t panel_step;
     Fetch(const Forward& forward, int64_t index, int tiles) : f(forward) {
@@ -95,11 +97,12 @@ struct Forward {
       row = gemm::min64((index + f.ahead) * f.plan.block_rows, f.count);
       end = gemm::min64(row + f.plan.block_rows, f.count);
       const int64_t turns = gemm::ceil_div(f.n.A, gemm::kTileStride) * (tiles - panel_tiles);
-      each = turns > 0 ? gemm::ceil_div(end - row, turns) : 0;
+      each = turns > 0 ? gemm::max64(gemm::ceil_div(end - row, turns), gemm::ceil_div(8 * f.plan.piece, f.n.D)) : 0;
+      wait = each ? turns - gemm::ceil_div(end - row, each) : 0;
     }
     Piece take(int t, const float* next_panel, int64_t kc) {
       if (t < panel_tiles) return {next_panel ? next_panel + t * panel_step * kc : nullptr, panel_step};
-      if (row >= end) return {nullptr, 0};
+      if (row >= end || wait-- > 0) return {nullptr, 0};
       const Piece piece{f.s.list.row[row], gemm::ceil_div(each * f.n.D, kc)};  // as if the next rows lay behind this one
       row += each;
       return piece;
