@@ -3,10 +3,12 @@
 #include "backend.h"
 
 #include <cstring>
+#include <memory>
 
 #include "device_rooms.inc"
 #include "driver.h"
 #include "memory.h"
+#include "recording.h"
 
 namespace affuse::cuda {
 namespace {
@@ -31,8 +33,33 @@ class Device final : public Backend {
   }
   void run(int op, const OpCall& call, Status& status) override {
     if (!driver::use(index_, status)) return;
-    Queue queue{stream_, facts_.processors, &status};
+    Queue queue{stream_, facts_.processors, &status, recording_.get()};
     kDeviceOps[op]->run(call, queue);
+  }
+
+  void begin_recording(Status& status) override {
+    if (!driver::use(index_, status)) return;
+    recording_ = std::make_unique<RecordedLaunches>();
+    if (!recording_->begin(status)) recording_.reset();
+  }
+  void name_step(int step) override {
+    if (recording_) recording_->append(step);
+  }
+  Recording* end_recording(Status& status) override {
+    std::unique_ptr<RecordedLaunches> made = std::move(recording_);
+    return made && status.ok() && made->end(status) ? made.release() : nullptr;
+  }
+  void update(Recording& recording, int step, int op, const OpCall& call, Status& status) override {
+    if (!driver::use(index_, status)) return;
+    auto& launches = static_cast<RecordedLaunches&>(recording);
+    launches.replace(step);
+    Queue queue{stream_, facts_.processors, &status, &launches};
+    kDeviceOps[op]->run(call, queue);
+    if (status.ok() && !launches.complete())
+      status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got less", step);
+  }
+  void replay(Recording& recording, Status& status) override {
+    if (driver::use(index_, status)) static_cast<RecordedLaunches&>(recording).replay(stream_, status);
   }
 
   void* allocate(size_t bytes, const char* what, Status& status) override {
@@ -59,6 +86,7 @@ class Device final : public Backend {
   DeviceFacts facts_;
   Stream stream_ = nullptr;
   DeviceMemory memory_;
+  std::unique_ptr<RecordedLaunches> recording_;
 };
 
 Backend* open(int index, Status& status) {

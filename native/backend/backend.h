@@ -16,6 +16,12 @@ struct DeviceFacts {
   int driver = 0;            // CUDA version of the driver, 13000 is 13.0; 0: none
 };
 
+// Launches that were recorded once and can be queued again at the price of one.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 // One open device: memory and one queue of work. Calls come from one thread at a time (Backends::lock). An error ends a call
 // and leaves the device usable, except ERR_AFFUSE_DEVICE_LOST.
 class Backend {
@@ -29,6 +35,16 @@ class Backend {
   // Queues an operator. Every tensor and the workspace are device memory; what the kernels read of `call` is read before this
   // returns.
   virtual void run(int op, const OpCall& call, Status& status) = 0;
+
+  // From begin_recording() to end_recording() run() queues nothing: its launches are kept, under the step that was named last.
+  // An error in between ends the recording with null.
+  virtual void begin_recording(Status& status) = 0;
+  virtual void name_step(int step) = 0;
+  virtual Recording* end_recording(Status& status) = 0;
+  // The operator again with other attributes: its launches take the place of those recorded for this step. Same tensors.
+  virtual void update(Recording& recording, int step, int op, const OpCall& call, Status& status) = 0;
+  // Queues everything recorded. The recording is the caller's to delete, after finish().
+  virtual void replay(Recording& recording, Status& status) = 0;
 
   // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message. release() may
   // be called while queued work still uses the memory.

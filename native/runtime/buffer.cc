@@ -1,13 +1,74 @@
 #include "buffer.h"
 
+#include <cstring>
+
+#include "backends.h"
 #include "kernels/common/shape.h"
 
 namespace affuse {
 
 std::shared_ptr<Buffer> Buffer::create(size_t bytes, Status& status) {
   auto buffer = std::make_shared<Buffer>();
+  buffer->bytes_ = bytes;
   if (!buffer->memory_.map(bytes, "a buffer", status, true)) return nullptr;
   return buffer;
+}
+
+Buffer::~Buffer() {
+  Status ignored;
+  if (!remote_) return;
+  if (const DeviceLock backend = lock_device(device_, ignored)) backend->release(remote_);
+}
+
+bool Buffer::to_host(Status& status) {
+  if (!remote_) return true;
+  Memory memory;
+  if (!memory.map(bytes_, "a buffer", status)) return false;
+  const DeviceLock backend = lock_device(device_, status);
+  if (!backend) return false;
+  backend->copy_out(memory.data(), remote_, bytes_, status);
+  if (!status.ok()) return false;
+  backend->release(remote_);
+  remote_ = nullptr;
+  memory_ = std::move(memory);
+  touched(0, bytes_);
+  return true;
+}
+
+char* Buffer::on(Device device, Backend& backend, Status& status) {
+  if (remote_ && device_ == device) return static_cast<char*>(remote_);
+  if (remote_ && !to_host(status)) return nullptr;  // from another device: that one's lock is not this one's
+  void* const memory = backend.allocate(bytes_, "a buffer", status);
+  if (!memory) return nullptr;
+  backend.copy_in(memory, memory_.data(), bytes_, status);
+  if (!status.ok()) {
+    backend.release(memory);
+    return nullptr;
+  }
+  remote_ = memory;
+  device_ = device;
+  memory_.reset();
+  for (auto& entry : packed_) {  // programs on the CPU still point at the entries
+    entry->memory.reset();
+    entry->fresh = false;
+  }
+  return static_cast<char*>(remote_);
+}
+
+void Buffer::read(size_t offset, void* to, size_t bytes, Status& status) {
+  if (!remote_) memcpy(to, at(offset), bytes);
+  else if (const DeviceLock backend = lock_device(device_, status))
+    backend->copy_out(to, static_cast<char*>(remote_) + offset, bytes, status);
+}
+
+void Buffer::write(size_t offset, const void* from, size_t bytes, Status& status) {
+  if (!remote_) {
+    memcpy(at(offset), from, bytes);
+    touched(offset, bytes);
+  } else if (const DeviceLock backend = lock_device(device_, status)) {
+    backend->copy_in(static_cast<char*>(remote_) + offset, from, bytes, status);
+    backend->finish(status);
+  }
 }
 
 PackedWeight& Buffer::packed(size_t offset, const TensorDesc& desc, const char* key, size_t bytes) {

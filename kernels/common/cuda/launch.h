@@ -6,9 +6,11 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #else
-#include <tuple>
-#include <utility>
+#include <functional>
 #endif
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
 namespace affuse::cuda {
 
@@ -18,11 +20,29 @@ using Stream = cudaStream_t;
 using Stream = void*;  // the emulator has done everything by the time a launch returns
 #endif
 
+// A kernel with its arguments.
+#if defined(__CUDACC__)
+using Started = cudaKernelNodeParams;
+#else
+using Started = std::function<void(Status&)>;
+#endif
+
+// Whoever keeps launches rather than letting them run at once: a program that is recorded, or one of its steps that gets new
+// arguments (native/backend/recording.h).
+class LaunchKeeper {
+ public:
+  virtual void keep(const Started& started, Status& status) = 0;
+
+ protected:
+  ~LaunchKeeper() = default;
+};
+
 // Work in order, and its first error.
 struct Queue {
   Stream stream = nullptr;
   int processors = 1;  // multiprocessors of the device: how many blocks fill it
   Status* status = nullptr;
+  LaunchKeeper* keeper = nullptr;  // null: launches run
   bool ok() const { return status->ok(); }
 };
 
@@ -47,22 +67,34 @@ void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid 
   if (shared > 48 * 1024)  // more than this has to be asked for
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error == cudaSuccess) {
-    kernel<<<dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), unsigned(threads), shared, queue.stream>>>(
-        static_cast<Parameters>(arguments)...);
-    error = cudaGetLastError();
+    std::tuple<std::remove_cv_t<Parameters>...> values{static_cast<Parameters>(arguments)...};
+    std::apply(
+        [&](auto&... value) {
+          void* addresses[] = {&value..., nullptr};
+          const Started started{reinterpret_cast<void*>(kernel), dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)),
+                                dim3(unsigned(threads)), unsigned(shared), addresses, nullptr};
+          if (queue.keeper) return queue.keeper->keep(started, *queue.status);
+          error = cudaLaunchKernel(started.func, started.gridDim, started.blockDim, addresses, shared, queue.stream);
+        },
+        values);
   }
   if (error != cudaSuccess)
     queue.status->fail("ERR_AFFUSE_CUDA", "%s: expected a launch, got %s (%s)", name, cudaGetErrorString(error),
                        cudaGetErrorName(error));
 #else
-  std::tuple<void (*)(Parameters...), Parameters...> call{kernel, static_cast<Parameters>(arguments)...};
-  const auto body = [](void* arg) {
-    std::apply([](auto* function, const auto&... values) { function(values...); }, *static_cast<decltype(call)*>(arg));
-  };
-  char message[sizeof Status::message];
   const emulator::Launch what{name, {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)}, unsigned(threads), shared};
-  if (!emulator::run(what, body, &call, message, sizeof message))
-    queue.status->fail("ERR_AFFUSE_EMULATOR", "%s", message);
+  const Started started = [what, call = std::tuple<void (*)(Parameters...), Parameters...>{
+                                     kernel, static_cast<Parameters>(arguments)...}](Status& status) {
+    const auto body = [](void* arg) {
+      std::apply([](auto* function, const auto&... values) { function(values...); },
+                 *static_cast<const std::remove_const_t<decltype(call)>*>(arg));
+    };
+    char message[sizeof Status::message];
+    if (!emulator::run(what, body, const_cast<void*>(static_cast<const void*>(&call)), message, sizeof message))
+      status.fail("ERR_AFFUSE_EMULATOR", "%s", message);
+  };
+  if (queue.keeper) queue.keeper->keep(started, *queue.status);
+  else started(*queue.status);
 #endif
 }
 // AFFUSE_LAUNCH(kernel, queue, grid, threads, shared, arguments…)
