@@ -1,6 +1,5 @@
 // NativeBuffer.
 #include <cmath>
-#include <cstring>
 
 #include "addon.h"
 #include "instance.h"
@@ -70,7 +69,9 @@ Range locate(napi_env env, const Arguments& args, const char* verb) {
 napi_value read(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     const Range range = locate(env, Arguments(env, info), "read");
-    if (range.bytes) memcpy(range.array, range.buffer.at(range.offset), range.bytes);
+    Status status;
+    if (range.bytes) range.buffer.read(range.offset, range.array, range.bytes, status);
+    check(status);
     return undefined(env);
   });
 }
@@ -78,8 +79,9 @@ napi_value read(napi_env env, napi_callback_info info) {
 napi_value write(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     const Range range = locate(env, Arguments(env, info), "write");
-    if (range.bytes) memcpy(range.buffer.at(range.offset), range.array, range.bytes);
-    range.buffer.touched(range.offset, range.bytes);
+    Status status;
+    if (range.bytes) range.buffer.write(range.offset, range.array, range.bytes, status);
+    check(status);
     return undefined(env);
   });
 }

@@ -31,7 +31,11 @@ class ProgramJob : public PromiseJob {
   std::vector<double>& scalars() { return run_.scalars; }
 
   // Straight into the arena when nothing else can be running; otherwise aside, until the run has an arena.
-  void reserve_arena(Status& status) { arena_ = arenas_.acquire(program_->spec().arena_bytes, status); }
+  void reserve_arena(Status& status) {
+    if (has_arena()) arena_ = arenas_.acquire(program_->spec().arena_bytes, status);
+  }
+  // A device has memory of its own: feeds wait aside until the run copies them there.
+  bool has_arena() const { return !program_->spec().device.has_backend(); }
   // A feed of allocate()'s memory can be lent; the run then reads it in place and keeps the memory until it is done.
   void feed(size_t index, const View& view, size_t bytes, bool lend, Status& status) {
     if (!bytes) return;
@@ -101,9 +105,11 @@ napi_value construct(napi_env env, napi_callback_info info) {
     std::shared_ptr<Program> program = Program::create(read_program(env, args[0]), status);
     check(status);
     // An arena that cannot be had is found out now rather than at the first run.
-    ArenaPool& arenas = Instance::of(env).arenas();
-    arenas.release(arenas.acquire(program->spec().arena_bytes, status));
-    check(status);
+    if (!program->spec().device.has_backend()) {
+      ArenaPool& arenas = Instance::of(env).arenas();
+      arenas.release(arenas.acquire(program->spec().arena_bytes, status));
+      check(status);
+    }
     wrap(env, args.self, std::move(program));
     return args.self;
   });

@@ -2,23 +2,12 @@
 
 #include <cstring>
 
-#include "backends.h"
 #include "cpu.h"
 #include "kernels/common/shape.h"
 
 namespace affuse {
 
 namespace {
-
-// Prefixes an operator's message with its place in the program.
-void add_context(Status& status, size_t index, const OpDef& op) {
-  char message[sizeof status.message];
-  snprintf(message, sizeof message, "instruction %zu (%s): ", index, op.name);
-  const size_t used = strlen(message);
-  memcpy(message + used, status.message, sizeof message - used);
-  message[sizeof message - 1] = 0;
-  memcpy(status.message, message, sizeof message);
-}
 
 // A run that is estimated to take longer than this many microseconds on one thread wakes the helpers before it begins.
 constexpr double kWorthRousing = 50;
@@ -32,6 +21,15 @@ struct Range {
 Range range_of(const ProgramValue& value) { return {value.buffer, value.offset, value.offset + value.bytes()}; }
 
 }  // namespace
+
+void add_context(Status& status, size_t index, const OpDef& op) {
+  char message[sizeof status.message];
+  snprintf(message, sizeof message, "instruction %zu (%s): ", index, op.name);
+  const size_t used = strlen(message);
+  memcpy(message + used, status.message, sizeof message - used);
+  message[sizeof message - 1] = 0;
+  memcpy(status.message, message, sizeof message);
+}
 
 // --- checking ----------------------------------------------------------------------------------------------------------
 
@@ -183,10 +181,6 @@ void Program::keep_no_fleeting_packs() {
 std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
   auto program = std::shared_ptr<Program>(new Program(std::move(spec)));
   const ProgramSpec& own = program->spec_;
-  if (own.device.has_backend()) {
-    if (lock_device(own.device, status)) status.fail("ERR_AFFUSE_DEVICE", "expected a program for cpu or reference: no other runs programs yet");
-    return nullptr;
-  }
   for (size_t i = 0; i < own.values.size(); ++i)
     if (!program->check_value(int(i), status)) return nullptr;
   for (const auto* list : {&own.feeds, &own.fetches})
@@ -209,6 +203,7 @@ std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
       return nullptr;
     }
   program->keep_no_fleeting_packs();
+  if (own.device.has_backend() && !program->prepare_device(status)) return nullptr;
   return program;
 }
 
@@ -322,6 +317,9 @@ void Program::execute(Step& step, ProgramRun& run, Scratch& scratch, Status& sta
 }
 
 void Program::run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status) {
+  if (device_) return run_on_device(run, cancelled, status);
+  for (const auto& buffer : spec_.buffers)
+    if (!buffer->to_host(status)) return;
   RunRecorder* const recorder = run.recorder;
   const int64_t begin = recorder ? clock_ns() : 0;
   if (microseconds_ > kWorthRousing) Pool::instance().rouse(run.threads);

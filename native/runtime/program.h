@@ -54,6 +54,9 @@ struct ProgramRun {
   RunRecorder* recorder = nullptr;  // null: nothing is timed
 };
 
+// Prefixes an operator's message with its place in the program.
+void add_context(Status& status, size_t index, const OpDef& op);
+
 class Program {
  public:
   // ERR_AFFUSE_PROGRAM, or the operator's own code, with the instruction named.
@@ -68,6 +71,7 @@ class Program {
   // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set `cancelled`
   // ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
   void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
+  ~Program();
 
  private:
   // An instruction with everything that does not change between runs worked out.
@@ -78,7 +82,7 @@ class Program {
     const OpDef& op() const { return *instruction->op; }
   };
 
-  explicit Program(ProgramSpec spec) : spec_(std::move(spec)) {}
+  explicit Program(ProgramSpec spec);
   bool check_value(int index, Status& status) const;
   bool check_feed(int index, Status& status);
   char* find(const ProgramRun& run, int value) const;
@@ -92,6 +96,19 @@ class Program {
   ProgramSpec spec_;
   std::vector<Step> steps_;
   std::vector<int> feed_of_;  // per value the place of its feed in ProgramSpec::feeds, -1: none
+  // On a device with a backend (program_device.cc).
+  struct OnDevice;
+  bool prepare_device(Status& status);
+  void validate_feeds(const ProgramRun& run, Status& status) const;
+  void run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status);
+  Work work_on_device(size_t step, const ProgramRun& run) const;
+  // A feed's bytes in host memory.
+  static const void* fed(const ProgramRun& run, int feed) {
+    const bool lent = !run.lent.empty() && run.lent[size_t(feed)];
+    return lent ? run.lent[size_t(feed)] : run.feeds[size_t(feed)].data();
+  }
+
+  std::unique_ptr<OnDevice> device_;
   double microseconds_ = 0;  // a rough estimate of one run on one thread
 };
 

@@ -1,0 +1,215 @@
+// Programs on a device. Their arena, workspace and buffers are device memory; feeds are copied in, fetches out. The first run
+// queues operator after operator and so finds errors where they are; the second records the launches, and from then on a run is one
+// replay, before which the steps whose attributes follow scalars (learning rate, step) get new arguments.
+#include <cstring>
+
+#include "backends.h"
+#include "program.h"
+
+namespace affuse {
+
+struct Program::OnDevice {
+  std::vector<int> operators;  // of each step, in the library
+  size_t workspace = 0, spare = 0;  // bytes of the largest step: scratch; outputs that nobody reads but the kernel writes
+  bool ran = false;
+  std::unique_ptr<Recording> recording;
+  std::vector<const char*> bases;  // arena and buffers as recorded
+};
+
+namespace {
+
+constexpr size_t kUnit = 256;
+size_t rounded(size_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
+
+struct Block {
+  Backend& backend;
+  char* data = nullptr;
+  ~Block() {
+    if (data) backend.release(data);
+  }
+};
+
+}  // namespace
+
+Program::Program(ProgramSpec spec) : spec_(std::move(spec)) {}
+Program::~Program() = default;
+
+bool Program::prepare_device(Status& status) {
+  const DeviceLock backend = lock_device(spec_.device, status);
+  if (!backend) return false;
+  device_ = std::make_unique<OnDevice>();
+  for (const Step& step : steps_) {
+    const OpDef& op = step.op();
+    device_->operators.push_back(backend->find(op.name));
+    if (device_->operators.back() < 0) {
+      status.fail("ERR_AFFUSE_DEVICE", "expected operators with CUDA kernels, got %s, which has none yet. Use cpu.", op.name);
+      return false;
+    }
+    TensorDesc in[kMaxInputs], out[kMaxOutputs];
+    size_t spare = 0;
+    for (int i = 0; i < op.input_count; ++i)
+      if (const int value = step.instruction->inputs[size_t(i)]; value >= 0) in[i] = spec_.values[size_t(value)];
+    for (int i = 0; i < op.output_count; ++i) {
+      const bool wanted = step.instruction->outputs[size_t(i)] >= 0;
+      if (!step.made[i].given() || !(wanted || must_exist(op, i))) continue;
+      out[i] = step.made[i];
+      if (!wanted) spare += rounded(out[i].bytes());
+    }
+    const size_t workspace = backend->workspace(device_->operators.back(), OpShape{in, out, step.instruction->attributes.data()});
+    device_->workspace = std::max(device_->workspace, rounded(workspace));
+    device_->spare = std::max(device_->spare, spare);
+  }
+  return true;
+}
+
+// Lengths, labels and widths that are fed are checked here, on the host; those that operators make follow from them.
+void Program::validate_feeds(const ProgramRun& run, Status& status) const {
+  for (size_t index = 0; index < steps_.size() && status.ok(); ++index) {
+    const OpDef& op = steps_[index].op();
+    if (!op.validate) continue;
+    Tensor in[kMaxInputs], out[kMaxOutputs];
+    bool known = true;
+    for (int i = 0; i < op.input_count; ++i) {
+      const int value = steps_[index].instruction->inputs[size_t(i)];
+      if (value < 0) continue;
+      static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
+      const int feed = feed_of_[size_t(value)];
+      if (feed >= 0) in[i].data = const_cast<void*>(fed(run, feed));
+      else known &= in[i].dtype != DType::i32;
+    }
+    OpCall call;
+    call.in = in;
+    call.out = out;
+    call.attr = steps_[index].instruction->attributes.data();
+    if (known) op.validate(call, status);
+    if (!status.ok()) add_context(status, index, op);
+  }
+}
+
+void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status) {
+  RunRecorder* const recorder = run.recorder;
+  const int64_t begin = recorder ? clock_ns() : 0;
+  validate_feeds(run, status);
+  if (!status.ok()) return;
+  DeviceLock backend = lock_device(spec_.device, status);
+  if (!backend) return;
+  OnDevice& own = *device_;
+  Block block{*backend};
+  const size_t arena = rounded(spec_.arena_bytes), bytes = arena + own.workspace + own.spare;
+  block.data = static_cast<char*>(backend->allocate(bytes, "a program's arena", status));
+  if (!block.data) return;
+  std::vector<const char*> bases{block.data};
+  for (const auto& buffer : spec_.buffers) {
+    bases.push_back(buffer->on(spec_.device, *backend, status));
+    if (!status.ok()) return;
+  }
+  const auto at = [&](int value) {
+    const ProgramValue& v = spec_.values[size_t(value)];
+    return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
+  };
+  if (poisoning()) backend->fill(block.data, 0xff, bytes, status);
+  for (size_t i = 0; i < spec_.feeds.size() && status.ok(); ++i)
+    backend->copy_in(at(spec_.feeds[i]), fed(run, int(i)), spec_.values[size_t(spec_.feeds[i])].bytes(), status);
+  if (recorder && status.ok()) {
+    backend->finish(status);
+    recorder->add(kFeedStep, begin, clock_ns());
+  }
+
+  // Calls go(index, call, …) with the step's tensors and the attributes of this run.
+  const auto with_call = [&](size_t index, auto&& go) {
+    const Step& step = steps_[index];
+    const OpDef& op = step.op();
+    Tensor in[kMaxInputs], out[kMaxOutputs];
+    for (int i = 0; i < op.input_count; ++i) {
+      const int value = step.instruction->inputs[size_t(i)];
+      if (value < 0) continue;
+      static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
+      if (in[i].count()) in[i].data = at(value);
+    }
+    char* spare = block.data + arena + own.workspace;
+    bool anything = false;
+    for (int i = 0; i < op.output_count; ++i) {
+      const int value = step.instruction->outputs[size_t(i)];
+      if (value < 0 && !(step.made[i].given() && must_exist(op, i))) continue;
+      static_cast<TensorDesc&>(out[i]) = step.made[i];
+      anything = true;
+      if (out[i].count() == 0) continue;
+      out[i].data = value >= 0 ? at(value) : spare;
+      if (value < 0) spare += rounded(out[i].bytes());
+    }
+    Attr attr[kMaxAttrs];
+    if (!bind_scalars(step, run, attr, status) || !anything) return;
+    OpCall call;
+    call.in = in;
+    call.out = out;
+    call.attr = attr;
+    call.workspace = own.workspace ? block.data + arena : nullptr;
+    go(call);
+    if (!status.ok()) add_context(status, index, op);
+  };
+  const auto each = [&](auto&& go) {
+    for (size_t i = 0; i < steps_.size() && status.ok(); ++i) with_call(i, [&](const OpCall& call) { go(i, call); });
+  };
+
+  if (recorder || !own.ran) {
+    each([&](size_t i, const OpCall& call) {
+      if (cancelled.load(std::memory_order_relaxed)) return status.fail("ERR_AFFUSE_CANCELLED", "the run was cancelled");
+      const int64_t from = recorder ? clock_ns() : 0;
+      backend->run(own.operators[i], call, status);
+      if (!recorder || !status.ok()) return;
+      backend->finish(status);  // a profiled run waits for every operator
+      recorder->add(int32_t(i), from, clock_ns(), work_on_device(i, run));
+    });
+    own.ran = status.ok();
+  } else if (status.ok()) {
+    if (own.recording && own.bases == bases) {
+      each([&](size_t i, const OpCall& call) {
+        if (!steps_[i].instruction->scalars.empty()) backend->update(*own.recording, int(i), own.operators[i], call, status);
+      });
+    } else {
+      own.recording.reset();
+      backend->begin_recording(status);
+      each([&](size_t i, const OpCall& call) {
+        backend->name_step(int(i));
+        backend->run(own.operators[i], call, status);
+      });
+      own.recording.reset(backend->end_recording(status));
+      own.bases = bases;
+    }
+    if (own.recording && status.ok()) backend->replay(*own.recording, status);
+    if (!status.ok()) own.recording.reset();
+  }
+
+  const int64_t computed = recorder ? clock_ns() : 0;
+  run.fetches.resize(spec_.fetches.size());
+  for (size_t i = 0; i < spec_.fetches.size() && status.ok(); ++i) {
+    const ProgramValue& value = spec_.values[size_t(spec_.fetches[i])];
+    if (run.fetches[i].allocate(value.bytes(), "a fetched value", status))
+      backend->copy_out(run.fetches[i].data(), at(spec_.fetches[i]), value.bytes(), status);
+  }
+  Status ignored;
+  backend->finish(status.ok() ? status : ignored);  // also after an error: the arena goes back
+  if (!recorder) return;
+  const int64_t end = clock_ns();
+  recorder->add(kFetchStep, computed, end);
+  recorder->add(kWholeRun, begin, end);
+}
+
+Work Program::work_on_device(size_t index, const ProgramRun& run) const {
+  const Step& step = steps_[index];
+  const OpDef& op = step.op();
+  Tensor in[kMaxInputs];
+  TensorDesc out[kMaxOutputs];
+  for (int i = 0; i < op.input_count; ++i) {
+    const int value = step.instruction->inputs[size_t(i)];
+    if (value < 0) continue;
+    static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
+    const int feed = feed_of_[size_t(value)];
+    if (feed >= 0) in[i].data = const_cast<void*>(fed(run, feed));  // lengths say how much of a clip is there
+  }
+  for (int i = 0; i < op.output_count; ++i)
+    if (step.instruction->outputs[size_t(i)] >= 0) out[i] = step.made[i];
+  return work_of(op, in, out, step.instruction->attributes.data());
+}
+
+}  // namespace affuse

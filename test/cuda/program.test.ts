@@ -1,0 +1,101 @@
+// Programs on a device: the same results as on the CPU run after run, buffers that move between devices, errors that name the
+// instruction, and runs that replay what was recorded.
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { NativeBuffer, ProgramDesc } from "../../lib/native/addon.ts";
+import { addon } from "../operators/suite.ts";
+import { device, ensureDevice } from "./device.ts";
+
+ensureDevice();
+
+const N = 37;
+
+/** state ← factor · state + x, twice x fetched; `factor` is a scalar. */
+function desc(on: string, buffer: NativeBuffer): ProgramDesc {
+  const value = (offset: number, where = -1) => ({ dtype: "f32" as const, shape: [N], buffer: where, offset });
+  return {
+    device: on,
+    arenaBytes: 1024,
+    buffers: [buffer],
+    values: [{ ...value(0), feed: 0 }, value(0, 0), value(256), value(256, 0), value(512)],
+    instructions: [
+      { op: "scale", inputs: [1], outputs: [2], attributes: {}, scalars: { factor: 0 } },
+      { op: "add", inputs: [2, 0], outputs: [3], attributes: {} },
+      { op: "scale", inputs: [3], outputs: [1], attributes: { factor: 1 } },
+      { op: "scale", inputs: [0], outputs: [4], attributes: { factor: 2 } },
+    ],
+    feeds: [0],
+    fetches: [4],
+    scalars: 1,
+  };
+}
+
+const sequence = (run: number) => Float32Array.from({ length: N }, (_, i) => Math.fround(Math.sin(run * 7 + i)));
+
+test("many runs with changing scalars give the CPU's bits", async () => {
+  const states = await Promise.all(
+    ["cpu", device].map(async (on) => {
+      const buffer = addon.createBuffer(512);
+      const program = addon.createProgram(desc(on, buffer));
+      for (let run = 0; run < 6; run++) {
+        const [doubled] = await program.run([sequence(run)], [0.5 + run / 8]);
+        assert.equal(doubled, sequence(run).map((x) => 2 * x), `run ${run} on ${on}`);
+      }
+      const state = new Float32Array(N);
+      buffer.read(0, state);
+      program.dispose();
+      buffer.dispose();
+      return state;
+    }),
+  );
+  assert.equal(states[0], states[1]);
+});
+
+test("a buffer moves to whoever uses it, and writes between runs are seen", async () => {
+  const buffer = addon.createBuffer(512);
+  const here = addon.createProgram(desc("cpu", buffer));
+  const there = addon.createProgram(desc(device, buffer));
+  const expected = new Float32Array(N);
+  const step = (x: Float32Array, factor: number) => expected.forEach((s, i) => (expected[i] = Math.fround(Math.fround(factor) * s) + (x[i] as number)));
+  for (const [run, program] of [here, there, there, there, here, there, here].entries()) {
+    await program.run([sequence(run)], [0.75]);
+    step(sequence(run), 0.75);
+    const state = new Float32Array(N);
+    buffer.read(0, state);
+    assert.ok(state.every((x, i) => Math.abs(x - (expected[i] as number)) < 1e-6), `run ${run}`);
+    if (run !== 3) continue;
+    buffer.write(0, new Float32Array(N).fill(1));
+    expected.fill(1);
+  }
+});
+
+test("two programs on one device at once", async () => {
+  const buffers = [addon.createBuffer(512), addon.createBuffer(512)];
+  const programs = buffers.map((buffer) => addon.createProgram(desc(device, buffer)));
+  await Promise.all(
+    Array.from({ length: 8 }, (_, run) => programs.map((program) => program.run([sequence(run)], [1]))).flat(),
+  );
+  const states = buffers.map((buffer) => {
+    const state = new Float32Array(N);
+    buffer.read(0, state);
+    return state;
+  });
+  assert.equal(states[0], states[1]);
+});
+
+test("what a device cannot do is refused with its code", () => {
+  const refused = (on: string) => {
+    try {
+      addon.createProgram(desc(on, addon.createBuffer(512)));
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+    return "none";
+  };
+  process.env.AFFUSE_DISABLE_CUDA = "1";
+  assert.is(refused("cuda"), "ERR_AFFUSE_CUDA_UNAVAILABLE");
+  delete process.env.AFFUSE_DISABLE_CUDA;
+  assert.is(refused("cuda:x"), "ERR_AFFUSE_DEVICE");
+});
+
+test.run();
