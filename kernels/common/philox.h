@@ -50,6 +50,9 @@ struct DropoutMask {
   return {seed, uint32_t(step), uint32_t(instance), uint64_t(p * 4294967296.0 + 0.5), 1.0 / (1.0 - p)};
 }
 
+// Whether the low word of a group's number may overflow within the next ones: a block of vector code keeps the high word.
+[[maybe_unused]] static inline bool philox_carries(uint64_t group) { return uint32_t(group) > 0xffffff00u; }
+
 // One element at a time: for references. Vector code uses dropout_apply and dropout_factors below.
 [[maybe_unused]] static inline bool dropout_keeps(const DropoutMask& m, uint64_t e) {
   const uint64_t group = e >> 2;
@@ -133,31 +136,40 @@ static inline PhiloxKeys philox_keys(uint64_t seed) {
   return keys;
 }
 
-// Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order. A round's chain of multiplication, shift and xor
-// takes 7 cycles and its instructions 6 per block, so one block alone leaves the ports half idle: with AVX-512, whose 32
-// registers hold the state of two, blocks go in pairs.
+// Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order; no carry may reach the high word of group on the
+// way (philox_carries). A round's chain of multiplication, shift and xor takes 7 cycles and its instructions 6 per block, so one
+// block alone leaves the ports half idle: with AVX-512, whose 32 registers hold the state of two, blocks go in pairs.
+//
+// Only the low word of the group differs between lanes. Half of the first two rounds therefore is the same in all of them.
 template <int blocks>
 static inline __attribute__((always_inline)) void philox_blocks(const DropoutMask& m, const PhiloxKeys& keys, uint64_t group,
                                                                 PhiloxWords words[4 * blocks]) {
   constexpr int n = 2 * blocks;
   const PhiloxLanes zero = {};
   const PhiloxLanes m0 = zero + uint64_t(kPhiloxM0), m1 = zero + uint64_t(kPhiloxM1);
+  const uint64_t p1 = uint64_t(kPhiloxM1) * m.step;  // first round
+  const uint32_t first0 = uint32_t(p1 >> 32) ^ uint32_t(group >> 32) ^ uint32_t(keys.k0[0]);
+  const uint64_t p0 = uint64_t(kPhiloxM0) * first0;  // second round
+  const PhiloxLanes from_c3 = zero + uint64_t(m.instance ^ uint32_t(keys.k1[0]));
+  const PhiloxLanes from_c1 = zero + uint64_t(uint32_t(p1) ^ uint32_t(keys.k0[1]));
+  const PhiloxLanes high = zero + uint64_t(uint32_t(p0 >> 32) ^ uint32_t(keys.k1[1])), low = zero + uint64_t(uint32_t(p0));
   PhiloxLanes c0[n], c1[n], c2[n], c3[n];
 #pragma GCC unroll 4
   for (int i = 0; i < n; ++i) {
-    c0[i] = (i % 2 ? kPhiloxOdd : kPhiloxEven) + (group + uint64_t(i / 2) * kPhiloxVector);
-    c1[i] = c0[i] >> 32, c2[i] = zero + uint64_t(m.step), c3[i] = zero + uint64_t(m.instance);
+    const PhiloxLanes counter = (i % 2 ? kPhiloxOdd : kPhiloxEven) + (group + uint64_t(i / 2) * kPhiloxVector);
+    const PhiloxLanes q0 = philox_mul(counter, m0), q1 = philox_mul(philox_high(q0, i) ^ from_c3, m1);
+    c0[i] = philox_high(q1, i + 1) ^ from_c1, c1[i] = q1, c2[i] = q0 ^ high, c3[i] = low;
   }
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 8
+  for (int round = 2; round < 10; ++round) {
     const PhiloxLanes key0 = zero + keys.k0[round], key1 = zero + keys.k1[round];
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-      const PhiloxLanes p0 = philox_mul(c0[i], m0), p1 = philox_mul(c2[i], m1);
-      c0[i] = philox_high(p1, i) ^ c1[i] ^ key0;
-      c1[i] = p1;
-      c2[i] = philox_high(p0, i) ^ c3[i] ^ key1;
-      c3[i] = p0;
+      const PhiloxLanes q0 = philox_mul(c0[i], m0), q1 = philox_mul(c2[i], m1);
+      c0[i] = philox_high(q1, i) ^ c1[i] ^ key0;
+      c1[i] = q1;
+      c2[i] = philox_high(q0, i) ^ c3[i] ^ key1;
+      c3[i] = q0;
     }
   }
 #pragma GCC unroll 2
@@ -264,27 +276,54 @@ static inline void dropout_block(const DropoutMask& m, const PhiloxKeys&, uint64
 }
 #endif
 
+// dropout_apply element by element: where no block fits.
+[[maybe_unused]] static __attribute__((noinline)) void dropout_each(const DropoutMask& m, uint64_t first, int64_t n,
+                                                                    const float* x, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = dropout_keeps(m, first + uint64_t(i)) ? x[i] * float(m.scale) : 0.0f;
+}
+
 // y[i] = kept(first + i) ? x[i] * scale : 0 for i in [0, n): `first` is the flat index, in the whole tensor, of x[0].
-// x == y is allowed; any other overlap is not. A dropped NaN becomes 0.
-[[maybe_unused]] static void dropout_apply(const DropoutMask& m, uint64_t first, int64_t n, const float* x, float* y) {
+// x == y is allowed; any other overlap is not. A dropped NaN becomes 0. `ahead`: so many elements beyond the present ones are
+// asked for from memory (stream.h); 0: x and y are in the cache.
+template <int64_t ahead = 0>
+[[maybe_unused]] static void dropout_apply(const DropoutMask& mask, uint64_t first, int64_t n, const float* x, float* y) {
+  const DropoutMask m = mask;  // a copy that stores to y cannot change: what blocks share is computed once
   int64_t i = 0;
   if (m.threshold > 0xffffffffu) {  // p rounds to 1: nothing survives
     for (; i < n; ++i) y[i] = 0.0f;
     return;
   }
-  const float scale = float(m.scale);
-  for (; i < n && ((first + uint64_t(i)) & 3); ++i) y[i] = dropout_keeps(m, first + uint64_t(i)) ? x[i] * scale : 0.0f;
+  const auto each = [&](int64_t count) {
+    if (count > n - i) count = n - i;
+    dropout_each(mask, first + uint64_t(i), count, x + i, y + i);
+    i += count;
+  };
+  each(int64_t(-first & 3));
   const PhiloxKeys keys = philox_keys(m.seed);
+  const auto group = [&] { return (first + uint64_t(i)) >> 2; };
 #if AFFUSE_ISA_AVX512
-  for (; i + 2 * kPhiloxBlock <= n; i += 2 * kPhiloxBlock)
-    dropout_blocks<2>(m, keys, (first + uint64_t(i)) >> 2, x + i, y + i);
+  for (; i + 2 * kPhiloxBlock <= n && !philox_carries(group()); i += 2 * kPhiloxBlock) {
+    for (int j = 0; j < 2 * kPhiloxBlock && ahead; j += 16) {
+      __builtin_prefetch(x + i + ahead + j, 0, 3);
+      __builtin_prefetch(y + i + ahead + j, 1, 3);
+    }
+    dropout_blocks<2>(m, keys, group(), x + i, y + i);
+  }
 #endif
-  for (; i + kPhiloxBlock <= n; i += kPhiloxBlock) dropout_block(m, keys, (first + uint64_t(i)) >> 2, x + i, y + i);
+  while (i + kPhiloxBlock <= n) {
+    if (philox_carries(group())) {
+      each(kPhiloxBlock);
+      continue;
+    }
+    dropout_block(m, keys, group(), x + i, y + i);
+    i += kPhiloxBlock;
+  }
+  if (i < n && philox_carries(group())) each(n - i);
   if (i < n) {
     float part[kPhiloxBlock] = {};
     const size_t rest = size_t(n - i) * sizeof(float);  // below a block
     __builtin_memcpy(part, x + i, rest);
-    dropout_block(m, keys, (first + uint64_t(i)) >> 2, part, part);
+    dropout_block(m, keys, group(), part, part);
     __builtin_memcpy(y + i, part, rest);
   }
 }

@@ -1,4 +1,5 @@
-// Error bounds of the vector functions (kernels/common/math.h), on every instruction set that this machine runs.
+// Error bounds of the vector functions (kernels/common/math.h) and the masks of kernels/common/philox.h, on every instruction set
+// that this machine runs.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,35 +16,41 @@ const FLAGS: Record<string, string[]> = {
   neon: [],
 };
 
-for (const isa of addon.cpu().levels) {
-  test(`${isa}: every function is within its stated error`, () => {
-    const folder = mkdtempSync(path.join(tmpdir(), "affuse-math-"));
-    try {
-      const program = path.join(folder, "math");
-      const compiled = spawnSync(
-        process.env.CXX ?? "c++",
-        [
-          "-std=c++20",
-          "-O2",
-          "-ffp-contract=fast",
-          "-fno-math-errno",
-          ...(FLAGS[isa] as string[]),
-          `-DAFFUSE_ISA=${isa}`,
-          `-DAFFUSE_ISA_${isa.toUpperCase()}=1`,
-          `-I${packageRoot}`,
-          path.join(packageRoot, "test/native/math.cc"),
-          "-o",
-          program,
-        ],
-        { encoding: "utf8" },
-      );
-      assert.is(compiled.status, 0, compiled.error?.message ?? compiled.stderr);
-      const ran = spawnSync(program, { encoding: "utf8" });
-      assert.is(ran.status, 0, ran.stdout);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
-  });
+const PROGRAMS = {
+  math: "every function is within its stated error",
+  philox: "masks are those of the definition",
+};
+
+for (const isa of addon.cpu().levels)
+  for (const [name, promise] of Object.entries(PROGRAMS)) test(`${isa}: ${promise}`, () => check(isa, name));
+
+function check(isa: string, name: string): void {
+  const folder = mkdtempSync(path.join(tmpdir(), "affuse-math-"));
+  try {
+    const program = path.join(folder, name);
+    const compiled = spawnSync(
+      process.env.CXX ?? "c++",
+      [
+        "-std=c++20",
+        "-O2",
+        "-ffp-contract=fast",
+        "-fno-math-errno",
+        ...(FLAGS[isa] as string[]),
+        `-DAFFUSE_ISA=${isa}`,
+        `-DAFFUSE_ISA_${isa.toUpperCase()}=1`,
+        `-I${packageRoot}`,
+        path.join(packageRoot, `test/native/${name}.cc`),
+        "-o",
+        program,
+      ],
+      { encoding: "utf8" },
+    );
+    assert.is(compiled.status, 0, compiled.error?.message ?? compiled.stderr);
+    const ran = spawnSync(program, { encoding: "utf8" });
+    assert.is(ran.status, 0, ran.stdout);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 test.run();
