@@ -5,40 +5,45 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-// 1/sqrt(d), d in [1e-3, FLT_MAX] or NaN. An estimate and Newton's step where the estimate has 14 bits: square roots and
-// divisions would take longer than the memory does.
-AFFUSE_INLINE Vec inverse_root(Vec d) {
-#if defined(AFFUSE_ISA_AVX512)
-  const Vec r = _mm512_rsqrt14_ps(d);
-  return r * fnma(set1(0.5f) * d * r, r, set1(1.5f));
-#else
-  return rsqrt(d);
-#endif
-}
-
-// d^-beta and d^-1.
+// d^-beta and d^-1 of d in [1e-3, FLT_MAX], or NaN.
 struct Powers {
   Vec power, inverse;
 };
+#if defined(AFFUSE_ISA_AVX512)
+// From estimates of 14 bits: square roots and divisions would take longer than the memory does. With r ~ d^-1/2 and h = d r^2,
+// which is nearly 1, d^-1 = r^2 / h; with u ~ r^-1/2 and g = r u^2 likewise, d^-3/4 = r^2 u h^-3/4 g^-1/2. To first order in
+// h - 1 and g - 1, at most 2^-13 each, that is good to 2^-25; every product here is near its result, so nothing overflows.
 struct ThreeQuarters {
   AFFUSE_INLINE Powers of(Vec d) const {
-    const Vec r = inverse_root(d), inverse = r * r;
-    return {inverse * inverse_root(r), inverse};  // d^-1 d^(1/4)
+    const Vec one = set1(1.0f), r = _mm512_rsqrt14_ps(d), u = _mm512_rsqrt14_ps(r), r2 = r * r;
+    const Vec h = fma(d, r2, -one), g = fma(r * u, u, -one);
+    return {(r2 * u) * fnma(set1(0.5f), g, fnma(set1(0.75f), h, one)), fnma(r2, h, r2)};
   }
 };
 struct Half {
   AFFUSE_INLINE Powers of(Vec d) const {
-    const Vec r = inverse_root(d);
+    const Vec r = _mm512_rsqrt14_ps(d), r2 = r * r, h = fma(d, r2, set1(-1.0f));
+    return {fnma(set1(0.5f) * r, h, r), fnma(r2, h, r2)};
+  }
+};
+#else
+struct ThreeQuarters {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec r = rsqrt(d), inverse = r * r;
+    return {inverse * rsqrt(r), inverse};  // d^-1 d^(1/4)
+  }
+};
+struct Half {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec r = rsqrt(d);
     return {r, r * r};
   }
 };
+#endif
 struct AnyPower {
   float beta;
   AFFUSE_INLINE Powers of(Vec d) const { return {exp(set1(-beta) * log(d)), set1(1.0f) / d}; }
 };
-// FLT_MAX instead of infinity keeps everything finite (alpha may be 0); NaN passes.
-AFFUSE_INLINE Vec clamped(Vec d) { return min(set1(3.40282347e38f), d); }
-
 // Sum of the window [-before, after] around s, `stride` floats between channels.
 AFFUSE_INLINE Vec sum_over(const float* s, int64_t stride, int64_t before, int64_t after) {
   if (before == 2 && after == 2)  // n = 5, the usual one
@@ -50,11 +55,11 @@ AFFUSE_INLINE Vec sum_over(const float* s, int64_t stride, int64_t before, int64
 
 struct Window {
   int64_t before, after;
-  float k, alpha;
+  float k, alpha, most;  // a sum of squares is cut to `most`: d is then finite whatever x is. NaN passes
   // d at element c of a row whose squares lie at s, `stride` floats between channels.
   AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const { return scale(sum_over(s, stride, before, after)); }
   AFFUSE_INLINE Vec scale(Vec sum) const {
-    return clamped(fma(set1(alpha), clamped(sum), set1(k)));
+    return fma(set1(alpha), min(set1(most), sum), set1(k));
   }
 };
 
@@ -143,50 +148,180 @@ struct Near {  // the vectors before, at and after a place
   AFFUSE_INLINE void step(Vec next) { before = here, here = after, after = next; }
 };
 
+// Calls body(Together<2>{}, r) for pairs of rows, body(Together<1>{}, r) for one that is left.
+template <int n>
+struct Together {
+  static constexpr int rows = n;
+};
+template <class F>
+AFFUSE_INLINE void each_row(int64_t rows, F&& body) {
+  int64_t r = 0;
+  for (; r + 2 <= rows; r += 2) body(Together<2>{}, r);
+  if (r < rows) body(Together<1>{}, r);
+}
+
 // Some rows ahead, for memory's sake.
 AFFUSE_INLINE void fetch_ahead(const float* read, const float* written) {
   prefetch(read + 1024);
   __builtin_prefetch(written + 512, 1, 3);
 }
 
-template <class P>
-AFFUSE_INLINE void forward_row(const Walk& walk, const Window& window, const P& power, const float* x, float* y) {
-  Vec a = get(x, walk.lanes(0, kLanes));
-  Near s{zero(), zero(), a * a};
+// `together` rows, `distance` floats apart, side by side: one alone is a chain that the processor waits for.
+template <int together, class P>
+AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P& power, int64_t distance, const float* x,
+                                float* y) {
+  Vec a[together];
+  Near s[together];
+  for (int r = 0; r < together; ++r) {
+    a[r] = get(x + r * distance, walk.lanes(0, kLanes));
+    s[r] = {zero(), zero(), a[r] * a[r]};
+  }
   for (int64_t i = 0; i < walk.count; ++i) {
-    fetch_ahead(x + i * kLanes, y + i * kLanes);
-    const Vec next = i + 1 < walk.count ? get(x + (i + 1) * kLanes, walk.lanes(i + 1, kLanes)) : zero();
-    s.step(next * next);
-    put(y + i * kLanes, a * power.of(window.scale(s.sum())).power, walk.lanes(i, kLanes));
-    a = next;
+    const int n = walk.lanes(i, kLanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < together; ++r) {
+      const int64_t at = r * distance + i * kLanes;
+      fetch_ahead(x + at, y + at);
+      const Vec next = i + 1 < walk.count ? get(x + at + kLanes, walk.lanes(i + 1, kLanes)) : zero();
+      s[r].step(next * next);
+      put(y + at, a[r] * power.of(window.scale(s[r].sum())).power, n);
+      a[r] = next;
+    }
   }
 }
 
-template <class P>
-AFFUSE_INLINE void backward_row(const Walk& walk, const Window& window, const P& power, float factor, const float* x,
-                                const float* dy, float* dx) {
-  Vec a = get(x, walk.lanes(0, kLanes)), a0 = zero(), g0 = zero();
-  Near s{zero(), zero(), a * a}, t{zero(), zero(), zero()};
+template <int together, class P>
+AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P& power, float factor, int64_t distance,
+                                 const float* x, const float* dy, float* dx) {
+  Vec a[together], a0[together], g0[together];
+  Near s[together], t[together];
+  for (int r = 0; r < together; ++r) {
+    a[r] = get(x + r * distance, walk.lanes(0, kLanes)), a0[r] = g0[r] = zero();
+    s[r] = {zero(), zero(), a[r] * a[r]}, t[r] = {zero(), zero(), zero()};
+  }
   for (int64_t i = 0; i <= walk.count; ++i) {  // dx follows one vector behind: it needs the terms on both sides
-    fetch_ahead(x + i * kLanes, dx + i * kLanes);
-    prefetch(dy + i * kLanes + 1024);
-    Vec g = zero(), term = zero(), next = zero();
-    if (i < walk.count) {
-      if (i + 1 < walk.count) next = get(x + (i + 1) * kLanes, walk.lanes(i + 1, kLanes));
-      s.step(next * next);
-      const Powers q = power.of(window.scale(s.sum()));
-      g = get(dy + i * kLanes, walk.lanes(i, kLanes)) * q.power;
-      term = a * g * q.inverse;
+#pragma GCC unroll 4
+    for (int r = 0; r < together; ++r) {
+      const int64_t at = r * distance + i * kLanes;
+      fetch_ahead(x + at, dx + at);
+      prefetch(dy + at + 1024);
+      Vec g = zero(), term = zero(), next = zero();
+      if (i < walk.count) {
+        if (i + 1 < walk.count) next = get(x + at + kLanes, walk.lanes(i + 1, kLanes));
+        s[r].step(next * next);
+        const Powers q = power.of(window.scale(s[r].sum()));
+        g = get(dy + at, walk.lanes(i, kLanes)) * q.power;
+        term = a[r] * g * q.inverse;
+      }
+      t[r].step(term);
+      if (i > 0) put(dx + at - kLanes, fnma(set1(factor) * a0[r], t[r].sum(), g0[r]), walk.lanes(i - 1, kLanes));
+      a0[r] = a[r], g0[r] = g, a[r] = next;
     }
-    t.step(term);
-    if (i > 0) put(dx + (i - 1) * kLanes, fnma(set1(factor) * a0, t.sum(), g0), walk.lanes(i - 1, kLanes));
-    a0 = a, g0 = g, a = next;
   }
 }
 #endif
 
+// The usual window in planes: `wide` vectors of neighbouring positions go from channel to channel with the squares (and the
+// backward's terms) of five channels in registers. n: lanes of the last vector.
+template <class V>
+struct Five {
+  V a, b, c, d, e;
+  AFFUSE_INLINE void step(V next) { a = b, b = c, c = d, d = e, e = next; }
+  AFFUSE_INLINE V sum() const { return (a + e) + (b + d) + c; }  // in the order of sum_over
+};
+#if defined(AFFUSE_ISA_AVX512)
+constexpr int kWideForward = 4, kWideBackward = 2;
+#else
+constexpr int kWideForward = 2, kWideBackward = 1;
+#endif
+constexpr int64_t kChannelsAhead = 16;
+
+template <int wide>
+struct Planes {
+  int64_t C, plane;
+  int n;
+  int turn;  // which of four neighbouring pieces this is
+  // Memory prefers a kilobyte at once to a line of every plane: the four pieces after these are asked for plane by plane, a
+  // quarter of the planes with each of these.
+  AFFUSE_INLINE void fetch(const float* p, int64_t c) const {
+    if (wide == 1 || c < 0 || c % 4 != turn) return;
+    for (int line = 0; line < wide * kLanes * 4; line += 16) prefetch_l2(p + c * plane + (4 - turn) * wide * kLanes + line);
+  }
+  AFFUSE_INLINE int lanes(int v) const { return v + 1 < wide ? kLanes : n; }
+  // What the same positions of a later channel, or the next positions of the first ones, are read or written at.
+  AFFUSE_INLINE int64_t ahead(int64_t c) const {
+    c += kChannelsAhead;
+    return c < C ? c * plane : (c - C < C ? c - C : 0) * plane + wide * kLanes;
+  }
+};
+
+template <int wide, class P>
+AFFUSE_INLINE void forward_planes(const Planes<wide>& m, const Window& window, const P& power, const float* x, float* y) {
+  Five<Vec> s[wide];
+  for (int v = 0; v < wide; ++v) s[v] = {zero(), zero(), zero(), zero(), zero()};
+  for (int64_t c = -2; c < m.C; ++c) {
+    const int64_t ahead = m.ahead(c);
+    m.fetch(x, c), m.fetch(y, c);
+#pragma GCC unroll 4
+    for (int v = 0; v < wide; ++v) {
+      const int n = m.lanes(v), at = v * kLanes;
+      prefetch(x + ahead + at);
+      prefetch_write(y + ahead + at);
+      const Vec next = c + 2 < m.C ? get(x + (c + 2) * m.plane + at, n) : zero();
+      s[v].step(next * next);
+      if (c < 0) continue;
+      put(y + c * m.plane + at, get(x + c * m.plane + at, n) * power.of(window.scale(s[v].sum())).power, n);
+    }
+  }
+}
+
+template <int wide, class P>
+AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, const P& power, float factor, const float* x,
+                                   const float* dy, float* dx) {
+  Five<Vec> s[wide], t[wide];
+  Vec g[wide][3];  // dy d^-beta of the channels c, c + 1 and c + 2
+  for (int v = 0; v < wide; ++v) {
+    s[v] = t[v] = {zero(), zero(), zero(), zero(), zero()};
+    g[v][0] = g[v][1] = g[v][2] = zero();
+  }
+  for (int64_t c = -4; c < m.C; ++c) {
+    const int64_t ahead = m.ahead(c);
+#pragma GCC unroll 4
+    for (int v = 0; v < wide; ++v) {
+      const int n = m.lanes(v), at = v * kLanes;
+      prefetch(x + ahead + at);
+      prefetch(dy + ahead + at);
+      prefetch_write(dx + ahead + at);
+      const Vec next = c + 4 < m.C ? get(x + (c + 4) * m.plane + at, n) : zero();
+      s[v].step(next * next);
+      Vec later = zero(), term = zero();
+      if (c >= -2 && c + 2 < m.C) {
+        const Powers q = power.of(window.scale(s[v].sum()));
+        later = get(dy + (c + 2) * m.plane + at, n) * q.power;
+        term = get(x + (c + 2) * m.plane + at, n) * later * q.inverse;
+      }
+      t[v].step(term);
+      g[v][0] = g[v][1], g[v][1] = g[v][2], g[v][2] = later;
+      if (c < 0) continue;
+      put(dx + c * m.plane + at, fnma(set1(factor) * get(x + c * m.plane + at, n), t[v].sum(), g[v][0]), n);
+    }
+  }
+}
+
+// Calls body(Planes<…>, offset) for pieces of `positions` neighbouring positions.
+template <int most, class F>
+AFFUSE_INLINE void each_piece(const Maps& m, int64_t offset, int positions, F&& body) {
+  const int64_t plane = m.H * m.W;
+  if (positions > (most - 1) * kLanes) {
+    const int turn = int(offset % plane / (most * kLanes) % 4);
+    return body(Planes<most>{m.C, plane, positions - (most - 1) * kLanes, turn}, 0);
+  }
+  for (int at = 0; at < positions; at += kLanes)
+    body(Planes<1>{m.C, plane, positions - at < kLanes ? positions - at : kLanes, 0}, at);
+}
+
 // Calls body(offset, rows, positions, scratch) for every block of the maps that belongs to an item, and clears the rest
-// of `out`.
+// of `out`. At most `block` rows, in planes positions of one row. area 0: scratch is not wanted.
 template <class F>
 void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, int64_t block, F&& body) {
   float* const workspace = static_cast<float*>(call.workspace);
@@ -222,9 +357,9 @@ void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out
     const int64_t from = task % blocks * wide, to = from + wide < W ? from + wide : W, bh = task / blocks, b = bh / H;
     const int64_t own = own_width(widths, b, W), offset = b * m.C * plane + bh % H * W;
     int64_t w = from;
-    for (; w < to && w < own; w += kLanes) {
+    for (; w < to && w < own; w += block) {
       const int64_t left = (own < to ? own : to) - w;
-      body(offset + w, 1, left < kLanes ? int(left) : kLanes, scratch);
+      body(offset + w, 1, int(left < block ? left : block), scratch);
     }
     if (w > own) w = own > from ? own : from;
     for (int64_t c = 0; w < to && c < m.C; ++c) clear(out + offset + c * plane + w, to - w);
@@ -238,6 +373,26 @@ void with_power(double beta, F&& body) {
   else body(AnyPower{float(beta)});
 }
 
+Window window_of(const LrnAttrs& a) {
+  constexpr float kMost = 3.4e38f;  // below FLT_MAX by more than k may be
+  return {a.before, a.after, float(a.k), float(a.alpha), a.alpha > 1 ? kMost / float(a.alpha) : kMost};
+}
+
+// The ways without scratch, for the usual window.
+bool in_rows([[maybe_unused]] const Maps& m, [[maybe_unused]] const LrnAttrs& a) {
+#if defined(AFFUSE_ISA_AVX512)
+  return m.last && a.n == 5;
+#else
+  return false;
+#endif
+}
+bool in_planes(const Maps& m, const LrnAttrs& a) { return !m.last && a.n == 5; }
+
+// What pieces() is to hand out: rows, or positions of a row.
+int64_t block_of(const Maps& m, const LrnAttrs& a, int wide) {
+  return m.last ? lrn_rows(m.C, a.n) : in_planes(m, a) ? wide * kLanes : kLanes;
+}
+
 Walk walk_of(const Maps& m, int64_t n) {
   if (m.last) return {(m.C + kLanes - 1) / kLanes, kLanes, 1, n, lrn_row(m.C, n), m.C, true};
   return {m.C, m.H * m.W, kLanes, n * kLanes, 0, m.C, false};
@@ -249,20 +404,27 @@ void lrn_forward(const OpCall& call) {
   const Maps m = maps_of(call.in[0], call.attr[5].i);
   const LrnAttrs a = lrn_attrs(call.attr);
   const Walk walk = walk_of(m, a.n);
-  const Window window{a.before, a.after, float(a.k), float(a.alpha)};
+  const Window window = window_of(a);
   const float* x = call.in[0].f32();
   float* y = call.out[0].f32();
+  const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
 #if defined(AFFUSE_ISA_AVX512)
-      if (m.last && a.n == 5) {
-        for (int64_t r = 0; r < rows; ++r) forward_row(walk, window, power, x + at + r * m.C, y + at + r * m.C);
-        return;
+      if (in_rows(m, a)) {
+        const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {
+          forward_rows<together.rows>(walk, window, power, m.C, x + at + r * m.C, y + at + r * m.C);
+        };
+        return each_row(rows, go);
       }
 #endif
+      if (in_planes(m, a))
+        return each_piece<kWideForward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
+          forward_planes(planes, window, power, x + at + from, y + at + from);
+        });
       forward(walk, window, power, rows, positions, x + at, y + at, scratch);
     };
-    pieces(call, m, call.in[1].i32(), y, lrn_scratch(m.C, a.n, m.last) / 3, lrn_rows(m.C, a.n), body);
+    pieces(call, m, call.in[1].i32(), y, area, block_of(m, a, kWideForward), body);
   });
 }
 
@@ -270,23 +432,29 @@ void lrn_backward(const OpCall& call) {
   const Maps m = maps_of(call.in[0], call.attr[5].i);
   const LrnAttrs a = lrn_attrs(call.attr);
   const Walk walk = walk_of(m, a.n);
-  const Window window{a.before, a.after, float(a.k), float(a.alpha)};
+  const Window window = window_of(a);
   const float *x = call.in[0].f32(), *dy = call.in[2].f32();
   float* dx = call.out[0].f32();
-  const int64_t area = lrn_scratch(m.C, a.n, m.last) / 3;
+  const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
       const float factor = float(2 * a.alpha * a.beta);
 #if defined(AFFUSE_ISA_AVX512)
-      if (m.last && a.n == 5) {
-        for (int64_t r = 0; r < rows; ++r)
-          backward_row(walk, window, power, factor, x + at + r * m.C, dy + at + r * m.C, dx + at + r * m.C);
-        return;
+      if (in_rows(m, a)) {
+        const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {
+          const int64_t from = at + r * m.C;
+          backward_rows<together.rows>(walk, window, power, factor, m.C, x + from, dy + from, dx + from);
+        };
+        return each_row(rows, go);
       }
 #endif
+      if (in_planes(m, a))
+        return each_piece<kWideBackward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
+          backward_planes(planes, window, power, factor, x + at + from, dy + at + from, dx + at + from);
+        });
       backward(walk, window, power, factor, rows, positions, x + at, dy + at, dx + at, scratch, area);
     };
-    pieces(call, m, call.in[1].i32(), dx, area, lrn_rows(m.C, a.n), body);
+    pieces(call, m, call.in[1].i32(), dx, area, block_of(m, a, kWideBackward), body);
   });
 }
 
