@@ -1,10 +1,10 @@
 // The loops of max_pool2d and avg_pool2d, for files compiled once per ISA level (cpu.cc).
 //
-// A Policy gives a window's value:  Vec start(); Vec meet(Vec so_far, Vec element); Vec finish(Vec);  and the same on
-// float.
+// A Policy gives a window's value:  Vec start(); Vec meet(Vec so_far, Vec element); Vec finish(Vec).
 #pragma once
+#include "deal.h"
 #include "maps.h"
-#include "reduce.h"
+#include "stream.h"
 
 namespace affuse::AFFUSE_ISA {
 namespace {
@@ -24,6 +24,9 @@ struct Pool {
 AFFUSE_INLINE void clear(float* p, int64_t n) {
   for_lanes(n, [&](int64_t i, int k) { put(p + i, zero(), k); });
 }
+
+constexpr int64_t kColumns = 1024;  // of a plane's row at a time, >= size
+constexpr int64_t kDealt = 2 * kColumns + 4 * kLanes;
 
 template <class Policy>
 AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
@@ -49,38 +52,110 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
     });
     return;
   }
-  // In planes: down the columns first, in vectors, then along what that gave.
-  constexpr int64_t kColumns = 1024;  // >= size
-  const int64_t step = (kColumns - size) / stride + 1;
+  // In planes: down the columns first, then along what that gave, dealt into phases: windows side by side are a vector.
+  const int64_t step = (kColumns - size) / stride + 1;  // windows at a time
   parallel(*call.workers, p.y.B * C, [&](int64_t plane, int) {
-    float column[kColumns];
+    float column[kColumns + kLanes], dealt[kDealt];
     const int64_t own = p.width(plane / C);
     for (int64_t h = 0; h < p.y.H; ++h) {
       const float* x = x0 + (plane * p.x.H + h * stride) * p.x.W;
       float* y = y0 + (plane * p.y.H + h) * p.y.W;
       for (int64_t w0 = 0; w0 < own; w0 += step) {
-        const int64_t count = own - w0 < step ? own - w0 : step;
-        for_lanes((count - 1) * stride + size, [&](int64_t c, int n) {
+        const int64_t count = own - w0 < step ? own - w0 : step, wide = (count - 1) * stride + size;
+        for_lanes(wide, [&](int64_t c, int n) {
+          const float* from = x + w0 * stride + c;
+          prefetch(from + kStreamAhead);
           Vec v = policy.start();
-          for (int64_t i = 0; i < size; ++i) v = policy.meet(v, get(x + i * p.x.W + w0 * stride + c, n));
-          put(column + c, v, n);
+          for (int64_t i = 0; i < size; ++i) v = policy.meet(v, get(from + i * p.x.W, n));
+          store(column + c, v);
         });
-        for (int64_t w = 0; w < count; ++w) {
-          float v = policy.first();
-          for (int64_t j = 0; j < size; ++j) v = policy.meet(v, column[w * stride + j]);
-          y[w0 + w] = policy.finish(v);
-        }
+        const int64_t pitch = stride == 1 ? 0 : (wide + stride - 1) / stride + (stride == 2 ? 2 * kLanes : 0);
+        if (stride > 1) deal_row(column, wide, stride, pitch, dealt);
+        const float* const phases = stride > 1 ? dealt : column;
+        for_lanes(count, [&](int64_t w, int n) {
+          Vec v = policy.start();
+          for (int64_t j = 0, phase = 0, at = w; j < size; ++j) {
+            v = policy.meet(v, get(phases + phase * pitch + at, n));
+            if (++phase == stride) phase = 0, ++at;
+          }
+          put(y + w0 + w, policy.finish(v), n);
+        });
       }
       clear(y + own, p.y.W - own);
     }
   });
 }
 
+// The backward of usual windows in a plane, its rows dealt into phases. Rows of x are dealt when the first window reaches them,
+// those of dx put together when the last one has. A row of windows is looked at first, kLanes of them at a time, and then each
+// row of dx fetches its share: an element's sum is in row-major order of the windows, as it is window by window.
+//
+// A Chooser gives  Vec chosen(x, at, w, size): which element of the windows from w on takes the gradient, element (i, j) of them being
+// x[i][at[j] + w];  and  Vec add(Vec sum, Vec chosen, Vec dy, int number): with what element i * size + j gets.
+struct Dealt {
+  static constexpr int kMost = 8;              // size and stride
+  static constexpr int64_t kFloats = 1 << 12;  // of x's rows, and of dx's
+  static bool suits(const Pool& p) {
+    const int64_t size = p.a.size, stride = p.a.stride;
+    return size <= kMost && stride <= kMost && size * (p.x.W + stride + 2 * kLanes * stride) <= kFloats;
+  }
+};
+template <class Chooser>
+AFFUSE_INLINE void dealt_backward(const Pool& p, int64_t size, int64_t stride, int64_t own, const float* x, const float* dy,
+                                  float* dx, const Chooser& chooser) {
+  const int64_t W = p.x.W;
+  const int64_t pitch = (W + stride - 1) / stride + 2 * kLanes, slot = stride * pitch;
+  // In front of window 0 and behind the last one: windows without a gradient.
+  constexpr int64_t kEdge = Dealt::kMost, kWindows = Dealt::kFloats + 2 * kLanes + kEdge;
+  float room_x[Dealt::kFloats], room_dx[Dealt::kFloats], chosen[kWindows], gradient[kWindows];
+  const int64_t cleared = kEdge + own + size + kLanes;
+  clear(room_x, size * slot), clear(chosen, cleared), clear(gradient, cleared);
+  const float* rows[Dealt::kMost];
+  int64_t at[Dealt::kMost];
+  for (int64_t j = 0; j < size; ++j) at[j] = j % stride * pitch + j / stride;
+  const int64_t read = own > 0 ? (own - 1) * stride + size : 0;  // the columns beyond are not to be read
+  int64_t begun = 0, done = 0;                                   // rows of x and dx, row r in slot r % size
+  const auto finish = [&](int64_t end) {
+    for (; done < end; ++done)
+      if (done < begun) undeal_row(room_dx + done % size * slot, W, stride, pitch, dx + done * W);
+      else clear(dx + done * W, W);
+  };
+  for (int64_t h = 0; h < p.y.H; ++h) {
+    const int64_t top = h * stride;
+    finish(top);
+    if (begun < top) begun = top;
+    for (; begun < top + size; ++begun) {
+      if (Chooser::reads_x) deal_row(x + begun * W, read, stride, pitch, room_x + begun % size * slot);
+      clear(room_dx + begun % size * slot, slot);
+    }
+    for (int64_t i = 0; i < size; ++i) rows[i] = room_x + (top + i) % size * slot;
+    for_lanes(own, [&](int64_t w, int n) {
+      store(chosen + kEdge + w, chooser.chosen(rows, at, w, size));
+      store(gradient + kEdge + w, get(dy + h * p.y.W + w, n));
+    });
+    for (int64_t i = 0; i < size; ++i)
+      for (int64_t phase = 0; phase < stride && phase < size; ++phase) {
+        float* const d = room_dx + (top + i) % size * slot + phase * pitch;
+        const int64_t last = (size - 1 - phase) / stride;  // element q of the phase lies in the windows q - last … q
+        for (int64_t q = 0; q < own + last; q += kLanes) {
+          Vec sum = load(d + q);
+          for (int64_t back = last; back >= 0; --back) {
+            const int64_t w = kEdge + q - back;
+            sum = chooser.add(sum, load(chosen + w), load(gradient + w), int(i * size + phase + back * stride));
+          }
+          store(d + q, sum);
+        }
+      }
+  }
+  finish(p.x.H);
+}
+
 // Hands each window with its gradient to body(x, dx, dy, n): pointers to the window's first element, n lanes of channels
 // (0: one element of a plane). A task owns its channels of an item; windows come in row-major order. Rows of dx are
-// cleared when the first window reaches them, so that they are still in the cache when the others do.
-template <class F>
-AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body) {
+// cleared when the first window reaches them, so that they are still in the cache when the others do. Usual windows of planes go
+// to the chooser instead.
+template <class F, class Chooser>
+AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body, const Chooser& chooser) {
   const float *x0 = call.in[0].f32(), *dy0 = call.in[2].f32();
   float* dx0 = call.out[0].f32();
   const int64_t C = p.x.C, stride = p.a.stride, area = p.x.H * p.x.W;
@@ -107,8 +182,19 @@ AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body) {
     });
     return;
   }
+  const bool dealt = Dealt::suits(p);
   parallel(*call.workers, p.x.B * C, [&](int64_t plane, int) {
     const int64_t own = p.width(plane / C);
+    if (dealt) {
+      const float* dy = dy0 + plane * p.y.H * p.y.W;
+      const auto go = [&](int64_t size, int64_t step) AFFUSE_INLINE_BODY {
+        dealt_backward(p, size, step, own, x0 + plane * area, dy, dx0 + plane * area, chooser);
+      };
+      if (p.a.size == 3 && stride == 2) go(3, 2);  // unrolled
+      else if (p.a.size == 2 && stride == 2) go(2, 2);
+      else go(p.a.size, stride);
+      return;
+    }
     clear(dx0 + plane * area, area);
     for (int64_t h = 0; h < p.y.H; ++h)
       for (int64_t w = 0; w < own; ++w) {
