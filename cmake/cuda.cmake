@@ -27,8 +27,8 @@ set(backend_sources ${PROJECT_SOURCE_DIR}/native/backend/backend.cu ${device_sou
 set(backend_folder ${PROJECT_BINARY_DIR}/addon)
 
 function(affuse_backend target)
-  set_target_properties(${target} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON POSITION_INDEPENDENT_CODE ON
-    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON LIBRARY_OUTPUT_DIRECTORY ${backend_folder})
+  set_target_properties(${target} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON
+    POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON LIBRARY_OUTPUT_DIRECTORY ${backend_folder})
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/native/backend
     ${PROJECT_BINARY_DIR}/generated)
   target_compile_definitions(${target} PRIVATE AFFUSE_VERSION="${PROJECT_VERSION}")
@@ -40,12 +40,23 @@ if(affuse_cuda STREQUAL "on")
   endif()
   set(CMAKE_CUDA_ARCHITECTURES ${AFFUSE_CUDA_ARCHITECTURES})
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake does not know that this nvcc has it
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   add_library(affuse_cuda SHARED ${backend_sources} ${PROJECT_SOURCE_DIR}/kernels/common/status.cc)
   affuse_backend(affuse_cuda)
-  set_target_properties(affuse_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
-    CUDA_RUNTIME_LIBRARY Static)
-  target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall -lineinfo --ftz=false
-    --expt-relaxed-constexpr>)
+  set_target_properties(affuse_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
+    RULE_LAUNCH_COMPILE ${PROJECT_SOURCE_DIR}/cmake/cuda_usage.sh)
+  target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v -lineinfo --expt-relaxed-constexpr>)
+  # static libstdc++ and libgcc, as in the addon
+  target_link_options(affuse_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,-z,nodelete)
+  option(AFFUSE_CUDA_UPDATE_BUDGETS "Write kernels/cuda_budgets.txt rather than check it" OFF)
+  add_custom_command(TARGET affuse_cuda POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -DOBJECTS=${PROJECT_BINARY_DIR}/CMakeFiles/affuse_cuda.dir
+      -DBUDGETS=${PROJECT_SOURCE_DIR}/kernels/cuda_budgets.txt -DUPDATE=${AFFUSE_CUDA_UPDATE_BUDGETS}
+      -P ${PROJECT_SOURCE_DIR}/cmake/cuda_budgets.cmake
+    VERBATIM)
 endif()
 
 if(AFFUSE_EMULATED)
