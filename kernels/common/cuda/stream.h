@@ -78,10 +78,10 @@ struct Filled {
 };
 
 constexpr int kStreamThreads = 256;
-constexpr int kStreamBlocks = 8;  // of each multiprocessor: 2048 threads
+constexpr int kStreamBlocks = 8;  // of each multiprocessor: 2048 threads of 32 registers
 
-template <int N, class F>
-AFFUSE_GLOBAL(kStreamThreads, kStreamBlocks) each_kernel(F f, int64_t n) {
+template <int N, int BLOCKS, class F>
+AFFUSE_GLOBAL(kStreamThreads, BLOCKS) each_kernel(F f, int64_t n) {
   const int64_t step = int64_t(gridDim.x) * kStreamThreads * N;
   for (int64_t i = (int64_t(blockIdx.x) * kStreamThreads + threadIdx.x) * N; i < n; i += step) {
     if (N == 1 || i + N <= n) {
@@ -93,14 +93,19 @@ AFFUSE_GLOBAL(kStreamThreads, kStreamBlocks) each_kernel(F f, int64_t n) {
   }
 }
 
-// f for all i in [0, n). `wide`: groups of four elements from 0 on lie at multiples of 16 bytes.
-template <class F>
-void each(Queue& queue, const char* name, int64_t n, bool wide, const F& f) {
-  const int64_t per_block = int64_t(kStreamThreads) * (wide ? 4 : 1), most = int64_t(queue.processors) * kStreamBlocks * 4;
+template <int N, int BLOCKS, class F>
+void each_of(Queue& queue, const char* name, int64_t n, const F& f) {
+  const int64_t per_block = int64_t(kStreamThreads) * N, most = int64_t(queue.processors) * BLOCKS * 4;
   const int64_t blocks = (n + per_block - 1) / per_block;
-  const Grid grid{blocks < most ? blocks : most};
-  if (wide) launch(name, each_kernel<4, F>, queue, grid, kStreamThreads, 0, f, n);
-  else launch(name, each_kernel<1, F>, queue, grid, kStreamThreads, 0, f, n);
+  launch(name, each_kernel<N, BLOCKS, F>, queue, Grid{blocks < most ? blocks : most}, kStreamThreads, 0, f, n);
+}
+
+// f for all i in [0, n). `wide`: groups of four elements from 0 on lie at multiples of 16 bytes. A functor that needs more
+// than 32 registers names fewer BLOCKS.
+template <int BLOCKS = kStreamBlocks, class F>
+void each(Queue& queue, const char* name, int64_t n, bool wide, const F& f) {
+  if (wide) each_of<4, BLOCKS>(queue, name, n, f);
+  else each_of<1, BLOCKS>(queue, name, n, f);
 }
 
 }  // namespace affuse::cuda
