@@ -40,6 +40,17 @@ struct StoreKeys : gemm::Epilogue {
   }
 };
 
+// A panel's worth of columns of a product of two rows: its two vectors go to chains of their own.
+AFFUSE_INLINE void dot_step(Vec low, Vec high, const float* y, int64_t width, Vec (&chain)[2]) {
+  if (width >= gemm::kTileStride) {
+    chain[0] = fma(low, load(y), chain[0]);
+    chain[1] = fma(high, load(y + kLanes), chain[1]);
+  } else {
+    chain[0] = fma(low, load(y, int(gemm::min64(kLanes, width))), chain[0]);
+    chain[1] = fma(high, load(y + kLanes, int(gemm::max64(0, width - kLanes))), chain[1]);
+  }
+}
+
 struct Backward {
   AfgSize n;
   BackwardPlan plan;
@@ -95,14 +106,26 @@ struct Backward {
     return valid;
   }
 
-  // ᾱ of one frame.
+  // ᾱ of one frame: here in one go, by stage() panel after panel.
   void weight_gradient(int64_t entry) const {
     const int64_t b = s.list.sample[entry];
+    const float* row = s.list.row[entry];
     for (int64_t j = 0; j < n.J; ++j) {
-      float g = dalpha ? dalpha[(b * n.J + j) * n.T + s.list.frame[entry]] : 0.0f;
-      if (dc) g += dot_of(dc + (b * n.J + j) * n.D, s.list.row[entry], n.D);
-      s.slope[entry * n.J + j] = g;
+      Vec chain[2] = {zero(), zero()};
+      for (int64_t c = 0; dc && c < n.D; c += gemm::kTileStride) {
+        const int64_t width = gemm::min64(gemm::kTileStride, n.D - c);
+        const bool whole = width == gemm::kTileStride;
+        const Vec low = whole ? load(row + c) : load(row + c, int(gemm::min64(kLanes, width)));
+        const Vec high = whole ? load(row + c + kLanes) : load(row + c + kLanes, int(gemm::max64(0, width - kLanes)));
+        dot_step(low, high, dc + (b * n.J + j) * n.D + c, width, chain);
+      }
+      finish_slope(entry, j, chain);
     }
+  }
+  void finish_slope(int64_t entry, int64_t j, const Vec (&chain)[2]) const {
+    float g = dalpha ? dalpha[(s.list.sample[entry] * n.J + j) * n.T + s.list.frame[entry]] : 0.0f;
+    if (dc) g += sum(chain[0] + chain[1]);
+    s.slope[entry * n.J + j] = g;
   }
 
   // Σ α ᾱ by dc·c + Σ α dα, or from every frame's ᾱ; and what the padding's s̄_j sum up to.
@@ -200,25 +223,37 @@ struct Backward {
       }
   }
 
-  // Row `at` of a chunk of kc: its ᾱ, if first, and columns [c0, c1) of its features into the panels of columns from n0 on.
-  void stage(int64_t entry, int64_t at, int64_t kc, int64_t n0, int64_t c0, int64_t c1, float* panels) const {
+  // Row `at` of a chunk of kc: columns [c0, c1) of its features into the panels of columns from n0 on, and their part of its
+  // ᾱ, whose chains wait in `chain` until the row is through.
+  void stage(int64_t entry, int64_t at, int64_t kc, int64_t n0, int64_t c0, int64_t c1, float* panels, Vec* chain) const {
     const float* row = s.list.row[entry];
+    const float* grad = fused && dc ? dc + s.list.sample[entry] * n.D : nullptr;
     if (c0 == n0) {
-      if (fused) weight_gradient(entry);
+      chain[0] = chain[1] = zero();
       for (int64_t a = 0; a < n.A; a += 16) prefetch_l2(key(entry) + a);
     }
     if (!plan.project) return;
+    Vec sums[2] = {chain[0], chain[1]};
     int64_t c = c0;
     for (; c + gemm::kTileStride <= c1; c += gemm::kTileStride) {
       float* to = panels + (c - n0) * kc + at * gemm::kTileStride;
-      store(to, load(row + c));
-      store(to + kLanes, load(row + c + kLanes));
+      const Vec low = load(row + c), high = load(row + c + kLanes);
+      store(to, low);
+      store(to + kLanes, high);
+      if (grad) dot_step(low, high, grad + c, gemm::kTileStride, sums);
     }
-    if (c >= c1) return;
-    const int64_t width = gemm::vecs_of(c1 - c) * kLanes;
-    for (int64_t v = 0; v < width; v += kLanes)
-      store(panels + (c - n0) * kc + at * width + v,
-            load(row + c + v, int(gemm::max64(0, gemm::min64(kLanes, c1 - c - v)))));
+    if (c < c1) {
+      const int64_t width = gemm::vecs_of(c1 - c) * kLanes;
+      float* to = panels + (c - n0) * kc + at * width;
+      const Vec low = load(row + c, int(gemm::min64(kLanes, c1 - c)));
+      const Vec high = load(row + c + kLanes, int(gemm::max64(0, c1 - c - kLanes)));
+      store(to, low);
+      if (width > kLanes) store(to + kLanes, high);
+      if (grad) dot_step(low, high, grad + c, c1 - c, sums);
+    }
+    chain[0] = sums[0];
+    chain[1] = sums[1];
+    if (fused && c1 == n.D) finish_slope(entry, 0, sums);
   }
 
   // Columns [n0, n1) of a span's dW, and, with n0 == 0, its other sums. The next chunk's rows are staged between the tile
@@ -228,6 +263,7 @@ struct Backward {
     float* const sums = s.part_dW + index * n.A * s.columns;
     float* const packed = plan.project ? s.tiles + worker * s.worker_tiles : nullptr;
     float *panels = s.panels + worker * s.worker_panels, *other = panels + s.worker_panels / 2;
+    Vec chain[2];
     const gemm::RowTiles tiles(int(n.A));
     const int64_t turns = gemm::ceil_div(n1 - n0, gemm::kTileStride) * tiles.count;
     // A row is fetched in `pieces` of every second turn, and staged in `parts`.
@@ -236,13 +272,13 @@ struct Backward {
     const int64_t piece = gemm::ceil_div(at_once * (n1 - n0), pieces);
     const int64_t part = gemm::round_up(gemm::ceil_div(n1 - n0, gemm::max64(1, turns / kSpanChunk)), gemm::kTileStride);
     for (int64_t i = begin; i < gemm::min64(end, begin + kSpanChunk); ++i)
-      stage(i, i - begin, gemm::min64(kSpanChunk, end - begin), n0, n0, n1, panels);
+      stage(i, i - begin, gemm::min64(kSpanChunk, end - begin), n0, n0, n1, panels, chain);
     for (int64_t from = begin; from < end; from += kSpanChunk) {
       const int64_t to = gemm::min64(end, from + kSpanChunk), kc = to - from, next = gemm::min64(kSpanChunk, end - to);
       int64_t row = 0, column = n0, turn = 0;  // the next part to stage
       const auto stage_until = [&](int64_t limit, int64_t most) {
         for (; row < limit && most > 0; --most) {
-          stage(to + row, row, next, n0, column, gemm::min64(n1, column + part), other);
+          stage(to + row, row, next, n0, column, gemm::min64(n1, column + part), other, chain);
           if ((column += part) < n1) continue;
           column = n0;
           ++row;
@@ -434,7 +470,7 @@ void afg_backward(const OpCall& call) {
   g.spans = span_count(count);
   const bool sums = g.plan.pre || g.dq || g.du;
   g.mean_by_c = g.c && g.spans > 1;
-  g.fused = sums && workers.count <= g.spans && (g.mean_by_c || !g.dc);
+  g.fused = g.plan.project && J == 1 && workers.count <= g.spans && (g.mean_by_c || !g.dc);
   if (!g.masked) silent_key(bias, A, g.s.silent);
   if (g.plan.keys && count > 0) {
     StoreKeys keys;
