@@ -70,7 +70,8 @@ struct Forward {
           const Fetch::Piece next = fetch.take(t, next_panel, kc);
           gemm::lines_multiply(tiles.height(t), vecs, kc, a + d * rows + gemm::lines_floats(tiles.start(t), kc), b, acc,
                                d > 0, next.from, next.step);
-          if (last) tile(gemm::Tile{first + tiles.start(t), c, tiles.height(t), cols, acc}, worker);
+          if (!last) continue;
+          tile(gemm::Tile{first + tiles.start(t), c, tiles.height(t), cols, acc}, product + tiles.start(t) * n.J);
         }
       }
     }
@@ -109,34 +110,49 @@ struct Forward {
     }
   };
 
-  // A finished tile of W x becomes keys, and those meet the queries.
-  void tile(const gemm::Tile& t, int worker) const {
-    // In groups of vectors: two rows, or one, at a time.
-    constexpr int kRows = kMany / gemm::kTileVecs;
+  // A finished tile of W x becomes keys, and those meet the queries: into the products of its rows.
+  void tile(const gemm::Tile& t, Vec* product) const {
+    const bool wide = t.cols > kLanes;
+    const int lows = int(gemm::min64(kLanes, t.cols)), highs = int(gemm::max64(0, t.cols - kLanes));
+    const float* b = bias + t.col;
+    const Vec low_bias = load(b, lows), high_bias = load(b + kLanes, highs);
+    // Some vectors in step: two rows of two, or four of one.
     int done = 0;
-    if (t.cols == gemm::kTileStride) {
-      Many<Vec> shift;
-      for (int i = 0; i < kMany; ++i) shift.part[i] = load(bias + t.col + i % gemm::kTileVecs * kLanes);
+    Many<Vec> z;
+    if (wide) {
+      constexpr int kRows = kMany / gemm::kTileVecs;
       for (; done + kRows <= t.rows; done += kRows) {
         float* acc = t.acc + done * gemm::kTileStride;
-        const Many<Vec>::Whole whole;
-        put(acc, tanh(get(acc, whole) + shift), whole);
+        for (int i = 0; i < kMany; ++i) z.part[i] = load(acc + i * kLanes) + (i % 2 ? high_bias : low_bias);
+        z = tanh(z);
+        for (int i = 0; i < kMany; ++i) store(acc + i * kLanes, z.part[i]);
+      }
+    } else {
+      for (; done + kMany <= t.rows; done += kMany) {
+        float* acc = t.acc + done * gemm::kTileStride;
+        for (int i = 0; i < kMany; ++i) z.part[i] = load(acc + i * gemm::kTileStride) + low_bias;
+        z = tanh(z);
+        for (int i = 0; i < kMany; ++i) store(acc + i * gemm::kTileStride, z.part[i]);
       }
     }
-    for (int64_t a = 0; a < t.cols; a += kLanes) {
-      const Vec shift = load(bias + t.col + a, int(gemm::min64(kLanes, t.cols - a)));
-      float* acc = t.acc + done * gemm::kTileStride + a;
-      for (int r = done; r < t.rows; ++r, acc += gemm::kTileStride) store(acc, tanh(load(acc) + shift));
+    for (; done < t.rows; ++done) {
+      float* acc = t.acc + done * gemm::kTileStride;
+      store(acc, tanh(load(acc) + low_bias));
+      if (wide) store(acc + kLanes, tanh(load(acc + kLanes) + high_bias));
     }
-    Vec* product = products(worker) + (t.row % plan.block_rows) * n.J;
     const int32_t* sample = s.list.sample + t.row;
-    if (n.J == 1 && t.cols == gemm::kTileStride) {
+    if (n.J == 1) {
       for (int r = 0; r < t.rows;) {
         const float *q = queries(sample[r]) + t.col, *acc = t.acc + r * gemm::kTileStride;
-        const Vec low = load(q), high = load(q + kLanes);
+        const Vec low = load(q, lows), high = load(q + kLanes, highs);
         const int32_t same = sample[r];
-        for (; r < t.rows && sample[r] == same; ++r, acc += gemm::kTileStride)
-          product[r] = fma(load(acc + kLanes), high, fma(load(acc), low, product[r]));
+        if (wide) {
+          for (; r < t.rows && sample[r] == same; ++r, acc += gemm::kTileStride)
+            product[r] = fma(load(acc + kLanes), high, fma(load(acc), low, product[r]));
+        } else {
+          for (; r < t.rows && sample[r] == same; ++r, acc += gemm::kTileStride)
+            product[r] = fma(load(acc), low, product[r]);
+        }
       }
     } else {
       for (int r = 0; r < t.rows; ++r)
@@ -161,8 +177,22 @@ struct Forward {
   void end(int64_t first, int rows, const float* a, int worker) const {
     const Vec* product = products(worker);
     float* scores = s.scores + worker * n.J * kForwardRows;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < n.J; ++j) scores[j * kForwardRows + r] = scale * sum(product[r * n.J + j]);
+    for (int64_t i = 0, r = 0, j = 0; i < rows * n.J; i += kLanes) {  // [r][j], some at a time
+      const int some = int(gemm::min64(kLanes, rows * n.J - i));
+      Vec v[kLanes];
+      for (int l = 0; l < kLanes; ++l) v[l] = l < some ? product[i + l] : zero();
+      const Vec sums = set1(scale) * sums_of(v);
+      if (n.J == 1) {
+        store(scores + i, sums, some);
+        continue;
+      }
+      alignas(64) float each[kLanes];
+      store(each, sums);
+      for (int l = 0; l < some; ++l) {
+        scores[j * kForwardRows + r] = each[l];
+        if (++j == n.J) j = 0, ++r;
+      }
+    }
     for (int64_t r = 0; r < rows;) {
       const int64_t b = s.list.sample[first + r];
       const int64_t end = gemm::min64(rows, s.list.first[b + 1] - first);

@@ -4,6 +4,7 @@
 #include "../common/reduce.h"
 #include "../common/simd.h"
 #include "../gemm/lines.h"
+#include "../gemm/transpose.h"
 #include "scratch.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -77,6 +78,27 @@ AFFUSE_INLINE void drain_stores() {}
 // The key of a frame of zeros: what padding contributes when it takes part in the softmax.
 [[maybe_unused]] void silent_key(const float* bias, int64_t A, float* key) {
   for_lanes(A, [&](int64_t a, int n) { put(key + a, tanh(get(bias + a, n)), n); });
+}
+
+// Lane i: the sum over the lanes of v[i].
+AFFUSE_INLINE Vec sums_of(Vec (&v)[kLanes]) {
+#if defined(AFFUSE_ISA_AVX512)
+  Vec two[8], four[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    two[i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]) + _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    four[i] = _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0x44) + _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0xee);
+  const Vec low = _mm512_shuffle_f32x4(four[0], four[1], 0x88) + _mm512_shuffle_f32x4(four[0], four[1], 0xdd);
+  const Vec high = _mm512_shuffle_f32x4(four[2], four[3], 0x88) + _mm512_shuffle_f32x4(four[2], four[3], 0xdd);
+  return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
+#else
+  gemm::transpose(v);
+  for (int half = kLanes / 2; half >= 1; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] = v[i] + v[i + half];
+  return v[0];
+#endif
 }
 
 // sum[j*D + d] = Σ_i weight[j*stride + i] x_i[d] for i in [from, to), from < to, d < D: from a block of `rows` rows that was
