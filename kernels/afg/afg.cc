@@ -45,6 +45,7 @@ constexpr TensorRule kBackwardOutputs[] = {
 constexpr AttrRule kAttrs[] = {
     {"scale", AttrKind::real, 0.3, -1e30, 1e30, nullptr, "lambda, the factor on the scores"},
     {"masked", AttrKind::boolean, 1, 0, 1, nullptr, "false: padding takes part in the softmax as if x were 0 there"},
+    {"precision", AttrKind::choice, gemm::Precision::f32, 0, 0, gemm::kPrecisionChoices, gemm::kPrecisionDoc},
 };
 
 void infer(const OpShape& s, TensorDesc* out, Status& status) {
@@ -104,27 +105,31 @@ double flops_backward(const OpShape& s) {
 // W as the columns of W x (forward) and of Wᵀ p̄ (backward, for dx).
 size_t pack_bytes(const OpShape& s, int input) {
   const AfgSize n = afg_size(s.in);
-  return input == kAfgW ? size_t(gemm::packed_floats(n.A, n.D)) * sizeof(float) : 0;
+  return input == kAfgW ? size_t(afg_packed_floats(n, n.A, n.D, afg_bf16(s.attr))) * sizeof(float) : 0;
 }
 size_t backward_pack_bytes(const OpShape& s, int input) {
   const AfgSize n = afg_size(s.in);
   const bool dx = !s.out || s.out[kAfgDx].given();
-  return input == kAfgW && dx ? size_t(gemm::packed_floats(n.D, n.A)) * sizeof(float) : 0;
+  return input == kAfgW && dx ? size_t(afg_packed_floats(n, n.D, n.A, afg_bf16(s.attr))) * sizeof(float) : 0;
 }
-const char* pack_key(const OpShape&, int) { return gemm::kKeyNk; }
-const char* backward_pack_key(const OpShape&, int) { return gemm::kKeyKn; }
+const char* pack_key(const OpShape& s, int) {
+  return afg_bf16(s.attr) ? gemm::key_nk_bf16(afg_pairs(afg_size(s.in))) : gemm::kKeyNk;
+}
+const char* backward_pack_key(const OpShape& s, int) {
+  return afg_bf16(s.attr) ? gemm::key_kn_bf16(afg_pairs(afg_size(s.in))) : gemm::kKeyKn;
+}
 
 }  // namespace
 
 size_t afg_workspace(const OpShape& s, int workers) {
   Carver measure{nullptr};
-  carve_forward(measure, afg_size(s.in), workers);
+  carve_forward(measure, afg_size(s.in), workers, afg_bf16(s.attr));
   return measure.used;
 }
 
 size_t afg_backward_workspace(const OpShape& s, int workers) {
   Carver measure{nullptr};
-  carve_backward(measure, afg_size(s.in), workers, backward_plan(s.in, s.out));
+  carve_backward(measure, afg_size(s.in), workers, backward_plan(s.in, s.out), afg_bf16(s.attr));
   return measure.used;
 }
 

@@ -17,8 +17,11 @@
 // Saved        k [B,T,A], optional: tanh(W x + b) of the valid frames, 0 elsewhere. With alpha and k saved the backward
 //              multiplies nothing by W again (except for dx); absent ones are computed again. c saves
 //              a sum over frames when there are 1024 or more of them.
+// precision    bf16: the operands of W x are rounded to bf16 (gemm/bf16.h), in the backward those of p̄ᵀ x and p̄ W too; sums,
+//              k, scores, softmax, the weighted sum of x, dc·x, α dc, db, du and dq stay float32.
 // Error bound  (ε = 2^-24, γ_n = nε/(1-nε))
-//              |δk_t| ≤ (γ_{D+1}(|W||x_t| + |b|) + 8ε)                             element by element, tanh' ≤ 1
+//              |δk_t| ≤ (γ_{D+1}(|W||x_t| + |b|) + 8ε)                             element by element, tanh' ≤ 1;
+//              with bf16 operands another (2^-7 + 2^-16) |W||x_t|
 //              |δs_t,j| ≤ Σ_a |q_ja| (|δk_ta| + γ_{A+1}|k_ta|) =: σ_t,j
 //              |δα_t,j| ≤ α_t,j (2λ max_t σ_t,j + γ_{T+16}(1 + λ max_t |s_t,j|))   to first order
 //              |δc_j| ≤ (2λ max_t σ_t,j + γ_{2T+16}(1 + λ max_t |s_t,j|)) Σ_t α_t,j |x_t|
@@ -32,6 +35,7 @@
 #pragma once
 #include "../common/frames.h"
 #include "../common/op.h"
+#include "../gemm/bf16.h"
 
 namespace affuse {
 
@@ -43,7 +47,7 @@ enum AfgInput {
 };
 enum AfgOutput { kAfgOutC, kAfgOutAlpha, kAfgOutK };
 enum AfgGradient { kAfgDx, kAfgDW, kAfgDb, kAfgDu, kAfgDq };
-enum AfgAttr { kAfgScale, kAfgMasked };
+enum AfgAttr { kAfgScale, kAfgMasked, kAfgPrecision };
 
 struct AfgSize {
   int64_t B, T, D, A, J;
@@ -53,6 +57,14 @@ template <class Descs>  // TensorDesc or Tensor
 [[maybe_unused]] static AfgSize afg_size(const Descs* in) {
   return {in[kAfgX].dim[0], in[kAfgX].dim[1], in[kAfgX].dim[2], in[kAfgW].dim[0],
           in[kAfgQ].dtype != DType::none ? in[kAfgQ].dim[1] : 1};
+}
+
+[[maybe_unused]] static bool afg_bf16(const Attr* attr) { return attr[kAfgPrecision].i == gemm::Precision::bf16; }
+// How a bf16 weight is packed.
+[[maybe_unused]] static bool afg_pairs(const AfgSize& n) { return gemm::keeps_pairs(n.B * n.T); }
+// Floats of W packed as N columns of K.
+[[maybe_unused]] static int64_t afg_packed_floats(const AfgSize& n, int64_t N, int64_t K, bool bf16) {
+  return bf16 ? gemm::packed_floats_bf16(N, K, afg_pairs(n)) : gemm::packed_floats(N, K);
 }
 
 size_t afg_workspace(const OpShape&, int workers);

@@ -258,7 +258,9 @@ struct Backward {
 
   // Columns [n0, n1) of a span's dW, and, with n0 == 0, its other sums. The next chunk's rows are staged between the tile
   // multiplications, which fetch them into L2: so few lines at a time that the stores drain during the next one.
-  void span(int64_t index, int64_t n0, int64_t n1, int worker) const {
+  // f: gemm::Float32 or gemm::Bf16Passing.
+  template <class F>
+  void span(const F& f, int64_t index, int64_t n0, int64_t n1, int worker) const {
     const int64_t begin = span_start(index), end = span_start(index + 1);
     float* const sums = s.part_dW + index * n.A * s.columns;
     float* const packed = plan.project ? s.tiles + worker * s.worker_tiles : nullptr;
@@ -285,8 +287,10 @@ struct Backward {
         }
       };
       key_gradients(index, from, to, packed, n0 == 0);
+      if (packed) f.settle_rows(packed, int(n.A), kc);
       for (int64_t c = n0; plan.project && c < n1; c += gemm::kTileStride) {
         const int vecs = gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - c));
+        f.settle_columns(panels + (c - n0) * kc, gemm::min64(gemm::kTileStride, n1 - c), kc);
         for (int t = 0; t < tiles.count; ++t, ++turn) {
           float* acc = sums + c * n.A + tiles.start(t) * gemm::kTileStride;
           const int64_t tile_floats = tiles.height(t) * gemm::kTileStride, fetched = turn / 2 / pieces * at_once;
@@ -294,8 +298,8 @@ struct Backward {
           const float* ahead = turn % 2 == 0   ? acc + tile_floats
                                : fetched < next ? s.list.row[to + fetched] + n0 + turn / 2 % pieces * piece
                                                 : nullptr;
-          gemm::tile_multiply(tiles.height(t), vecs, kc, packed + tiles.start(t) * kc, panels + (c - n0) * kc, acc,
-                              from > begin, ahead, gemm::ceil_div(turn % 2 == 0 ? 2 * tile_floats : piece, kc));
+          f.multiply(tiles.height(t), vecs, kc, packed + tiles.start(t) * kc, panels + (c - n0) * kc, acc, from > begin,
+                     ahead, gemm::ceil_div(turn % 2 == 0 ? 2 * tile_floats : piece, f.steps(kc)));
           stage_until(gemm::min64(fetched, next), at_once);
         }
       }
@@ -346,7 +350,8 @@ struct Backward {
     if (du) copy(s.part_du, du);
   }
 
-  void frame_sums(const Workers& workers, float* db) const {
+  template <class F>
+  void frame_sums(const F& f, const Workers& workers, float* db) const {
     fill(s.part_db, spans * n.A, 0.0f);
     fill(s.part_du, spans * n.A, 0.0f);
     if (dq) fill(dq, n.B * n.J * n.A, 0.0f);
@@ -358,7 +363,7 @@ struct Backward {
       const int64_t blocks = workers.count <= spans ? 1 : gemm::min64(panels, gemm::ceil_div(2 * workers.count, spans));
       parallel(workers, spans * blocks, [&](int64_t task, int worker) {
         const int64_t i = task % blocks;
-        span(task / blocks, panels * i / blocks * gemm::kTileStride,
+        span(f, task / blocks, panels * i / blocks * gemm::kTileStride,
              gemm::min64(n.D, panels * (i + 1) / blocks * gemm::kTileStride), worker);
       });
       if (dW) parallel(workers, panels, [&](int64_t i, int) { merge(i * gemm::kTileStride); });
@@ -368,8 +373,8 @@ struct Backward {
 
   // ---- dx ----
 
-  // p̄ of `rows` entries from first on, as the rows of p̄ W.
-  void pack_key_gradients(int64_t first, int rows, float* packed) const {
+  // p̄ of `rows` entries from first on, as the rows of p̄ W: tiles of [depth][height], depth A or even(A).
+  void pack_key_gradients(int64_t first, int rows, int64_t depth, float* packed) const {
     constexpr int64_t kWidth = 256;
     alignas(64) float p[16 * kWidth];
     const gemm::RowTiles tiles(rows);
@@ -378,25 +383,30 @@ struct Backward {
       for (int64_t a = 0; a < n.A; a += kWidth) {
         const int64_t width = gemm::min64(kWidth, n.A - a);
         for (int r = 0; r < height; ++r) key_gradient(first + tiles.start(t) + r, a, width, p + r * kWidth);
-        gemm::pack_rows(p, kWidth, height, width, packed + tiles.start(t) * n.A + a * height);
+        gemm::pack_rows(p, kWidth, height, width, packed + tiles.start(t) * depth + a * height);
       }
+      if (depth > n.A) fill(packed + tiles.start(t) * depth + n.A * height, height, 0.0f);
     }
   }
 
-  // A block of frames: p̄ W, and Σ_j α_j dc_j where a tile is stored.
-  void features(int64_t index, int worker) const {
+  // A block of frames: p̄ W, and Σ_j α_j dc_j where a tile is stored. f: gemm::Float32 or gemm::Bf16.
+  template <class F>
+  void features(const F& f, int64_t index, int worker) const {
     const int64_t first = index * feature_rows;
     const int rows = int(gemm::min64(feature_rows, count - first));
     const gemm::RowTiles tiles(rows);
     float *a = s.feature_rows + worker * s.worker_features, *acc = s.sums + worker * 16 * gemm::kColumnUnit;
-    pack_key_gradients(first, rows, a);
+    const int64_t depth = F::kRounds ? gemm::even(n.A) : n.A;
+    pack_key_gradients(first, rows, depth, a);
+    if constexpr (F::kRounds) gemm::Bf16Passing::settle_rows(a, rows, depth);
     for (int64_t d = 0; d < n.D; d += gemm::kTileStride) {
       const int cols = int(gemm::min64(gemm::kTileStride, n.D - d)), vecs = gemm::vecs_of(cols);
       const bool more = d + gemm::kTileStride < n.D;
-      const gemm::Upcoming next(more ? packed_features + (d + gemm::kTileStride) * n.A : nullptr, n.A, tiles.count);
+      const gemm::Upcoming next(more ? packed_features + f.columns((d + gemm::kTileStride) * depth) : nullptr,
+                                f.columns(depth), tiles.count);
       for (int t = 0; t < tiles.count; ++t) {
-        gemm::tile_multiply(tiles.height(t), vecs, n.A, a + tiles.start(t) * n.A, packed_features + d * n.A, acc, false,
-                            next.of(t), next.step);
+        f.multiply(tiles.height(t), vecs, depth, a + tiles.start(t) * depth, packed_features + f.columns(d * depth), acc,
+                   false, next.of(t), next.step);
         store_features(gemm::Tile{first + tiles.start(t), d, tiles.height(t), cols, acc});
       }
     }
@@ -435,8 +445,8 @@ struct Backward {
 }  // namespace
 
 void afg_backward_pack(const OpShape& shape, int, const void* W, void* packed, const Workers& workers) {
-  const AfgSize n = afg_size(shape.in);
-  gemm::pack_columns(static_cast<const float*>(W), n.D, n.D, n.A, gemm::Layout::kn, static_cast<float*>(packed), workers);
+  afg_pack_weight(afg_size(shape.in), afg_bf16(shape.attr), gemm::Layout::kn, static_cast<const float*>(W),
+                  static_cast<float*>(packed), workers);
 }
 
 void afg_backward(const OpCall& call) {
@@ -447,7 +457,8 @@ void afg_backward(const OpCall& call) {
   const auto [B, T, D, A, J] = g.n;
   g.plan = backward_plan(in, out);
   Carver carver{static_cast<char*>(call.workspace)};
-  g.s = carve_backward(carver, g.n, workers.count, g.plan);
+  const bool bf16 = afg_bf16(call.attr);
+  g.s = carve_backward(carver, g.n, workers.count, g.plan, bf16);
   g.query = in[kAfgQ].given() ? in[kAfgQ].f32() : in[kAfgU].f32();
   g.query_stride = in[kAfgQ].given() ? J * A : 0;
   g.alpha = in[kAfgAlpha].f32();
@@ -477,8 +488,12 @@ void afg_backward(const OpCall& call) {
     keys.bias = bias;
     keys.keys = g.s.keys;
     keys.A = A;
-    gemm::pack_columns(W, D, A, D, gemm::Layout::nk, g.s.packed_keys, workers);
-    gemm::run(workers, count, A, D, gemm::IndirectRows{list.row}, g.s.packed_keys, keys, g.s.gemm);
+    afg_pack_weight(g.n, bf16, gemm::Layout::nk, W, g.s.packed_keys, workers);
+    const gemm::IndirectRows rows{list.row};
+    if (bf16)
+      gemm::run(workers, count, A, gemm::even(D), gemm::Bf16Rows{rows, D}, g.s.packed_keys, keys, g.s.gemm,
+                gemm::Split::any, gemm::Bf16{afg_pairs(g.n)});
+    else gemm::run(workers, count, A, D, rows, g.s.packed_keys, keys, g.s.gemm);
   }
   constexpr int64_t kFrames = 64;
   if (!g.fused)
@@ -486,16 +501,21 @@ void afg_backward(const OpCall& call) {
       for (int64_t i = task * kFrames; i < gemm::min64(count, (task + 1) * kFrames); ++i) g.weight_gradient(i);
     });
   parallel(workers, B, [&](int64_t b, int) { g.sample(b); });
-  if (sums) g.frame_sums(workers, db);
+  if (sums && bf16) g.frame_sums(gemm::Bf16Passing{}, workers, db);
+  else if (sums) g.frame_sums(gemm::Float32{}, workers, db);
   if (!dx) return;
   if (count > 0) {
     const void* packed = call.packed ? call.packed[kAfgW] : nullptr;
-    if (!packed) gemm::pack_columns(W, D, D, A, gemm::Layout::kn, g.s.packed_features, workers);
+    if (!packed) afg_pack_weight(g.n, bf16, gemm::Layout::kn, W, g.s.packed_features, workers);
     g.packed_features = packed ? static_cast<const float*>(packed) : g.s.packed_features;
     g.past_cache = passes_cache(dx, B * T, D);
     const int64_t blocks = gemm::ceil_div(count, feature_block(A));
     g.feature_rows = gemm::ceil_div(count, blocks);
-    parallel(workers, blocks, [&](int64_t index, int worker) { g.features(index, worker); });
+    const auto features = [&](const auto& format) {
+      parallel(workers, blocks, [&](int64_t index, int worker) { g.features(format, index, worker); });
+    };
+    if (bf16) features(gemm::Bf16{afg_pairs(g.n)});
+    else features(gemm::Float32{});
   }
   parallel(workers, B, [&](int64_t b, int) {
     for (int64_t t = 0, i = list.first[b]; t < T; ++t) {

@@ -44,8 +44,10 @@ struct Forward {
   int64_t segment(int64_t block, int64_t b) const { return (block + b) * n.J; }
   float* partial(int64_t block, bool begun_before) const { return s.partial + (2 * block + !begun_before) * n.J * n.D; }
 
-  // Block `index` of the list: its rows are packed, multiplied by all of W, and added up with their weights.
-  void block(int64_t index, int worker) const {
+  // Block `index` of the list: its rows are packed, multiplied by all of W, and added up with their weights. f: the format
+  // of operands, gemm::Float32 or gemm::Bf16.
+  template <class F>
+  void block(const F& f, int64_t index, int worker) const {
     const int64_t first = index * plan.block_rows;
     const int rows = int(gemm::min64(plan.block_rows, count - first));
     const gemm::RowTiles tiles(rows);
@@ -53,23 +55,31 @@ struct Forward {
     Vec* product = products(worker);
     for (int64_t i = 0; i < rows * n.J; ++i) product[i] = zero();
     Fetch fetch(*this, index, tiles.count);
-    for (int64_t d = 0; d < n.D; d += plan.piece) {
-      const int64_t kc = gemm::min64(plan.piece, n.D - d);
-      const bool last = d + kc >= n.D;
+    const int64_t depth = F::kRounds ? gemm::even(n.D) : n.D, piece = plan.cut ? plan.piece : depth;
+    float* const rounded = s.rounded + worker * s.worker_rounded;
+    for (int64_t d = 0; d < depth; d += piece) {
+      const int64_t there = gemm::min64(piece, n.D - d), kc = gemm::min64(piece, depth - d);
+      const bool last = d + kc >= depth;
       for (int t = 0; t < tiles.count; ++t)
         for (int r = 0; r < tiles.height(t); ++r)
-          gemm::copy_lines(s.list.row[first + tiles.start(t) + r] + d, kc, tiles.height(t), r,
-                           a + d * rows + gemm::lines_floats(tiles.start(t), kc));
+          gemm::copy_lines(s.list.row[first + tiles.start(t) + r] + d, there, tiles.height(t), r,
+                           a + d * rows + gemm::lines_floats(tiles.start(t), there));
+      if constexpr (F::kRounds)
+        gemm::Bf16Rows{gemm::IndirectRows{s.list.row + first}, n.D}.pack(0, rows, d, kc, rounded + f.rows(d * rows));
       for (int64_t c = 0; c < n.A; c += gemm::kTileStride) {
         const int cols = int(gemm::min64(gemm::kTileStride, n.A - c)), vecs = gemm::vecs_of(cols);
-        const float* b = packed + c * n.D + d * (vecs * kLanes);
+        const float* b = packed + f.columns(c * depth + d * (vecs * kLanes));
         const int64_t after = c + gemm::kTileStride;
-        const float* next_panel = after < n.A ? packed + after * n.D + d * gemm::kTileStride : nullptr;
+        const float* next_panel = after < n.A ? packed + f.columns(after * depth + d * gemm::kTileStride) : nullptr;
         for (int t = 0; t < tiles.count; ++t) {
           float* acc = plan.cut ? sums + c * rows + tiles.start(t) * gemm::kTileStride : sums;
-          const Fetch::Piece next = fetch.take(t, next_panel, kc);
-          gemm::lines_multiply(tiles.height(t), vecs, kc, a + d * rows + gemm::lines_floats(tiles.start(t), kc), b, acc,
-                               d > 0, next.from, next.step);
+          const Fetch::Piece next = fetch.take(t, next_panel, f.columns(kc));
+          if constexpr (F::kRounds)
+            f.multiply(tiles.height(t), vecs, kc, rounded + f.rows(d * rows + tiles.start(t) * kc), b, acc, d > 0, next.from,
+                       next.step);
+          else
+            gemm::lines_multiply(tiles.height(t), vecs, kc, a + d * rows + gemm::lines_floats(tiles.start(t), kc), b, acc,
+                                 d > 0, next.from, next.step);
           if (!last) continue;
           tile(gemm::Tile{first + tiles.start(t), c, tiles.height(t), cols, acc}, product + tiles.start(t) * n.J);
         }
@@ -274,8 +284,8 @@ struct Forward {
 }  // namespace
 
 void afg_pack(const OpShape& shape, int, const void* W, void* packed, const Workers& workers) {
-  const AfgSize n = afg_size(shape.in);
-  gemm::pack_columns(static_cast<const float*>(W), n.D, n.A, n.D, gemm::Layout::nk, static_cast<float*>(packed), workers);
+  afg_pack_weight(afg_size(shape.in), afg_bf16(shape.attr), gemm::Layout::nk, static_cast<const float*>(W),
+                  static_cast<float*>(packed), workers);
 }
 
 void afg_forward(const OpCall& call) {
@@ -284,7 +294,8 @@ void afg_forward(const OpCall& call) {
   Forward f;
   f.n = afg_size(call.in);
   Carver carver{static_cast<char*>(call.workspace)};
-  f.s = carve_forward(carver, f.n, workers.count);
+  const bool bf16 = afg_bf16(call.attr);
+  f.s = carve_forward(carver, f.n, workers.count, bf16);
   f.bias = call.in[kAfgB].f32();
   f.query = call.in[kAfgQ].given() ? call.in[kAfgQ].f32() : call.in[kAfgU].f32();
   f.query_stride = call.in[kAfgQ].given() ? f.n.J * f.n.A : 0;
@@ -302,9 +313,13 @@ void afg_forward(const OpCall& call) {
   f.ahead = workers.count;
   if (!f.masked) silent_key(f.bias, f.n.A, f.s.silent);
   if (!packed && count > 0)
-    gemm::pack_columns(call.in[kAfgW].f32(), f.n.D, f.n.A, f.n.D, gemm::Layout::nk, f.s.packed, workers);
+    afg_pack_weight(f.n, bf16, gemm::Layout::nk, call.in[kAfgW].f32(), f.s.packed, workers);
   f.packed = packed ? static_cast<const float*>(packed) : f.s.packed;
-  if (count > 0) parallel(workers, f.plan.blocks, [&](int64_t index, int worker) { f.block(index, worker); });
+  const auto blocks = [&](const auto& format) {
+    parallel(workers, f.plan.blocks, [&](int64_t index, int worker) { f.block(format, index, worker); });
+  };
+  if (count > 0 && bf16) blocks(gemm::Bf16{afg_pairs(f.n)});
+  else if (count > 0) blocks(gemm::Float32{});
   parallel(workers, f.n.B, [&](int64_t b, int) {
     f.finish(b);
     if (f.k) f.each_padding_frame(b, [&](int64_t t) { fill(f.k + (b * f.n.T + t) * f.n.A, f.n.A, 0.0f); });

@@ -10,6 +10,14 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
+// W as columns: nk for W x, kn for p̄ W.
+[[maybe_unused]] void afg_pack_weight(const AfgSize& n, bool bf16, gemm::Layout layout, const float* W, float* packed,
+                                      const Workers& workers) {
+  const int64_t N = layout == gemm::Layout::nk ? n.A : n.D, K = n.A + n.D - N;
+  if (bf16) gemm::pack_columns_bf16(W, n.D, N, K, layout, packed, workers, afg_pairs(n));
+  else gemm::pack_columns(W, n.D, N, K, layout, packed, workers);
+}
+
 // Lists the valid frames of all samples in the order of memory; returns how many there are.
 [[maybe_unused]] int64_t list_frames(const Frames& f, const float* x, int64_t D, const FrameList& list) {
   int64_t count = 0;

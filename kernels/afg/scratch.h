@@ -1,7 +1,6 @@
 // Where afg's kernels keep what in their workspace. Sizes are bounds for every possible set of valid frames: how many there
 // are is known only when the data is.
 #pragma once
-#include "../gemm/gemm.h"
 #include "afg.h"
 
 namespace affuse {
@@ -66,17 +65,18 @@ struct ForwardScratch {
   float* scores;         // per worker [J][kForwardRows]
   float* products;       // per worker [kForwardRows][J][lanes]: a row's products with the queries, not yet added across
   float* rows;           // per worker: a block's rows as the micro kernel reads them
+  float* rounded;        // per worker: the same as bf16 operands; the weighted sum takes the exact ones
   float* sums;           // per worker: a tile of W x, or the whole block's when D is cut
-  int64_t worker_rows, worker_sums;  // floats of one worker
+  int64_t worker_rows, worker_rounded, worker_sums;  // floats of one worker
 };
 
-AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int workers) {
+AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int workers, bool bf16) {
   // Fewer valid frames than B·T make no more blocks, and no higher ones.
   const ForwardPlan most = forward_plan(n.B * n.T, n.D);
   const int64_t height = gemm::min64(n.B * n.T, kForwardRows);
   ForwardScratch s;
   s.list = carve_frames(carver, n);
-  s.packed = carver.take<float>(gemm::packed_floats(n.A, n.D));
+  s.packed = carver.take<float>(afg_packed_floats(n, n.A, n.D, bf16));
   s.silent = carver.take<float>(n.A);
   s.peak = carver.take<float>((most.blocks + n.B) * n.J);
   s.total = carver.take<float>((most.blocks + n.B) * n.J);
@@ -86,6 +86,8 @@ AFFUSE_INLINE ForwardScratch carve_forward(Carver& carver, const AfgSize& n, int
   s.worker_rows = height * gemm::round_up(n.D, 16);
   s.worker_sums = most.cut ? gemm::round_up(height * gemm::round_up(n.A, gemm::kColumnUnit), 16) : 16 * gemm::kColumnUnit;
   s.rows = carver.take<float>(workers * s.worker_rows);
+  s.worker_rounded = bf16 ? gemm::round_up(height * gemm::even(n.D), 16) : 0;
+  s.rounded = carver.take<float>(workers * s.worker_rounded);
   s.sums = carver.take<float>(workers * s.worker_sums);
   return s;
 }
@@ -139,12 +141,14 @@ struct BackwardScratch {
   float* gemm;                 // for k
 };
 
-AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, int workers, const BackwardPlan& plan) {
+AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, int workers, const BackwardPlan& plan,
+                                             bool bf16) {
+  const int64_t depth = bf16 ? gemm::even(n.D) : n.D, keys = bf16 ? gemm::even(n.A) : n.A;  // K of W x and of p̄ W
   const int64_t frames = n.B * n.T, spans = span_count(frames), chunk = gemm::min64(frames, kSpanChunk);
   BackwardScratch s;
   s.list = carve_frames(carver, n);
-  s.packed_keys = carver.take<float>(plan.keys ? gemm::packed_floats(n.A, n.D) : 0);
-  s.packed_features = carver.take<float>(plan.features ? gemm::packed_floats(n.D, n.A) : 0);
+  s.packed_keys = carver.take<float>(plan.keys ? afg_packed_floats(n, n.A, n.D, bf16) : 0);
+  s.packed_features = carver.take<float>(plan.features ? afg_packed_floats(n, n.D, n.A, bf16) : 0);
   s.silent = carver.take<float>(n.A);
   s.keys = carver.take<float>(plan.keys ? frames * n.A : 0);
   s.share = carver.take<float>(frames * n.J);
@@ -160,10 +164,10 @@ AFFUSE_INLINE BackwardScratch carve_backward(Carver& carver, const AfgSize& n, i
   s.part_dW = carver.take<float>(plan.project ? spans * n.A * s.columns : 0);
   s.panels = carver.take<float>(workers * s.worker_panels);
   s.tiles = carver.take<float>(workers * s.worker_tiles);
-  s.worker_features = plan.features ? gemm::round_up(gemm::min64(frames, feature_block(n.A)) * n.A, 16) : 0;
+  s.worker_features = plan.features ? gemm::round_up(gemm::min64(frames, feature_block(n.A)) * keys, 16) : 0;
   s.feature_rows = carver.take<float>(workers * s.worker_features);
   s.sums = carver.take<float>(plan.features ? workers * 16 * gemm::kColumnUnit : 0);
-  s.gemm = carver.take<float>(plan.keys ? gemm::workspace_floats_upto(frames, n.A, n.D, workers, gemm::Split::any) : 0);
+  s.gemm = carver.take<float>(plan.keys ? gemm::workspace_floats_upto(frames, n.A, depth, workers, gemm::Split::any) : 0);
   return s;
 }
 

@@ -33,6 +33,7 @@ const AttrRule kAttrs[] = {
     {"pad", AttrKind::integer, 0, 0, 1024, nullptr, "zeros on every side"},
     {"activation", AttrKind::choice, 0, 0, 0, "none|relu", ""},
     kLayoutRule,
+    {"precision", AttrKind::choice, gemm::Precision::f32, 0, 0, gemm::kPrecisionChoices, gemm::kPrecisionDoc},
 };
 
 double product(const OpShape& s) {
@@ -84,15 +85,17 @@ size_t backward_workspace(const OpShape& s, int workers) {
 }
 
 size_t pack_bytes(const OpShape& s, int input) {
-  return input == 1 ? size_t(gemm::packed_floats(s.in[1].dim[0], s.in[1].count() / s.in[1].dim[0])) * sizeof(float) : 0;
+  const Conv c = conv_of(s.in[0], s.in[1], s.attr);
+  return input == 1 ? size_t(conv_packed_floats(c, c.O, c.x.C * c.taps())) * sizeof(float) : 0;
 }
-const char* pack_key(const OpShape&, int) { return "conv2d.y"; }
+bool bf16(const OpShape& s) { return conv_of(s.in[0], s.in[1], s.attr).bf16; }
+const char* pack_key(const OpShape& s, int) { return bf16(s) ? "conv2d.y.bf16" : "conv2d.y"; }
 // With a stride the layout depends on it: packed with every call then.
 size_t backward_pack_bytes(const OpShape& s, int input) {
   if (input != 1 || s.attr[0].i != 1 || !s.out || !s.out[0].given()) return 0;
   return size_t(packed_dx_floats(conv_of(s.in[0], s.in[1], s.attr))) * sizeof(float);
 }
-const char* backward_pack_key(const OpShape&, int) { return "conv2d.dx"; }
+const char* backward_pack_key(const OpShape& s, int) { return bf16(s) ? "conv2d.dx.bf16" : "conv2d.dx"; }
 
 }  // namespace
 

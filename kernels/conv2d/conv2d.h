@@ -15,6 +15,9 @@
 // sum over the phases (u + pad) mod stride, each an ordinary convolution of the staged g by the taps that meet it; dW a
 // product over all positions.
 //
+// precision bf16: x, W and g are rounded to bf16 for the products, sums and everything else (db too) stay float32
+// (gemm/bf16.h).
+//
 // Saved tensors: relu gets f' from y; absent, it is computed again.
 // Error (float32): |z - exact| <= (K + 2) 2^-24 (sum |x||W| + |b|), K = C kh kw, typically sqrt(K) instead of K; dx
 // likewise with O kh kw terms, dW and db with B OH OW terms.
@@ -28,7 +31,7 @@
 #pragma once
 #include "../common/maps.h"
 #include "../common/op.h"
-#include "../gemm/gemm.h"
+#include "../gemm/bf16.h"
 
 namespace affuse {
 
@@ -44,8 +47,9 @@ AFFUSE_DECLARE_PACK(conv2d_backward_pack)
 struct Conv {
   Maps x, y;
   int64_t O, kh, kw, stride, pad;
-  bool relu;
+  bool relu, bf16;
   AFFUSE_INLINE int64_t taps() const { return kh * kw; }
+  AFFUSE_INLINE int64_t depth(int64_t K) const { return bf16 ? gemm::even(K) : K; }  // of a product over K, as packed
   AFFUSE_INLINE int64_t own(const int32_t* widths, int64_t b) const {  // columns of y that are b's own
     return window_count(own_width(widths, b, x.W), kw, stride, pad);
   }
@@ -56,6 +60,7 @@ struct Conv {
   c.O = W.dim[0], c.kh = W.dim[2], c.kw = W.dim[3];
   c.stride = attr[0].i, c.pad = attr[1].i;
   c.relu = attr[2].i != 0;
+  c.bf16 = attr[4].i == gemm::Precision::bf16;
   c.y = resized(c.x, c.O, window_count(c.x.H, c.kh, c.stride, c.pad), window_count(c.x.W, c.kw, c.stride, c.pad));
   return c;
 }
@@ -108,18 +113,23 @@ struct Reach {
   const Reach h = reach_of(c.x.H, c.y.H, c.kh, c.stride, c.pad), w = reach_of(c.x.W, c.y.W, c.kw, c.stride, c.pad);
   return {h.before, w.before, h.total, w.total, c.O};
 }
-// For dW and db alone g can stay where it is: their loader stops at relu itself and visits own columns only.
+// For dW and db alone g can stay where it is: their loader stops at relu itself and visits own columns only. (With bf16
+// operands db has a pass of its own, over g as it is without rounding.)
 [[maybe_unused]] static bool stages_g(const Conv& c, const Stage& s, bool dx, bool dW, bool widths) {
   if (!c.y.last && c.O > 1) return true;
-  if (!dx && dW) return false;
+  if (!dx && dW && !c.bf16) return false;
   return c.relu || widths || s.H != c.y.H || s.W != c.y.W;
+}
+// Floats of a packed [N,K] weight. bf16 takes as many: pairs are made in place of float32.
+[[maybe_unused]] static int64_t conv_packed_floats(const Conv& c, int64_t N, int64_t K) {
+  return gemm::packed_floats(N, c.depth(K));
 }
 // Weights of dx: phase after phase, each [C][taps of the phase x O] packed; at most this many floats.
 [[maybe_unused]] static int64_t packed_dx_floats(const Conv& c) {
   int64_t n = 0;
   for (int64_t r = 0; r < c.stride && r < c.kh; ++r)
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q)
-      n += gemm::packed_floats(c.x.C, phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O);
+      n += conv_packed_floats(c, c.x.C, phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O);
   return n;
 }
 
@@ -164,8 +174,8 @@ struct ConvScratch {
   s.staged = gemm::round_up(2 * (c.x.B + 1), 16);
   s.rows = s.staged + (stages_x(c) ? gemm::round_up(c.x.B * stage_x(c).image(), 16) : 0);
   s.weights = s.rows + (c.y.last || c.O == 1 ? 0 : gemm::round_up(M * c.O, 16));
-  s.product = s.weights + gemm::packed_floats(c.O, K);
-  s.total = s.product + gemm::workspace_floats_upto(M, c.O, K, workers, gemm::Split::any);
+  s.product = s.weights + conv_packed_floats(c, c.O, K);
+  s.total = s.product + gemm::workspace_floats_upto(M, c.O, c.depth(K), workers, gemm::Split::any);
   return s;
 }
 // The backward: the table, staged x (for dW), staged g, dx as rows (nchw only), packed W of dx, products; the forward's
@@ -187,7 +197,7 @@ struct ConvBackwardScratch {
   for (int64_t r = 0; dx && r < c.stride && r < c.kh; ++r)
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q) {
       const int64_t K = phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O;
-      most = gemm::max64(most, gemm::workspace_floats_upto(N, C, K, workers, gemm::Split::any));
+      most = gemm::max64(most, gemm::workspace_floats_upto(N, C, c.depth(K), workers, gemm::Split::any));
     }
   if (dW) most = gemm::max64(most, grad_floats(c, workers));
   if (again) most = gemm::max64(most, gemm::round_up(M * c.O, 16) + conv_scratch(c, workers).total);

@@ -42,6 +42,31 @@ struct Put : gemm::Epilogue {
   }
 };
 
+// Packed columns [N,K] of float32 as the columns of gemm::Bf16, in place: pairs where these are multiplied, else rounded.
+// Pairs are shorter, so the first panel comes first; an odd K is filled up, so the last one does.
+void round_panels(int64_t N, int64_t K, float* packed, const Workers& workers) {
+  const int64_t E = gemm::even(K), panels = gemm::ceil_div(N, gemm::kTileStride);
+  const auto width_of = [&](int64_t panel) {
+    return gemm::vecs_of(gemm::min64(gemm::kTileStride, N - panel * gemm::kTileStride)) * kLanes;
+  };
+  if (gemm::dot_tiles()) {
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t n = p * gemm::kTileStride;
+      gemm::store_pairs(packed + n * K, K, E / 2, width_of(p), packed + n * E / 2);
+    }
+    return;
+  }
+  for (int64_t p = E > K ? panels : 0; p-- > 0;) {
+    const int64_t width = width_of(p);
+    float *const from = packed + p * gemm::kTileStride * K, *const to = packed + p * gemm::kTileStride * E;
+    for (int64_t i = K * width; (i -= kLanes) >= 0;) store(to + i, load(from + i));
+    for (int64_t i = 0; i < width; i += kLanes) store(to + K * width + i, zero());
+  }
+  parallel(workers, panels, [&](int64_t p, int) {
+    gemm::round_in_place(packed + p * gemm::kTileStride * E, E * width_of(p));
+  });
+}
+
 // Columns o of the patch matrix's product: element k = ((i kw) + j) C + c of column o is W[o,c,i,j]. Transposed in
 // registers: kLanes rows o by kLanes neighbouring floats (c, i, j).
 void pack_forward(const Conv& c, const float* W, float* packed, const Workers& workers) {
@@ -65,6 +90,7 @@ void pack_forward(const Conv& c, const float* W, float* packed, const Workers& w
         }
       }
   });
+  if (c.bf16) round_panels(c.O, K, packed, workers);
 }
 
 // One phase of dx: element k = ((t Tw) + u) O + o of column c is W[o,c,i,j], the taps in descending order, i = r +
@@ -92,6 +118,16 @@ void pack_phase(const Conv& c, const Phase& ph, const Phase& pw, const float* W,
           }
         }
   });
+  if (c.bf16) round_panels(C, K, packed, workers);
+}
+
+// gemm::run() with the operands that the attribute asks for; K as it is.
+template <class E>
+void multiply_patches(const Conv& c, const Workers& workers, int64_t M, int64_t N, int64_t K, const Patches& patches,
+             const float* packed, const E& epilogue, float* room) {
+  if (!c.bf16) return gemm::run(workers, M, N, K, patches, packed, epilogue, room);
+  gemm::run(workers, M, N, gemm::even(K), gemm::Bf16Rows{patches, K}, packed, epilogue, room, gemm::Split::any,
+            gemm::Bf16{gemm::dot_tiles() != nullptr});
 }
 
 // Calls body(phase of rows, phase of columns, floats of packed weights before it) for every phase with taps.
@@ -102,7 +138,7 @@ void phases(const Conv& c, F&& body) {
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q) {
       const Phase ph = phase_of(r, c.x.H, c.kh, c.stride, c.pad), pw = phase_of(q, c.x.W, c.kw, c.stride, c.pad);
       body(ph, pw, at);
-      at += gemm::packed_floats(c.x.C, ph.taps * pw.taps * c.O);
+      at += conv_packed_floats(c, c.x.C, ph.taps * pw.taps * c.O);
     }
 }
 
@@ -134,7 +170,7 @@ void forward(const OpCall& call, const Conv& c, const float* packed, float* y, f
   const auto run = [&](auto finish) {
     finish.y = place;
     finish.b = call.in[2].f32();
-    gemm::run(workers, grid.rows(), c.O, c.x.C * c.taps(), patches_of(c, grid, x), packed, finish, room + at.product);
+    multiply_patches(c, workers, grid.rows(), c.O, c.x.C * c.taps(), patches_of(c, grid, x), packed, finish, room + at.product);
   };
   if (c.relu) run(Finish<true>{});
   else run(Finish<false>{});
@@ -142,9 +178,11 @@ void forward(const OpCall& call, const Conv& c, const float* packed, float* y, f
   else if (widths) clear_columns(workers, resized({c.y.B, 0, 0, 0, true}, c.O, c.y.H, c.y.W), rows, own);
 }
 
-// dW and db from all positions of the grid; either may be null.
-void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const GradientRows& g, const float* x,
-                     float* room) {
+// dW and db (null: not wanted) from all positions of the grid. f: the format of operands, gemm::Float32 or
+// gemm::Bf16Passing.
+template <class F>
+void weight_gradient(const OpCall& call, const Conv& c, const F& f, const Grid& grid, const GradientRows& g, const float* x,
+                     float* db, float* room) {
   const Workers& workers = *call.workers;
   const int64_t C = c.x.C, taps = c.taps(), K = C * taps, N = K + 1, all = grid.rows();
   const GradPlan p = grad_plan(c);
@@ -156,8 +194,11 @@ void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const 
     parallel(workers, p.slices * pieces, [&](int64_t task, int) {
       const int64_t k = start_of(task / pieces) + task % pieces * kGradPiece;
       const int64_t kc = gemm::min64(kGradPiece, start_of(task / pieces + 1) - k);
-      for (int64_t i = 0; kc > 0 && i < c.O; i += p.block_rows)
-        g.pack(i, int(gemm::min64(p.block_rows, c.O - i)), k, kc, ahead + k * c.O + i * kc);
+      for (int64_t i = 0; kc > 0 && i < c.O; i += p.block_rows) {
+        const int m = int(gemm::min64(p.block_rows, c.O - i));
+        g.pack(i, m, k, kc, ahead + k * c.O + i * kc);
+        f.settle_rows(ahead + k * c.O + i * kc, m, kc);
+      }
     });
   }
   const Patches patches = patches_of(c, grid, x);
@@ -176,16 +217,18 @@ void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const 
       const int64_t kc = gemm::min64(kGradPiece, to - k);
       loader.plan(kc);
       loader.pack(k, kc, columns);
+      f.settle_columns(columns, n1 - n0, kc);
       const float* rows = ahead + k * c.O + i * kc;
       if (!p.ahead) {
         g.pack(i, m, k, kc, fresh);
+        f.settle_rows(fresh, m, kc);
         rows = fresh;
       }
       for (int t = 0; t < tiles.count; ++t)
         for (int64_t n = n0; n < n1; n += gemm::kTileStride) {
           const int vecs = gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - n));
-          gemm::tile_multiply(tiles.height(t), vecs, kc, rows + tiles.start(t) * kc, columns + (n - n0) * kc,
-                              sums + (n - n0) * m + tiles.start(t) * gemm::kTileStride, k > from);
+          f.multiply(tiles.height(t), vecs, kc, rows + tiles.start(t) * kc, columns + (n - n0) * kc,
+                     sums + (n - n0) * m + tiles.start(t) * gemm::kTileStride, k > from, nullptr, 0);
         }
     }
     float* out = room + (slice * c.O + i) * N;
@@ -197,7 +240,7 @@ void weight_gradient(const OpCall& call, const Conv& c, const Grid& grid, const 
         });
     }
   });
-  float *dW = call.out[1].f32(), *db = call.out[2].f32();
+  float* const dW = call.out[1].f32();
   parallel(workers, c.O, [&](int64_t o, int) {
     float* s = room + o * N;
     for (int64_t slice = 1; slice < p.slices; ++slice) {
@@ -231,7 +274,7 @@ void input_gradient(const OpCall& call, const Conv& c, const Stage& s, float* g,
     const Patches patches{{grid, g + h * row + w * O, s.image(), row, O}, row, pw.taps * O};
     Put put;
     put.rows = {grid, rows + (ph.first * c.x.W + pw.first) * C, c.x.H * c.x.W * C, c.stride * c.x.W * C, c.stride * C};
-    gemm::run(workers, grid.rows(), C, ph.taps * pw.taps * O, patches, packed + weights, put, room);
+    multiply_patches(c, workers, grid.rows(), C, ph.taps * pw.taps * O, patches, packed + weights, put, room);
   });
 }
 
@@ -276,8 +319,10 @@ void conv2d_backward(const OpCall& call) {
     }
     const Grid grid = grid_of(c.x.B, c.y.H, c.y.W, widths ? table : nullptr, own);
     const Rows rows{grid, g + (s.top * s.W + s.left) * c.O, s.image(), s.W * c.O, c.O};
-    weight_gradient(call, c, grid, {rows, gate}, x, product);
-  } else if (db) {
+    if (c.bf16) weight_gradient(call, c, gemm::Bf16Passing{}, grid, {rows, gate}, x, nullptr, room + at.product);
+    else weight_gradient(call, c, gemm::Float32{}, grid, {rows, gate}, x, db, room + at.product);
+  }
+  if (db && (c.bf16 || !dW)) {
     gemm::column_sums(workers, g, c.x.B * s.H * s.W, c.O, db);
   }
   if (dx && c.x.B > 0) {

@@ -13,7 +13,7 @@
 // Either way the product is, bit for bit, the float32 product of rounded operands.
 // Sizes and plans of run() are those of K rounded up to even, here called E. stream() takes any K.
 //
-// Error of an element against exact operands: one relative rounding of 2^-9 per factor, K 2^-24 for the sum as ever.
+// Error of an element against exact operands: one relative rounding of 2^-8 per factor, (2^-7 + 2^-16 + K 2^-24) sum |rows||columns|.
 // vdpbf16ps takes denormals for zeros and adds the upper product first; it differs from the expansion by rounding only.
 // NaN stays NaN, infinities stay, and what rounds beyond the largest bf16 (3.39e38) becomes an infinity.
 //
@@ -37,8 +37,8 @@ constexpr const char* kPrecisionDoc = "bf16: operands of the products are rounde
 static constexpr int64_t even(int64_t K) { return K + K % 2; }
 
 // Whether a weight that meets so many rows is kept as pairs: for the instruction always, for the expansion where memory
-// decides. (Measured on 1024 x 1024 by AVX-512: at three tiles of rows as fast as rounded float32 from L3, faster from memory;
-// with fewer rows faster from either, with more slower.)
+// decides. (Measured on 1024 x 1024 by AVX-512: at three tiles of rows as fast as rounded float32 from L3, faster from
+// memory; with fewer rows faster from either, with more slower.)
 constexpr int64_t kPairRows = 42;
 [[maybe_unused]] static bool keeps_pairs(int64_t rows) { return bf16_tiles || rows <= kPairRows; }
 

@@ -1,6 +1,7 @@
 /** Cases of the operators over maps: convolution, pooling, LRN. */
 import type { Random } from "../../lib/data/random.ts";
 import type { Case, Entry } from "./cases.ts";
+import { reduced } from "./cases-gather.ts";
 import { elements, type Inputs, integers, normal, tensor, type Values } from "./run.ts";
 
 /** [B,C,H,W] in the order of a layout. */
@@ -56,6 +57,7 @@ function mapCase(
 const LAYOUTS = ["nchw", "nhwc"] as const;
 
 const conv2d: Entry = {
+  operands: ["x", "W"],
   misfits: [
     ["W", 1],
     ["b", 0],
@@ -183,7 +185,7 @@ const conv2d: Entry = {
     ] as const) {
       for (let i = 0; i < 3; i++) add(dims, kernel, step, true);
     }
-    return list;
+    return [...list, ...reduced(list, 2)];
   },
   floor: (output, inputs) => (output === "dW" || output === "db" || output === "dx" ? largest(inputs.dy) : 0),
 };

@@ -9,7 +9,7 @@ import { gatherEntries } from "./cases-gather.ts";
 import { lossEntries } from "./cases-loss.ts";
 import { mapEntries } from "./cases-maps.ts";
 import type { Transform } from "./model.ts";
-import { edge, type Inputs, normal, tensor } from "./run.ts";
+import { edge, type Inputs, normal, type Outputs, tensor } from "./run.ts";
 
 export interface Case {
   label: string;
@@ -34,6 +34,8 @@ export interface Entry {
   transform?: Transform;
   /** Inputs that the attribute `precision` rounds: the operands of the products. */
   operands?: readonly string[];
+  /** Corrects the outputs that rounded operands gave where the operator takes an operand unrounded as well. */
+  exact?(outputs: Outputs, inputs: Inputs): void;
   /** Input and dimension that must agree with another input's: making it one longer is ERR_AFFUSE_SHAPE. */
   misfits: readonly (readonly [input: string, dimension: number])[];
 }

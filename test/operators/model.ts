@@ -36,7 +36,7 @@ export type Bounds = Record<string, Float64Array>;
 /** Outputs as they are compared (FBP: z|z| for z). */
 export type Transform = (name: string, values: Float64Array) => Float64Array;
 
-function rowMaxima(values: Values): Float64Array {
+export function rowMaxima(values: Values): Float64Array {
   const row = Math.max(1, values.shape.at(-1) ?? 1);
   const result = new Float64Array(values.data.length);
   for (let from = 0; from < result.length; from += row) {
@@ -47,22 +47,63 @@ function rowMaxima(values: Values): Float64Array {
   return result;
 }
 
-function perturbed(inputs: Inputs, random: Random): Inputs {
+function perturbed(inputs: Inputs, random: Random, unit: number, moves: (name: string) => boolean): Inputs {
   const result: Inputs = {};
   for (const [name, values] of Object.entries(inputs)) {
-    if (values.data instanceof Int32Array) result[name] = values;
+    if (values.data instanceof Int32Array || !moves(name)) result[name] = values;
     else {
       let bits = 0;
       result[name] = {
         shape: values.shape,
         data: values.data.map((x, i) => {
           if (i % 32 === 0) bits = random.word();
-          return x * (1 + ((bits >>> (i % 32)) & 1 ? UNIT : -UNIT));
+          return x * (1 + ((bits >>> (i % 32)) & 1 ? unit : -unit));
         }),
       };
     }
   }
   return result;
+}
+
+/**
+ * The reference's outputs (transformed), and the standard deviation of every element, in units, when every float
+ * input that `moves` is multiplied by 1 ± unit.
+ */
+export function spreads(
+  call: Call,
+  info: OperatorInfo,
+  inputs: Inputs,
+  attributes: Attributes,
+  shapes: Record<string, number[] | null>,
+  options: { random: Random; unit: number; transform?: Transform; moves?: (name: string) => boolean },
+): { reference: Outputs; spread: Bounds } {
+  const { unit, moves = () => true } = options;
+  const shape = (name: string, v: Values | null): Values | null =>
+    v && !(v.data instanceof Int32Array) && options.transform
+      ? { shape: v.shape, data: options.transform(name, v.data) }
+      : v;
+  const once = (x: Inputs) => runReference(call, info, x, attributes, shapes);
+  const reference = Object.fromEntries(
+    Object.entries(once(inputs)).map(([name, v]) => [name, shape(name, v)]),
+  );
+  const squares: Record<string, Float64Array> = {};
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    const moved = once(perturbed(inputs, options.random, unit, moves));
+    for (const [name, base] of Object.entries(reference)) {
+      const values = shape(name, moved[name] as Values | null);
+      if (!base || !values || base.data instanceof Int32Array) continue;
+      squares[name] ??= new Float64Array(base.data.length);
+      const sum = squares[name];
+      for (let i = 0; i < sum.length; i++) {
+        const d = ((values.data[i] as number) - (base.data[i] as number)) / unit;
+        sum[i] = (sum[i] as number) + (d * d) / SAMPLES;
+      }
+    }
+  }
+  const spread = Object.fromEntries(
+    Object.entries(squares).map(([name, sum]) => [name, sum.map((s) => Math.sqrt(s))]),
+  );
+  return { reference, spread };
 }
 
 /** Reference outputs (transformed) and the bounds around them. */
@@ -79,39 +120,18 @@ export function modelled(
     transform?: Transform;
   },
 ): { reference: Outputs; bounds: Bounds } {
-  const shape = (name: string, v: Values | null): Values | null =>
-    v && !(v.data instanceof Int32Array) && options.transform
-      ? { shape: v.shape, data: options.transform(name, v.data) }
-      : v;
-  const once = (x: Inputs) => runReference(call, info, x, attributes, shapes);
-  const reference = Object.fromEntries(
-    Object.entries(once(inputs)).map(([name, v]) => [name, shape(name, v)]),
-  );
-  const squares: Record<string, Float64Array> = {};
-  for (let sample = 0; sample < SAMPLES; sample++) {
-    const moved = once(perturbed(inputs, options.random));
-    for (const [name, base] of Object.entries(reference)) {
-      const values = shape(name, moved[name] as Values | null);
-      if (!base || !values || base.data instanceof Int32Array) continue;
-      squares[name] ??= new Float64Array(base.data.length);
-      const sum = squares[name];
-      for (let i = 0; i < sum.length; i++) {
-        const d = ((values.data[i] as number) - (base.data[i] as number)) / UNIT;
-        sum[i] = (sum[i] as number) + (d * d) / SAMPLES;
-      }
-    }
-  }
+  const { reference, spread } = spreads(call, info, inputs, attributes, shapes, { ...options, unit: UNIT });
   const bounds: Bounds = {};
   for (const [name, base] of Object.entries(reference)) {
-    const sum = squares[name];
-    if (!base || !sum) continue;
+    const own = spread[name];
+    if (!base || !own) continue;
     const floor = rowMaxima(base);
     const extra = options.floor?.(name) ?? 0;
-    bounds[name] = sum.map(
+    bounds[name] = own.map(
       (s, i) =>
         SAFETY *
         UNIT *
-        (Math.sqrt(options.terms * s) +
+        (Math.sqrt(options.terms) * s +
           (floor[i] as number) +
           (typeof extra === "number" ? extra : (extra[i] as number))),
     );

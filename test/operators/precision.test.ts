@@ -97,6 +97,83 @@ else test.skip("fbp: float32 on rounded operands (this level multiplies pairs)",
 
 test("fbp: whole numbers are exact, whatever multiplies", () => fbp(whole, false));
 
+const CONV = [
+  [1, 1, 1, 1, 1, 1, 1, 1, 0],
+  [2, 3, 5, 7, 5, 3, 3, 1, 1],
+  [1, 17, 9, 12, 33, 3, 3, 2, 1],
+  [2, 33, 11, 13, 40, 5, 5, 1, 2],
+  [1, 129, 6, 8, 64, 3, 3, 1, 1],
+] as const;
+
+// db is summed from gradients as they are, so it is not compared.
+function conv2d(values: (n: number) => Float32Array, round: boolean) {
+  for (const [B, C, H, W, O, kh, kw, stride, pad] of CONV) {
+    const size = (n: number, k: number) => Math.floor((n + 2 * pad - k) / stride) + 1;
+    const shape = [B, O, size(H, kh), size(W, kw)];
+    const inputs = [
+      tensor([B, C, H, W], values(B * C * H * W)),
+      tensor([O, C, kh, kw], values(O * C * kh * kw)),
+      null,
+      null,
+      null,
+      tensor(shape, values(shape.reduce((a, b) => a * b, 1))),
+    ];
+    const label = `[${[B, C, H, W]}] to ${O} by ${kh}x${kw}`;
+    const given = round ? inputs.map(rounded) : inputs;
+    for (const [op, count, want] of [
+      ["conv2d", 4, [true, false]],
+      ["conv2d.backward", 6, [true, true, false]],
+    ] as const) {
+      const compute = (from: (HostTensor | null)[], precision: string) =>
+        run(op, from.slice(0, count), { stride, pad, precision }, [...want]);
+      same(compute(inputs, "bf16"), compute(given, "f32"), `${op} ${label}`);
+    }
+  }
+}
+
+if (expands)
+  test("conv2d and its gradients: float32 on rounded operands, bit for bit", () => conv2d(normal, true));
+else test.skip("conv2d: float32 on rounded operands (this level multiplies pairs)", () => {});
+
+test("conv2d and its gradients: whole numbers are exact, whatever multiplies", () => conv2d(whole, false));
+
+const AFG = [
+  [1, 1, 1, 1],
+  [2, 9, 5, 7],
+  [1, 40, 1301, 33],
+  [3, 70, 65, 40],
+] as const;
+
+// The keys and, with exact keys, all that follows from them: the weighted sum takes x as it is.
+function afg(values: (n: number) => Float32Array, round: boolean) {
+  for (const [B, T, D, A] of AFG) {
+    const u = tensor([A], normal(A));
+    const inputs = [
+      tensor([B, T, D], values(B * T * D)),
+      null,
+      tensor([A, D], values(A * D).map((w) => w / 64)),
+    ];
+    const compute = (from: (HostTensor | null)[], precision: string, want: boolean[]) =>
+      run("afg", [...from, tensor([A], new Float32Array(A)), u, null, null], { precision }, want);
+    const want = round ? [false, true, true] : [true, true, true];
+    const given = round ? inputs.map(rounded) : inputs;
+    same(compute(inputs, "bf16", want), compute(given, "f32", want), `B ${B} T ${T} D ${D} A ${A}`);
+  }
+}
+
+if (expands) test("afg: keys and weights of float32 on rounded operands, bit for bit", () => afg(normal, true));
+else test.skip("afg: float32 on rounded operands (this level multiplies pairs)", () => {});
+
+test("afg: whole numbers are exact, whatever multiplies", () => afg(whole, false));
+
+test("afg: the weighted sum takes x as it is", () => {
+  const x = tensor([1, 1, 3], Float32Array.of(1 + 2 ** -12, -1 / 3, 1e-3));
+  const W = tensor([1, 3], Float32Array.of(1, 1, 1));
+  const one = tensor([1], Float32Array.of(1));
+  const [c] = run("afg", [x, null, W, one, one, null, null], { precision: "bf16" }, [true, false, false]);
+  assert.equal([...(c ?? [])], [...(x.data as Float32Array)]);
+});
+
 test("bf16 is not float32 under another name", () => {
   const inputs = [tensor([4, 64], normal(256)), tensor([3, 64], normal(192)), null];
   const [a] = run("linear", inputs, { precision: "bf16" }, [true]);
@@ -125,6 +202,20 @@ test("rounding: ties to even, NaN stays NaN, overflow to infinity as IEEE has it
       true,
     ])[0]?.[0];
     assert.ok(Object.is(weight, Math.fround(y)), `bf16(${x}) as a weight: expected ${y}, got ${weight}`);
+  }
+});
+
+test("a NaN whose payload lies in the lower half stays NaN, in either operand and within products", () => {
+  const hidden = new Float32Array(Uint32Array.of(0x7f800001, 0xff800001).buffer);
+  const two = tensor([1, 2], Float32Array.of(1, 2));
+  for (const at of [0, 1]) {
+    const odd = tensor([1, 2], Float32Array.of(3, 4));
+    (odd.data as Float32Array).set(hidden.subarray(at, at + 1), at);
+    for (const inputs of [
+      [odd, two, null],
+      [two, odd, null],
+    ])
+      assert.ok(Number.isNaN(run("linear", inputs, { precision: "bf16" }, [true])[0]?.[0]));
   }
 });
 

@@ -4,8 +4,8 @@
  */
 import { Random } from "../../lib/data/random.ts";
 import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
-import { type Case, casesOf, entryOf } from "./cases.ts";
-import { bf16, type Bounds, differences, modelled } from "./model.ts";
+import { type Case, casesOf, type Entry, entryOf } from "./cases.ts";
+import { bf16, type Bounds, differences, modelled, rowMaxima, spreads } from "./model.ts";
 import {
   type Call,
   type Inputs,
@@ -59,7 +59,12 @@ export function backwardInputs(
 ): Inputs {
   const backward = operator(info.backward as string);
   const shapes = inferred(addon, info, c.inputs, c.attributes);
-  const outputs = runReference(call, info, c.inputs, c.attributes, shapes);
+  // What a forward with bf16 operands saves comes from rounded ones.
+  const { operands = [], exact } = entryOf(info);
+  const reduced = c.attributes.precision === "bf16";
+  const forward = reduced ? roundedOperands(c.inputs, operands) : c.inputs;
+  const outputs = runReference(call, info, forward, c.attributes, shapes);
+  if (reduced) exact?.(outputs, c.inputs);
   const random = new Random(7, `gradients/${info.name}/${c.label}`);
   const inputs: Inputs = { ...c.inputs };
   const own = new Set(info.inputs.map((rule) => rule.name));
@@ -131,56 +136,56 @@ export function modelOf(run: Run): Model {
       ...(entry.transform ? { transform: entry.transform } : {}),
     });
   if (attributes.precision !== "bf16") return model(run.inputs);
-  return reducedModel(run, entry.operands ?? [], model);
+  return reducedModel(run, entry, model);
 }
 
-/** Plain implementations of a backward that the largest error is taken from: more where there are few elements. */
-const PLAIN = 4;
-const PLAIN_SMALL = 24;
+/** Half a unit in the last place of bf16, relative: what rounding an operand is off by at most. */
+const UNIT_BF16 = 2 ** -8;
+
+/** The operands of the products as the kernel rounds them. */
+function roundedOperands(inputs: Inputs, operands: readonly string[]): Inputs {
+  return Object.fromEntries(
+    Object.entries(inputs).map(([name, values]) => [
+      name,
+      values.data instanceof Float64Array && operands.includes(name)
+        ? { shape: values.shape, data: values.data.map(bf16) }
+        : values,
+    ]),
+  );
+}
 
 /**
  * With bf16 operands. Forward: the reference on operands that are rounded beforehand, within the bounds of float32;
- * nothing but the operands may have been rounded. Backward, where intermediate results are operands too: beside
- * those bounds, twice the largest error of a plain implementation (the rule of Dao et al., "FlashAttention", 2022):
- * the reference with operands and incoming gradients off by a relative 2^-9 at most, as rounding would have it; the
- * worst of a few draws, because with few elements one may be lucky.
+ * nothing but the operands may have been rounded (what an operator takes unrounded, its entry says: `exact`).
+ *
+ * Backward: the same reference, and saved outputs that the forward on rounded operands made. The gradients at the
+ * products are operands too, and rounded: another 2^-8 · (3 · spread_i + largest magnitude in i's row), where spread_i
+ * is output i's standard deviation when operands and incoming gradients are multiplied by 1 ± 2^-8, per unit. A
+ * rounding error is 2^-8 at most, of σ 2^-8/√3, and enters each product once, as the operand beside it does.
  */
-function reducedModel(run: Run, operands: readonly string[], model: (inputs: Inputs) => Model): Model {
-  const map = (change: (name: string, x: number) => number) =>
-    Object.fromEntries(
-      Object.entries(run.inputs).map(([name, values]) => [
-        name,
-        values.data instanceof Float64Array
-          ? { shape: values.shape, data: values.data.map((x) => change(name, x)) }
-          : values,
-      ]),
-    );
+function reducedModel(run: Run, entry: Entry, model: (inputs: Inputs) => Model): Model {
   const { info } = run;
-  if (!info.name.endsWith(".backward"))
-    return model(map((name, x) => (operands.includes(name) ? bf16(x) : x)));
-  const exact = model(run.inputs);
-  const { attributes } = run.case;
-  const { transform } = entryOf(operator(info.name.replace(/\.backward$/, "")));
-  const random = new Random(13, `plain/${run.label}`);
-  const most: Record<string, number> = {};
-  const draws = run.case.large ? PLAIN : PLAIN_SMALL;
-  for (let draw = 0; draw < draws; draw++) {
-    const inputs = map((name, x) => {
-      if (!operands.includes(name) && !name.startsWith("d")) return x;
-      return draw === 0 ? bf16(x) : x * (1 + random.uniform(-1, 1) * 2 ** -9);
-    });
-    const shapes = inferred(addon, info, inputs, attributes);
-    for (const [name, values] of Object.entries(runReference(addon.call, info, inputs, attributes, shapes))) {
-      const wanted = exact.reference[name]?.data;
-      if (!wanted || !values || values.data instanceof Int32Array) continue;
-      const plain = transform?.(name, values.data) ?? values.data;
-      for (let i = 0; i < wanted.length; i++)
-        most[name] = Math.max(most[name] ?? 0, Math.abs((wanted[i] as number) - (plain[i] as number)));
-    }
+  const operands = entry.operands ?? [];
+  const inputs = roundedOperands(run.inputs, operands);
+  const found = model(inputs);
+  if (!info.name.endsWith(".backward")) {
+    entry.exact?.(found.reference, run.inputs);
+    return found;
   }
-  for (const [name, bound] of Object.entries(exact.bounds))
-    exact.bounds[name] = bound.map((x) => x + 2 * (most[name] ?? 0));
-  return exact;
+  const { attributes } = run.case;
+  const { spread } = spreads(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes), {
+    random: new Random(13, `rounded/${run.label}`),
+    unit: UNIT_BF16,
+    moves: (name) => operands.includes(name) || name.startsWith("d"),
+    ...(entry.transform ? { transform: entry.transform } : {}),
+  });
+  for (const [name, bound] of Object.entries(found.bounds)) {
+    const rows = rowMaxima(found.reference[name] as Values);
+    found.bounds[name] = bound.map(
+      (x, i) => x + UNIT_BF16 * (3 * (spread[name]?.[i] as number) + (rows[i] as number)),
+    );
+  }
+  return found;
 }
 
 /** Every run of every operator, always in the same order. */
