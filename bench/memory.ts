@@ -45,6 +45,7 @@ async function main(name: string, threads: number): Promise<void> {
     { structure: test.structure, attention: { dim: test.attention } },
     test.streams,
     CLASSES,
+    test.precision ? { precision: test.precision } : {},
   );
   globalThis.gc?.();
   resetPeak();

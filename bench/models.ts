@@ -115,7 +115,8 @@ function flopsOf(
 /** A P1 model: training step or inference. */
 export function modelSide(addon: NativeAddon, test: ModelCase): ModelSide {
   const batch = makeBatch(test);
-  const make = (dropout: number) => createModel(configOf(test, dropout), test.streams, CLASSES);
+  const options = test.precision ? { precision: test.precision } : {};
+  const make = (dropout: number) => createModel(configOf(test, dropout), test.streams, CLASSES, options);
   const run = async (model: Model, threads: number, step: number): Promise<Record<string, Float32Array>> => {
     addon.setThreads(threads);
     if (test.kind === "inference") {

@@ -1,4 +1,5 @@
 /** The machine's ceilings, and which of them bounds a case. */
+import type { Precision } from "../lib/graph/compile.ts";
 import type { NativeAddon, RoofKind } from "../lib/native/addon.ts";
 
 export const ROOF_KINDS: readonly RoofKind[] = [
@@ -47,6 +48,11 @@ export function readRoofFor(addon: NativeAddon, bytes: number, threads: number):
   return "read.dram";
 }
 
+/** Without the instruction, products of bf16 operands are float32 multiply-adds. */
+export function arithmeticRoof(table: RoofTable, precision: Precision = "f32"): "fma.f32" | "fma.bf16" {
+  return precision === "bf16" && table.roofs["fma.bf16"] ? "fma.bf16" : "fma.f32";
+}
+
 export interface Bound {
   kind: RoofKind;
   /** Least seconds by the roofs measured at the start. */
@@ -63,10 +69,9 @@ export function boundBy(
   table: RoofTable,
   flops: number,
   parts: readonly { bytes: number; kind: RoofKind }[],
-  precision: "f32" | "bf16" = "f32",
+  precision: Precision = "f32",
 ): Bound {
-  // Without the instruction, products of bf16 operands are float32 multiply-adds.
-  const arithmetic = precision === "bf16" && table.roofs["fma.bf16"] ? "fma.bf16" : "fma.f32";
+  const arithmetic = arithmeticRoof(table, precision);
   const compute = flops / (table.roofs[arithmetic] as number);
   const times = parts.map(({ bytes, kind }) => ({
     kind,

@@ -7,7 +7,7 @@ import { sampler } from "./adapter.ts";
 import { memoryCommand } from "./memory.ts";
 import { agreement, fcnSide, modelSide } from "./models.ts";
 import { type TorchCase, TorchPeer } from "./peers/torch.ts";
-import type { RoofTable } from "./roofs.ts";
+import { arithmeticRoof, type RoofTable } from "./roofs.ts";
 import { type Bench, type Outcome, takeTurns } from "./run.ts";
 import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
 
@@ -16,6 +16,8 @@ import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./typ
  * may be another of two neighbours that differ by rounding, and then a few gradients go another way.
  */
 const MODEL_TOLERANCE = { step: 5e-4, inference: 5e-4, fcn: 5e-3 };
+/** With bf16 operands on our side and float32 at the peer: the error of one product, 2^-8 from either factor. */
+const BF16_TOLERANCE = 2 ** -7;
 
 function relativeNorm(a: Float32Array, b: Float32Array): number {
   let off = 0;
@@ -33,6 +35,7 @@ const same = (a: Float32Array, b: Float32Array) =>
 /** A whole model against PyTorch, with what each process needs at most. */
 export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise<Outcome> {
   const { addon, threads, torch } = bench;
+  const precision = test.kind === "fcn" ? "f32" : test.precision;
   const side = test.kind === "fcn" ? fcnSide(addon, test) : modelSide(addon, test);
   const skipped: Skipped[] = [];
   const contenders: Contender[] = threads.map((n) => side.contender(n));
@@ -53,7 +56,7 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
         const { tensors, test: sent } = side.peer;
         await torch.load({ ...sent, dropout: 0 }, [tensors]);
         const { difference: off, where } = agreement(one, await torch.results(), relativeNorm);
-        if (!(off <= MODEL_TOLERANCE[test.kind])) {
+        if (!(off <= (precision === "bf16" ? BF16_TOLERANCE : MODEL_TOLERANCE[test.kind]))) {
           throw new AffuseError(
             "ERR_AFFUSE_BENCH_RESULT",
             `PyTorch differs in ${where} by ${off.toExponential(2)}.`,
@@ -76,11 +79,11 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
       flops: side.flops,
       bytes: null,
       check,
-      bound: (table: RoofTable) => ({
-        kind: "fma.f32" as const,
-        least: side.flops / (table.roofs["fma.f32"] as number),
-        seconds: (roof: number) => side.flops / roof,
-      }),
+      bound: (table: RoofTable) => {
+        const kind = arithmeticRoof(table, precision);
+        const least = side.flops / (table.roofs[kind] as number);
+        return { kind, least, seconds: (roof: number) => side.flops / roof };
+      },
     };
     const entries = await takeTurns(bench, work, contenders);
     if (bench.memory && test.kind === "step") {

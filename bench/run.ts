@@ -186,7 +186,7 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
   const sets = makeSets(test, count);
   const memory = { streamed: enough ? Math.max(0, plan.bytes - kept) : 0, kept: enough ? kept : plan.bytes };
   const precision = test.attributes.precision === "bf16" ? "bf16" : "f32";
-  if (precision === "bf16" && enough) memory.kept /= 2; // packed weights are pairs of bf16
+  if (precision === "bf16" && enough) memory.kept /= 2; // packed weights can be pairs of bf16
   const bound = (table: RoofTable) =>
     boundBy(
       table,

@@ -50,6 +50,8 @@ const GEMM = (M: number) => `linear/M=${M},N=1024,K=1024`;
 const FCN = "fcn+backward/B=8,frames=500,bins=200";
 const step = (structure: string) => `step/P1 ${structure},B=32,T=67-200,D=4x1024,A=256`;
 
+const STRUCTURES = ["concat", "weighted", "hierarchical"];
+
 const percent = (row: string, name: string, bound: number): Target => ({
   row,
   value: ofFma(name),
@@ -131,7 +133,7 @@ const TARGETS: Target[] = [
   times("FBP forward + backward over PyTorch's best, we at 2 threads", overTorch(FBP_BOTH, 2), 2.2),
   times("AFG forward + backward over PyTorch's best, we at 1 thread", overTorch(AFG_FULL_BOTH, 1), 1.4),
   times("AFG forward + backward over PyTorch's best, we at 2 threads", overTorch(AFG_FULL_BOTH, 2), 2.5),
-  ...["concat", "weighted", "hierarchical"].flatMap((structure): Target[] => [
+  ...STRUCTURES.flatMap((structure): Target[] => [
     times(
       `P1 training step, ${structure}, over PyTorch's best, we at 2 threads`,
       overTorch(step(structure), 2),
@@ -150,11 +152,13 @@ const TARGETS: Target[] = [
     },
   ]),
   {
-    row: "P1 training step with bf16 operands over PyTorch's best, we at 2 threads",
-    value: () => null,
+    row: "P1 training step with bf16 operands, the slowest structure, over PyTorch's best, we at 2 threads",
+    value: (find) => {
+      const all = STRUCTURES.map((structure) => overTorch(`${step(structure)},precision=bf16`, 2)(find));
+      return all.includes(null) ? null : Math.min(...(all as number[]));
+    },
     bound: 5,
     unit: "×",
-    note: "no such case yet",
   },
   {
     row: "smallest synchronous operator call from JavaScript",

@@ -1,4 +1,5 @@
 /** What cases, contenders and results look like. */
+import type { Precision } from "../lib/graph/compile.ts";
 import type { AttributeValue, RoofKind } from "../lib/native/addon.ts";
 
 /** One tensor of a case. */
@@ -70,6 +71,8 @@ export interface ModelCase extends Common {
   streams: { name: string; modality: "audio" | "visual"; dim: number }[];
   /** A of the attention. */
   attention: number;
+  /** Of the operands of matrix products; float32 by default, and at the peer. */
+  precision?: Precision;
 }
 
 /** The convolutional trunk (spec 2.2), forward and gradients of its weights. */

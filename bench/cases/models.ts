@@ -30,6 +30,13 @@ export const MODEL_CASES: (ModelCase | FcnCase)[] = [
   p1("step", "concat", 32),
   p1("step", "weighted", 32),
   p1("step", "hierarchical", 32),
+  ...(["concat", "weighted", "hierarchical"] as const).map((structure) =>
+    p1("step", structure, 32, {
+      precision: "bf16",
+      name: `step/P1 ${structure},B=32,T=67-200,D=4x1024,A=256,precision=bf16`,
+      note: "bf16 operands, float32 master weights; the peer computes in float32",
+    }),
+  ),
   p1("step", "concat", 4, {
     T: 50,
     shortest: 17,

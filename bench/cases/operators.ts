@@ -96,6 +96,7 @@ export function afg(
   if (extra.gradients) tensors.dc = batch([B, 1, D]);
   const sizes: Record<string, number | string> = { B, T: mixed ? `${shortest}-${T}` : T, D, A };
   if (extra.gradients) sizes.gradients = extra.gradients.includes("dx") ? "all" : "weights";
+  if (extra.attributes?.precision) sizes.precision = String(extra.attributes.precision);
   return operator("afg", sizes, tensors, {
     ...extra,
     attributes: { scale: 0.3, ...extra.attributes },
@@ -194,6 +195,13 @@ export const OPERATOR_CASES: OperatorCase[] = [
   afg({ B: 32, T: 200, D: 1024, A: 256, shortest: 67 }, { gradients: WEIGHTS_AFG, tags: ["targets"] }),
   afg({ B: 32, T: 200, D: 1024, A: 256 }, { gradients: ALL_AFG, tags: ["targets"] }),
   afg({ B: 5, T: 37, D: 131, A: 67, shortest: 1 }, { gradients: ALL_AFG, tags: ["awkward", "quick"] }),
+  ...[{}, { gradients: ALL_AFG }].map((gradients) =>
+    afg(
+      { B: 32, T: 200, D: 1024, A: 256, shortest: 67 },
+      { ...gradients, attributes: { precision: "bf16" } },
+    ),
+  ),
+  afg({ B: 5, T: 37, D: 131, A: 67, shortest: 1 }, { attributes: { precision: "bf16" }, tags: ["awkward"] }),
   // --- the matrix core
   linear({ M: 1024, N: 1024, K: 1024 }, { tags: ["targets"] }),
   ...[64, 16].map((M) =>
@@ -233,11 +241,13 @@ export const OPERATOR_CASES: OperatorCase[] = [
     peers: { ort: true, torch: true },
   }),
   // --- maps of the FCN (spec 2.2), channel-first as the peers have them
-  operator(
-    "conv2d",
-    { B: 8, C: 96, H: 23, W: 60, O: 256, k: 5 },
-    { x: batch([8, 96, 23, 60]), W: weight([256, 96, 5, 5], 0.02), b: weight([256], 1) },
-    { attributes: { stride: 1, pad: 2 }, peers: { ort: true, torch: true } },
+  ...([{}, { precision: "bf16" }] as Record<string, string>[]).map((precision) =>
+    operator(
+      "conv2d",
+      { B: 8, C: 96, H: 23, W: 60, O: 256, k: 5, ...precision },
+      { x: batch([8, 96, 23, 60]), W: weight([256, 96, 5, 5], 0.02), b: weight([256], 1) },
+      { attributes: { stride: 1, pad: 2, ...precision }, peers: { ort: true, torch: true } },
+    ),
   ),
   operator(
     "conv2d",

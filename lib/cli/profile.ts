@@ -1,5 +1,5 @@
 /** `affuse profile`: where the time of a training step, an inference or an operator goes. */
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { AffuseError } from "../errors.ts";
 import type { AttributeValue, OperatorInfo } from "../kernels/index.ts";
 import { note, print, printJson } from "./io.ts";
@@ -14,6 +14,7 @@ interface Flags {
   dim: number;
   attention: number;
   full?: boolean;
+  precision?: "f32" | "bf16";
   set?: [string, string][];
   size?: string[];
   attr?: string[];
@@ -52,6 +53,9 @@ export const register: Register = (program) => {
     .option("--dim <n>", "made-up data: width of a stream", whole, 1024)
     .option("--attention <n>", "made-up data: width of the attention space", whole, 256)
     .option("--full", "made-up data: no padding; else lengths from a third of --frames")
+    .addOption(
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+    )
     .option("--set <key=value>", "any key of the configuration, e.g. model.mlp.dropout=0", pairs)
     .option("--size <X=n...>", "op: sizes by the letters of its shapes, such as B=256 (64 for the others)")
     .option("--attr <k=v...>", "op: attributes, such as k=4")
@@ -95,7 +99,7 @@ Examples:
       } finally {
         subject.dispose();
       }
-      const roofs = measureRoofs(addon, threads);
+      const roofs = measureRoofs(addon, threads, undefined, subject.precision);
       const summary = summarize(recorded, roofs, flags.detail);
       if (flags.trace !== undefined) {
         const { writeFileAtomic } = await import("../data/files.ts");
@@ -120,6 +124,12 @@ Examples:
 async function subjectOf(source: string | undefined, name: string | undefined, flags: Flags) {
   const { dataSubject, operatorSubject, syntheticSubject } = await import("../profile/index.ts");
   if (source === "op") {
+    if (flags.precision !== undefined)
+      throw new AffuseError(
+        "ERR_AFFUSE_USAGE",
+        "expected --precision with a model, got an operator.",
+        "affuse profile op linear --attr precision=bf16",
+      );
     if (!name)
       throw new AffuseError(
         "ERR_AFFUSE_USAGE",
@@ -145,12 +155,13 @@ async function subjectOf(source: string | undefined, name: string | undefined, f
       "affuse profile op fbp --size B=256",
     );
   }
-  const { structure: wanted, batch, set, infer } = flags;
+  const { structure: wanted, batch, set, infer, precision } = flags;
   const train = infer !== true;
   if (source !== undefined) {
     const overrides = {
       ...(wanted && { structure: [wanted] }),
       ...(batch && { batch }),
+      ...(precision && { precision }),
       ...(set && { set }),
     };
     return dataSubject(source, overrides, train, flags.steps);
@@ -169,6 +180,7 @@ async function subjectOf(source: string | undefined, name: string | undefined, f
     config,
     { batch: batch ?? 32, frames, streams, dim, lengths, classes: CLASSES },
     train,
+    precision,
   );
 }
 

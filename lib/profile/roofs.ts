@@ -1,10 +1,11 @@
 /** Ceilings of this machine, measured here and now, and what they mean for one operator call. */
+import type { Precision } from "../graph/compile.ts";
 import type { NativeAddon } from "../native/addon.ts";
 
 /** FLOP/s and bytes/s at a thread count. */
 export interface Roofs {
   threads: number;
-  /** float32 multiply-adds in registers. */
+  /** Multiply-adds in registers, of float32 or, asked for and there, bf16. */
   fma: number;
   /** Reading, by where the data lies. `l1`, `l2`: all threads together, each in its own cache. */
   l1: number;
@@ -19,12 +20,20 @@ export interface Roofs {
   caches: { l1: number; l2: number; l3: number };
 }
 
-/** @param seconds about how long each of the eight takes */
-export function measureRoofs(addon: NativeAddon, threads: number, seconds = 0.03): Roofs {
+/**
+ * @param seconds about how long each of the eight takes
+ * @param precision bf16: multiply-adds of bf16 where the processor has them, else float32's
+ */
+export function measureRoofs(
+  addon: NativeAddon,
+  threads: number,
+  seconds = 0.03,
+  precision: Precision = "f32",
+): Roofs {
   const of = (kind: Parameters<NativeAddon["roof"]>[0]) => addon.roof(kind, threads, seconds);
   return {
     threads,
-    fma: of("fma.f32"),
+    fma: (precision === "bf16" && of("fma.bf16")) || of("fma.f32"),
     l1: of("read.l1"),
     l2: of("read.l2"),
     l3: of("read.l3"),

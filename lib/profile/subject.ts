@@ -4,6 +4,7 @@ import path from "node:path";
 import { assembleBatch } from "../data/dataset.ts";
 import { Random } from "../data/random.ts";
 import { AffuseError } from "../errors.ts";
+import type { Precision } from "../graph/compile.ts";
 import type { Attributes, NativeAddon, OperatorInfo, TypedArray } from "../native/addon.ts";
 import { type Batch, bucket, createModel, type ModelConfigInput, type StreamSpec } from "../models/index.ts";
 import type { TrainFlags } from "../train/cli-config.ts";
@@ -11,6 +12,8 @@ import type { TrainFlags } from "../train/cli-config.ts";
 export interface Subject {
   /** One line for people. */
   title: string;
+  /** Of the operands of matrix products. */
+  precision: Precision;
   /** One step or call; `index` counts from 1. */
   step(index: number): Promise<unknown>;
   dispose(): void;
@@ -33,7 +36,12 @@ export interface ModelSizes {
 const LEARNING_RATE = 1e-3;
 
 /** A model of this configuration on a made-up batch. @param train a whole training step, else inference */
-export function syntheticSubject(config: ModelConfigInput, sizes: ModelSizes, train: boolean): Subject {
+export function syntheticSubject(
+  config: ModelConfigInput,
+  sizes: ModelSizes,
+  train: boolean,
+  precision: Precision = "f32",
+): Subject {
   const streams: StreamSpec[] = Array.from({ length: sizes.streams }, (_, i) => ({
     name: `stream${i + 1}`,
     modality: i % 2 === 0 ? "audio" : "visual",
@@ -44,7 +52,8 @@ export function syntheticSubject(config: ModelConfigInput, sizes: ModelSizes, tr
   const title =
     `${train ? "training step" : "inference"}, ${config.structure}, batch ${batch}, ` +
     `streams ${n} x ${dim}, T = ${frames}${lengths === "mixed" ? ", mixed lengths" : ""}`;
-  return modelSubject(config, streams, classes, [syntheticBatch(streams, sizes)], train, title);
+  const batches = [syntheticBatch(streams, sizes)];
+  return modelSubject(config, streams, classes, batches, train, title, precision);
 }
 
 function syntheticBatch(streams: readonly StreamSpec[], sizes: ModelSizes): Batch {
@@ -76,10 +85,12 @@ function modelSubject(
   batches: readonly Batch[],
   train: boolean,
   title: string,
+  precision: Precision,
 ): Subject {
-  const model = createModel(config, streams, classes);
+  const model = createModel(config, streams, classes, { precision });
   return {
-    title,
+    title: precision === "bf16" ? `${title}, bf16 operands` : title,
+    precision,
     step: (index) => {
       const batch = batches[index % batches.length] as Batch;
       return train ? model.trainStep(batch, { lr: LEARNING_RATE, step: index }) : model.infer(batch);
@@ -126,7 +137,8 @@ export async function dataSubject(
     `${train ? "training step" : "inference"}, ${structure}, batches: ${made.length} of ` +
     `up to ${config.train.batchSize} clips from ${source}`;
   const model: ModelConfigInput = { ...config.model, structure, seed: config.train.seed };
-  return modelSubject(model, features.streams, labels.classes, made, train, title);
+  const { precision } = config.train;
+  return modelSubject(model, features.streams, labels.classes, made, train, title, precision);
 }
 
 /**
@@ -198,6 +210,7 @@ export function operatorSubject(
   const feeds = inputs.flatMap((input) => (input ? [input.data] : []));
   return {
     title: `operator ${info.name}`,
+    precision: attributes.precision === "bf16" ? "bf16" : "f32",
     step: () => program.run(feeds, []),
     dispose: () => program.dispose(),
   };
