@@ -31,9 +31,9 @@ class Device final : public Backend {
     const DeviceOp& entry = *kDeviceOps[op];
     return entry.workspace ? entry.workspace(shape, facts_.processors) : 0;
   }
-  void run(int op, const OpCall& call, Status& status) override {
+  void run(int op, const OpCall& call, Status& status, void* stream) override {
     if (!driver::use(index_, status)) return;
-    Queue queue{stream_, facts_.processors, &status, recording_.get()};
+    Queue queue{stream ? static_cast<Stream>(stream) : stream_, facts_.processors, &status, recording_.get()};
     kDeviceOps[op]->run(call, queue);
   }
 

@@ -33,8 +33,8 @@ class Backend {
   virtual int find(const char* op) const = 0;
   virtual size_t workspace(int op, const OpShape& shape) const = 0;
   // Queues an operator. Every tensor and the workspace are device memory; what the kernels read of `call` is read before this
-  // returns.
-  virtual void run(int op, const OpCall& call, Status& status) = 0;
+  // returns. stream: a cudaStream_t of the caller's rather than the device's own queue.
+  virtual void run(int op, const OpCall& call, Status& status, void* stream = nullptr) = 0;
 
   // From begin_recording() to end_recording() run() queues nothing: its launches are kept, under the step that was named last.
   // An error in between ends the recording with null.

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "check.h"
+#include "backends.h"
 #include "cpu.h"
 #include "invoke.h"
 #include "kernels/common/shape.h"
@@ -98,13 +99,9 @@ struct Call {
     return check_inputs(*op, desc, device, status) && infer_outputs(*op, desc, attr, device, made, status);
   }
 
-  bool run(const affuse_tensor* outputs, int output_count, int threads, Status& status) {
+  bool take_outputs(const affuse_tensor* outputs, int output_count, Tensor* out, Status& status) {
     if (output_count < 0 || output_count > op->output_count) {
       status.fail("ERR_AFFUSE_USAGE", "expected at most %d outputs of %s, got %d", op->output_count, op->name, output_count);
-      return false;
-    }
-    if (threads < 0 || threads > kMaxThreads) {
-      status.fail("ERR_AFFUSE_THREADS", "expected threads in [0, %d], got %d", kMaxThreads, threads);
       return false;
     }
     for (int i = 0; i < op->input_count; ++i)
@@ -112,7 +109,6 @@ struct Call {
         status.fail("ERR_AFFUSE_MISSING", "expected data of input %s of %s, got NULL", op->inputs[i].name, op->name);
         return false;
       }
-    Tensor out[kMaxOutputs];
     for (int i = 0; i < output_count; ++i) {
       if (!import(outputs[i], op->outputs[i].name, out[i], status)) return false;
       if (!out[i].given()) continue;
@@ -123,13 +119,31 @@ struct Call {
         return false;
       }
     }
-    if (!check_overlap(*op, in, out, status)) return false;
+    return check_overlap(*op, in, out, status);
+  }
+
+  bool run(const affuse_tensor* outputs, int output_count, int threads, Status& status) {
+    if (threads < 0 || threads > kMaxThreads) {
+      status.fail("ERR_AFFUSE_THREADS", "expected threads in [0, %d], got %d", kMaxThreads, threads);
+      return false;
+    }
+    Tensor out[kMaxOutputs];
+    if (!take_outputs(outputs, output_count, out, status)) return false;
     Scratch& scratch = thread_scratch();
     invoke(*op, device, in, made, out, attr, nullptr, threads ? threads : default_threads(), scratch, status);
     scratch.trim(kKeptScratch);
     return status.ok();
   }
 };
+
+// As the device's kernels want it: memory of the device for everything, the outputs that must exist included.
+void queue(Call& call, const affuse_tensor* outputs, int output_count, void* stream, Status& status) {
+  if (!call.device.has_backend())
+    return status.fail("ERR_AFFUSE_DEVICE", "expected a device with memory of its own, such as cuda; affuse_run() is for the others");
+  Tensor out[kMaxOutputs];
+  if (call.take_outputs(outputs, output_count, out, status))
+    queue_on_device(*call.op, call.device, call.in, call.made, out, call.attr, stream, status);
+}
 
 // Nothing of C++ leaves the library, an exhausted allocator included.
 template <class F>
@@ -238,6 +252,24 @@ int affuse_run(const char* name, const char* device, const affuse_tensor* inputs
     Call call;
     if (call.prepare(name, device, inputs, input_count, attributes, attribute_count, status))
       call.run(outputs, output_count, threads, status);
+  });
+}
+
+int affuse_queue(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
+                 const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs, int output_count,
+                 void* stream, affuse_error* error) {
+  return guarded(error, [&](Status& status) {
+    Call call;
+    if (call.prepare(name, device, inputs, input_count, attributes, attribute_count, status))
+      queue(call, outputs, output_count, stream, status);
+  });
+}
+
+int affuse_finish(const char* device, affuse_error* error) {
+  return guarded(error, [&](Status& status) {
+    Device parsed;
+    if (!parse_device(device ? device : "cuda", parsed, status) || !parsed.has_backend()) return;
+    if (const DeviceLock backend = lock_device(parsed, status)) backend->finish(status);
   });
 }
 

@@ -115,6 +115,20 @@ AFFUSE_API int affuse_run(const char* name, const char* device, const affuse_ten
                           const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs, int output_count,
                           int threads, affuse_error* error);
 
+/* --- devices --------------------------------------------------------------------------------------------------------- */
+
+/* affuse_run() takes "cuda" and "cuda:1" too: it copies in, runs, copies out and waits. These two are for memory that is on the
+ * device already (cudaMalloc, a torch tensor's data_ptr()).
+ *
+ * affuse_queue() queues an operator on `stream` (a cudaStream_t; NULL: affuse's own) and returns. All data is device memory, at
+ * multiples of 4 bytes; lengths, labels and widths are not checked, as nobody can look at them without waiting. Its workspace is
+ * reused by the next call, so calls for one device go to one stream at a time, or wait in between with affuse_finish().
+ * affuse_finish() waits for affuse's own stream and gives the first error of what was queued there. */
+AFFUSE_API int affuse_queue(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
+                            const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs, int output_count,
+                            void* stream, affuse_error* error);
+AFFUSE_API int affuse_finish(const char* device, affuse_error* error);
+
 /* --- conveniences --------------------------------------------------------------------------------------------------- */
 
 /* affuse_tensor_f32(data, 2, (const int64_t[]){rows, columns}) */
