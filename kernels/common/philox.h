@@ -11,7 +11,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#if defined(__x86_64__)
+#if defined(AFFUSE_ISA) && defined(__x86_64__)
 #include <immintrin.h>
 #endif
 #if defined(AFFUSE_ISA_NEON)
@@ -23,7 +23,8 @@ namespace affuse {
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;  // multipliers
 constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;  // key increments (Weyl)
 
-[[maybe_unused]] static inline void philox4x32_10(const uint32_t counter[4], uint64_t key, uint32_t out[4]) {
+// constexpr, here and below, also lets device code call it.
+[[maybe_unused]] static constexpr void philox4x32_10(const uint32_t counter[4], uint64_t key, uint32_t out[4]) {
   uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -46,7 +47,7 @@ struct DropoutMask {
   double scale;        // 1/(1-p)
 };
 
-[[maybe_unused]] static inline DropoutMask dropout_mask(double p, uint64_t seed, int64_t step, int64_t instance) {
+[[maybe_unused]] static constexpr DropoutMask dropout_mask(double p, uint64_t seed, int64_t step, int64_t instance) {
   return {seed, uint32_t(step), uint32_t(instance), uint64_t(p * 4294967296.0 + 0.5), 1.0 / (1.0 - p)};
 }
 
@@ -54,10 +55,10 @@ struct DropoutMask {
 [[maybe_unused]] static inline bool philox_carries(uint64_t group) { return uint32_t(group) > 0xffffff00u; }
 
 // One element at a time: for references. Vector code uses dropout_apply and dropout_factors below.
-[[maybe_unused]] static inline bool dropout_keeps(const DropoutMask& m, uint64_t e) {
+[[maybe_unused]] static constexpr bool dropout_keeps(const DropoutMask& m, uint64_t e) {
   const uint64_t group = e >> 2;
   const uint32_t counter[4] = {uint32_t(group), uint32_t(group >> 32), m.step, m.instance};
-  uint32_t words[4];
+  uint32_t words[4] = {};
   philox4x32_10(counter, m.seed, words);
   return words[e & 3] >= m.threshold;
 }

@@ -48,23 +48,12 @@ struct Scaled {
   template <int N>
   AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, get<N>(x + i) * factor); }
 };
-struct Copied {
-  const float* x;
-  float* y;
-  template <int N>
-  AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, get<N>(x + i)); }
-};
-
 template <class Kind>
 void binary(Queue& queue, const char* name, const TensorDesc& a, const TensorDesc& b, const float* x, const float* w, float* y) {
   const Broadcast p = broadcast_of(a, b);
   const bool wide = aligned(x) && aligned(w) && aligned(y) && (p.rank == 1 || p.size[p.rank - 1] % 4 == 0);
   const bool one = p.shared[p.rank - 1];
   each(queue, name, a.count(), wide, Binary<Kind>{x, w, y, p, p.rank == 1 && !one, one});
-}
-
-void copy(Queue& queue, const char* name, int64_t n, const float* from, float* to) {
-  each(queue, name, n, aligned(from) && aligned(to), Copied{from, to});
 }
 
 // Offset in a of position k among the dimensions of one kind, all but the last.

@@ -45,6 +45,22 @@ template <int N>
 AFFUSE_DEVICE Pack<N> operator*(const Pack<N>& a, float b) {
   return a.map([b](float x) { return x * b; });
 }
+// a * b + c, rounded once.
+template <int N>
+AFFUSE_DEVICE Pack<N> fma(const Pack<N>& a, float b, const Pack<N>& c) {
+  return map2(a, c, [b](float x, float z) { return fmaf(x, b, z); });
+}
+template <int N>
+AFFUSE_DEVICE float sum_of(const Pack<N>& a) {
+  if constexpr (N == 4) return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]);
+  else return a.v[0];
+}
+template <int N>
+AFFUSE_DEVICE float dot_of(const Pack<N>& a, const Pack<N>& b, float before) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) before = fmaf(a.v[i], b.v[i], before);
+  return before;
+}
 template <int N>
 AFFUSE_DEVICE Pack<N> fill(float x) {
   Pack<N> out;
@@ -77,6 +93,13 @@ struct Filled {
   AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, fill<N>(value)); }
 };
 
+struct Copied {
+  const float* x;
+  float* y;
+  template <int N>
+  AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, get<N>(x + i)); }
+};
+
 constexpr int kStreamThreads = 256;
 constexpr int kStreamBlocks = 8;  // of each multiprocessor: 2048 threads of 32 registers
 
@@ -93,11 +116,16 @@ AFFUSE_GLOBAL(kStreamThreads, BLOCKS) each_kernel(F f, int64_t n) {
   }
 }
 
-template <int N, int BLOCKS, class F>
-void each_of(Queue& queue, const char* name, int64_t n, const F& f) {
+// Blocks for a walk over n elements, N at a time by every thread.
+template <int N, int BLOCKS = kStreamBlocks>
+Grid stream_grid(const Queue& queue, int64_t n) {
   const int64_t per_block = int64_t(kStreamThreads) * N, most = int64_t(queue.processors) * BLOCKS * 4;
   const int64_t blocks = (n + per_block - 1) / per_block;
-  launch(name, each_kernel<N, BLOCKS, F>, queue, Grid{blocks < most ? blocks : most}, kStreamThreads, 0, f, n);
+  return Grid{blocks < most ? blocks : most};
+}
+template <int N, int BLOCKS, class F>
+void each_of(Queue& queue, const char* name, int64_t n, const F& f) {
+  launch(name, each_kernel<N, BLOCKS, F>, queue, stream_grid<N, BLOCKS>(queue, n), kStreamThreads, 0, f, n);
 }
 
 // f for all i in [0, n). `wide`: groups of four elements from 0 on lie at multiples of 16 bytes. A functor that needs more
