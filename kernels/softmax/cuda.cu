@@ -1,0 +1,96 @@
+// softmax on a device: a team of threads for a row (rows.h), which it reads once, from memory at least. Row sums in float32, every
+// thread its own elements and then a tree.
+#include "../common/cuda/rows.h"
+#include "softmax.h"
+
+namespace affuse::cuda {
+namespace {
+
+// What makes y of x: y = exp(x - max) scale. NaN may be passed over in `max`, but not in `scale`.
+struct Scaling {
+  float max, scale;
+};
+
+// With K > 0 `v` holds exp(x - max) afterwards.
+template <int LANES, int N, int K>
+AFFUSE_DEVICE Scaling scaling_of(const Row<LANES, N, K>& row, Kept<N, K>& v) {
+  float most = -HUGE_VALF;
+  row.each([&](int k, int64_t c) {
+    const Pack<N> x = v.first(k, c);
+#pragma unroll
+    for (int i = 0; i < N; ++i) most = x.v[i] > most ? x.v[i] : most;
+  });
+  most = row.max(most);
+  float total = 0;
+  row.each([&](int k, int64_t c) {
+    const Pack<N> e = v.again(k, c).map([most](float x) { return expf(x - most); });
+    total += sum_of(e);
+    if constexpr (K > 0) v.v[k] = e;
+  });
+  return {most, 1.0f / row.sum(total)};
+}
+// y at one of the packs.
+template <int N, int K>
+AFFUSE_DEVICE Pack<N> share_of(const Kept<N, K>& v, const Scaling& s, int k, int64_t c) {
+  if constexpr (K > 0) return v.again(k, c) * s.scale;
+  else return v.again(k, c).map([&](float x) { return expf(x - s.max) * s.scale; });
+}
+
+struct Shares {
+  const float* x;
+  float* y;
+  template <int LANES, int N, int K>
+  AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
+    Kept<N, K> v(x + row.at);
+    const Scaling s = scaling_of(row, v);
+    row.each([&](int k, int64_t c) { put(y + row.at + c, share_of(v, s, k, c)); });
+  }
+};
+
+template <bool saved>
+struct Gradients {
+  const float *x, *y, *dy;
+  float* dx;
+  template <int LANES, int N, int K>
+  AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
+    Kept<N, K> v((saved ? y : x) + row.at), g(dy + row.at);
+    Scaling s{0, 1};
+    if constexpr (!saved) s = scaling_of(row, v);
+    const auto share = [&](int k, int64_t c) {
+      if constexpr (saved) return v.again(k, c);
+      else return share_of(v, s, k, c);
+    };
+    float dot = 0;
+    row.each([&](int k, int64_t c) {
+      if constexpr (saved) v.first(k, c);
+      dot = dot_of(g.first(k, c), share(k, c), dot);
+    });
+    dot = row.sum(dot);
+    row.each([&](int k, int64_t c) {
+      put(dx + row.at + c, map2(share(k, c), g.again(k, c), [dot](float p, float d) { return p * (d - dot); }));
+    });
+  }
+};
+
+void forward(const OpCall& call, Queue& queue) {
+  const Tensor& x = call.in[0];
+  const int64_t C = x.dim[x.rank - 1];
+  float* y = call.out[0].f32();
+  rows(queue, "softmax", x.count() / C, C, C % 4 == 0 && aligned(x.data) && aligned(y), Shares{x.f32(), y});
+}
+
+void backward(const OpCall& call, Queue& queue) {
+  const float *x = call.in[0].f32(), *y = call.in[1].f32(), *dy = call.in[2].f32();
+  float* dx = call.out[0].f32();
+  const int64_t C = call.in[0].dim[call.in[0].rank - 1], R = call.in[0].count() / C;
+  const bool wide = C % 4 == 0 && aligned(x) && aligned(y) && aligned(dy) && aligned(dx);
+  if (y) rows(queue, "softmax.backward", R, C, wide, Gradients<true>{x, y, dy, dx});
+  else rows(queue, "softmax.backward", R, C, wide, Gradients<false>{x, y, dy, dx});
+}
+
+}  // namespace
+
+AFFUSE_DEVICE_OP(kSoftmax, "softmax", &forward)
+AFFUSE_DEVICE_OP(kSoftmaxBackward, "softmax.backward", &backward)
+
+}  // namespace affuse::cuda
