@@ -19,7 +19,8 @@ struct Vectors {
 template <int N>
 AFFUSE_GLOBAL(32 * kSumWarps, 6) add_vectors(Vectors a) {
   for (int64_t task = int64_t(blockIdx.x) * kSumWarps + warp(); task < a.tasks; task += int64_t(gridDim.x) * kSumWarps) {
-    const int64_t b = a.pieces(task), d = ((task - b * a.pieces.divisor()) * 32 + lane()) * N;
+    const Parts piece = a.pieces.split(task);
+    const int64_t b = piece.quotient, d = (piece.rest * 32 + lane()) * N;
     if (d >= a.D) continue;
     const float *x = a.x + b * a.J * a.D + d, *w = a.w + b * a.J;
     Pack<N> total = fill<N>(0.0f);
@@ -35,7 +36,7 @@ struct Gradients {
   float *dx, *dw;  // either may be null
   template <int LANES, int N, int K>
   AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
-    const int64_t b = J(row.index);
+    const int64_t b = J.quotient(row.index);
     const float weight = row.there ? w[row.index] : 0.0f, *g = dy + b * row.columns;
     float dot = 0;
     row.each([&](int, int64_t c) {
@@ -55,7 +56,7 @@ void forward(const OpCall& call, Queue& queue) {
   const int64_t B = x.dim[0], J = x.dim[1], D = x.dim[2];
   const bool wide = D % 4 == 0 && aligned(x.data) && aligned(y);
   const int64_t pieces = (D + (wide ? 127 : 31)) / (wide ? 128 : 32);
-  const Vectors vectors{J, D, B * pieces, Divider(pieces), x.f32(), call.in[kWeightedSumW].f32(), y};
+  const Vectors vectors{J, D, B * pieces, divider(pieces, B * pieces), x.f32(), call.in[kWeightedSumW].f32(), y};
   const int64_t blocks = (vectors.tasks + kSumWarps - 1) / kSumWarps, most = int64_t(queue.processors) * 24;
   const Grid grid{blocks < most ? blocks : most};
   launch("weighted_sum", wide ? add_vectors<4> : add_vectors<1>, queue, grid, 32 * kSumWarps, 0, vectors);
@@ -68,7 +69,7 @@ void backward(const OpCall& call, Queue& queue) {
   if (B * J == 0) return;
   const bool wide = D % 4 == 0 && aligned(x.data) && aligned(dy.data) && aligned(dx);
   rows(queue, "weighted_sum.backward", B * J, D, wide,
-       Gradients{Divider(J), x.f32(), call.in[kWeightedSumW].f32(), dy.f32(), dx, dw});
+       Gradients{divider(J, B * J + 32), x.f32(), call.in[kWeightedSumW].f32(), dy.f32(), dx, dw});
 }
 
 }  // namespace

@@ -136,4 +136,9 @@ void each(Queue& queue, const char* name, int64_t n, bool wide, const F& f) {
   else each_of<1, BLOCKS>(queue, name, n, f);
 }
 
+template <int BLOCKS = kStreamBlocks>  // a template, so that only who calls it compiles it
+void copy(Queue& queue, const char* name, int64_t n, const float* from, float* to) {
+  each<BLOCKS>(queue, name, n, aligned(from) && aligned(to), Copied{from, to});
+}
+
 }  // namespace affuse::cuda
