@@ -1,0 +1,246 @@
+// The matrix core on a device, float32: a block multiplies LINES_A rows by LINES_B columns, kDepth of K at a time, out of a ring
+// of stages in shared memory that asynchronous copies fill.
+//
+//   Feed       copies one operand's part of a stage: from a matrix that lies along K (Plain) or across (Transposed), 16 bytes at
+//              a time where addresses are multiples of it, else 4; what lies outside is zero and never read
+//   Lanes      who owns what: thread (y, x) of TY x TX has TM x TN sums
+//   multiply   one stage: exact float32 on the multiply-add units, operands as float4 from shared memory
+//   pipeline   the ring: kStages - 1 stages are on their way while one is multiplied, one barrier per stage
+//
+// Lines in shared memory: along K [line][kDepth + 4], so that eight lines that lanes read together lie in different banks;
+// across [k][line]. Either way 8 x 8 sums take 64 multiply-adds per four 16-byte loads.
+//
+// Every sum is one chain of multiply-adds in ascending k, whatever the tile: results depend on where K is split only.
+#pragma once
+#include "../../common/cuda/stream.h"
+
+namespace affuse::cuda::gemm {
+
+constexpr int kThreads = 256;
+constexpr int kDepth = 16;
+constexpr int kStages = 3;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Operands: `lines` rows (of the left one) or columns (of the right one) by K.
+struct Plain {  // element (line, k) is p[line * ld + k]
+  static constexpr bool kAlong = true;
+  const float* p;
+  int64_t ld, lines;
+  int K;
+  bool wide;  // p and all its lines lie at multiples of 16 bytes
+};
+struct Transposed {  // p[k * ld + line]
+  static constexpr bool kAlong = false;
+  const float* p;
+  int64_t ld, lines;
+  int K;
+  bool wide;
+};
+
+// The order of lines in shared memory is the order that they have.
+struct InOrder {
+  int64_t first;
+  AFFUSE_DEVICE int64_t operator()(int s) const { return first + s; }
+};
+
+// A 16-byte place takes up to four neighbours, of which `valid` exist. An address of which nothing exists is not read.
+AFFUSE_DEVICE void copy4(float* to, const float* from, int valid, bool wide) {
+  if (wide) return copy_async<16>(to, from, valid * 4);
+#pragma unroll
+  for (int e = 0; e < 4; ++e) copy_async<4>(to + e, from + e, e < valid ? 4 : 0);
+}
+
+template <class Operand, int LINES>
+class Feed;
+
+template <int LINES>
+class Feed<Plain, LINES> {
+ public:
+  static constexpr int kStride = kDepth + 4, kFloats = LINES * kStride;
+  // order(s): which line stands at place s; negative or beyond the last: none.
+  template <class Order>
+  AFFUSE_DEVICE Feed(const Plain& x, const Order& order) : K_(x.K), wide_(x.wide) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int chunk = int(threadIdx.x) + i * kThreads;
+      const int64_t line = chunk < kChunks ? order(chunk / kPieces) : -1;
+      from_[i] = line >= 0 && line < x.lines ? x.p + line * x.ld : nullptr;
+    }
+  }
+  AFFUSE_DEVICE void copy(float* stage, int k) const {
+    const int piece = int(threadIdx.x) % kPieces * 4, left = K_ - k - piece;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int chunk = int(threadIdx.x) + i * kThreads;
+      if (kChunks % kThreads != 0 && chunk >= kChunks) break;
+      const int valid = from_[i] && left > 0 ? (left < 4 ? left : 4) : 0;
+      copy4(stage + chunk / kPieces * kStride + piece, from_[i] + k + piece, valid, wide_);
+    }
+  }
+
+ private:
+  static constexpr int kPieces = kDepth / 4, kChunks = LINES * kPieces, kEach = (kChunks + kThreads - 1) / kThreads;
+  static_assert(kThreads % kPieces == 0);
+  const float* from_[kEach];
+  int K_;
+  bool wide_;
+};
+
+template <int LINES>
+class Feed<Transposed, LINES> {
+ public:
+  static constexpr int kStride = LINES, kFloats = LINES * kDepth;
+  template <class Order>
+  AFFUSE_DEVICE Feed(const Transposed& x, const Order& order) : ld_(x.ld), K_(x.K), wide_(x.wide) {
+    const int64_t line = order(place()), left = x.lines - line;
+    valid_ = left <= 0 ? 0 : left < 4 ? int(left) : 4;
+    from_ = x.p + (int64_t(threadIdx.x) / kPieces) * ld_ + line;
+  }
+  AFFUSE_DEVICE void copy(float* stage, int k) const {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int row = int(threadIdx.x) / kPieces + i * (kThreads / kPieces);
+      if (kDepth % (kThreads / kPieces) != 0 && row >= kDepth) break;
+      copy4(stage + row * kStride + place(), from_ + (k + i * (kThreads / kPieces)) * ld_, k + row < K_ ? valid_ : 0, wide_);
+    }
+  }
+
+ private:
+  static constexpr int kPieces = LINES / 4, kEach = (kDepth * kPieces + kThreads - 1) / kThreads;
+  static_assert(kThreads % kPieces == 0);
+  AFFUSE_DEVICE static int place() { return int(threadIdx.x) % kPieces * 4; }
+  const float* from_;
+  int64_t ld_;
+  int K_, valid_;
+  bool wide_;
+};
+
+// Thread (y, x): a warp covers kWide lanes of x, so that what its lanes read of an operand is one access of shared memory.
+template <int TY_, int TX_, int TM_, int TN_>
+struct Lanes {
+  static constexpr int TY = TY_, TX = TX_, TM = TM_, TN = TN_;
+  static constexpr int kRows = TY * TM, kColumns = TX * TN;
+  static constexpr int kWide = TX < 32 ? 8 : 16;
+  static_assert(TY * TX == kThreads && TX % kWide == 0);
+  AFFUSE_DEVICE static int x() { return int(warp()) % (TX / kWide) * kWide + int(lane()) % kWide; }
+  AFFUSE_DEVICE static int y() { return int(warp()) / (TX / kWide) * (32 / kWide) + int(lane()) / kWide; }
+  // Row of sum i, within the tile.
+  template <bool along>
+  AFFUSE_DEVICE static int row(int i) {
+    return along ? y() + TY * i : 4 * (y() + TY * (i / 4)) + i % 4;
+  }
+  // Column of sum j: groups of four neighbours.
+  AFFUSE_DEVICE static int column(int j) { return 4 * (x() + TX * (j / 4)) + j % 4; }
+};
+
+// The order of columns that lie along K, so that a thread reads place x + TX j for its sum j.
+template <class L>
+struct Fours {
+  int64_t first;
+  AFFUSE_DEVICE int64_t operator()(int s) const {
+    const int j = s / L::TX;
+    return first + 4 * (s % L::TX + L::TX * (j / 4)) + j % 4;
+  }
+};
+
+// c[i][j] += one stage. Both along K: four of K of all rows stay in registers while the columns pass.
+template <class L>
+AFFUSE_DEVICE void multiply_along(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
+  constexpr int kStride = kDepth + 4;
+  const int x = L::x(), y = L::y();
+#pragma unroll 1
+  for (int k = 0; k < kDepth; k += 4) {
+    Pack<4> rows[L::TM];
+#pragma unroll
+    for (int i = 0; i < L::TM; ++i) rows[i] = get<4>(a + (y + L::TY * i) * kStride + k);
+#pragma unroll
+    for (int j = 0; j < L::TN; ++j) {
+      const Pack<4> column = get<4>(b + (x + L::TX * j) * kStride + k);
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+#pragma unroll
+        for (int i = 0; i < L::TM; ++i) c[i][j] += rows[i].v[e] * column.v[e];
+    }
+  }
+}
+
+// Rows along K, columns across: four of K of four columns stay in registers while the rows pass.
+template <class L>
+AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
+  constexpr int kStride = kDepth + 4;
+  const int x = L::x(), y = L::y();
+#pragma unroll
+  for (int k = 0; k < kDepth; k += 4) {
+#pragma unroll
+    for (int h = 0; h < L::TN / 4; ++h) {
+      Pack<4> columns[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) columns[e] = get<4>(b + (k + e) * L::kColumns + 4 * (x + L::TX * h));
+#pragma unroll
+      for (int i = 0; i < L::TM; ++i) {
+        const Pack<4> row = get<4>(a + (y + L::TY * i) * kStride + k);
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+#pragma unroll
+          for (int j = 0; j < 4; ++j) c[i][4 * h + j] += row.v[e] * columns[e].v[j];
+      }
+    }
+  }
+}
+
+// Both across: one of K at a time.
+template <class L>
+AFFUSE_DEVICE void multiply_across(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
+  const int x = L::x(), y = L::y();
+#pragma unroll
+  for (int k = 0; k < kDepth; ++k) {
+    Pack<4> columns[L::TN / 4], rows[L::TM / 4];
+#pragma unroll
+    for (int j = 0; j < L::TN / 4; ++j) columns[j] = get<4>(b + k * L::kColumns + 4 * (x + L::TX * j));
+#pragma unroll
+    for (int i = 0; i < L::TM / 4; ++i) rows[i] = get<4>(a + k * L::kRows + 4 * (y + L::TY * i));
+#pragma unroll
+    for (int i = 0; i < L::TM; ++i)
+#pragma unroll
+      for (int j = 0; j < L::TN; ++j) c[i][j] += rows[i / 4].v[i % 4] * columns[j / 4].v[j % 4];
+  }
+}
+
+template <class L, bool a_along, bool b_along>
+AFFUSE_DEVICE void multiply(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
+  static_assert(a_along || !b_along);
+  if constexpr (b_along) multiply_along<L>(a, b, c);
+  else if constexpr (a_along) multiply_mixed<L>(a, b, c);
+  else multiply_across<L>(a, b, c);
+}
+
+// Stages of K from `from` to `to` through a ring of `stages`, each A::kFloats then B::kFloats; body(a, b) multiplies one. All
+// threads may use the ring again afterwards.
+template <int STAGES, class T, class A, class B, class Body>
+AFFUSE_DEVICE void pipeline(const A& a, const B& b, T* ring, int from, int to, int depth, const Body& body) {
+  constexpr int kStage = A::kFloats + B::kFloats;
+  const int count = (to - from + depth - 1) / depth;
+  const auto start = [&](int t) {
+    if (t < count) {
+      T* const stage = ring + t % STAGES * kStage;
+      a.copy(stage, from + t * depth);
+      b.copy(stage + A::kFloats, from + t * depth);
+    }
+    commit();  // also when empty: wait() counts groups
+  };
+#pragma unroll
+  for (int t = 0; t < STAGES - 1; ++t) start(t);
+  for (int t = 0; t < count; ++t) {
+    wait<STAGES - 2>();
+    barrier();  // everybody's copies of stage t are there; everybody is done with stage t - 1
+    start(t + STAGES - 1);
+    const T* const stage = ring + t % STAGES * kStage;
+    body(stage, stage + A::kFloats);
+  }
+  wait<0>();
+  barrier();
+}
+
+}  // namespace affuse::cuda::gemm
