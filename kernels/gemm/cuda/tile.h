@@ -172,9 +172,9 @@ AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::
   constexpr int kStride = kDepth + 4;
   const int x = L::x(), y = L::y();
 #pragma unroll
-  for (int k = 0; k < kDepth; k += 4) {
-#pragma unroll
-    for (int h = 0; h < L::TN / 4; ++h) {
+  for (int h = 0; h < L::TN / 4; ++h) {
+#pragma unroll 1
+    for (int k = 0; k < kDepth; k += 4) {
       Pack<4> columns[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) columns[e] = get<4>(b + (k + e) * L::kColumns + 4 * (x + L::TX * h));
