@@ -41,10 +41,12 @@ AFFUSE_INLINE float sum_lanes(int64_t count, F&& term) {
 
 // Largest element; n >= 1. NaN elements may be passed over.
 [[maybe_unused]] float max_of(const float* x, int64_t n) {
-  Vec m = set1(x[0]);
+  Vec m[4] = {set1(x[0]), set1(x[0]), set1(x[0]), set1(x[0])};  // one alone would wait for every max()
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) m = max(m, load(x + i));
-  float most = max_lane(m);
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int k = 0; k < 4; ++k) m[k] = max(m[k], load(x + i + k * kLanes));
+  for (; i + kLanes <= n; i += kLanes) m[0] = max(m[0], load(x + i));
+  float most = max_lane(max(max(m[0], m[1]), max(m[2], m[3])));
   for (; i < n; ++i) most = x[i] > most ? x[i] : most;
   return most;
 }

@@ -18,6 +18,9 @@ AFFUSE_INLINE void ask_to_write(float* p, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i, 1, 3);
 }
 
+// Where the end of a row's last pass asks for more: the next row if rows fit the L1 cache, else its own rest.
+AFFUSE_INLINE int64_t row_ahead(int64_t C) { return C <= 4096 ? C : kStreamAhead; }
+
 // for_many over [0, count) with x, and x2 unless null, asked for to be read and y to be written.
 template <class F>
 AFFUSE_INLINE void for_stream(int64_t count, const float* x, const float* x2, float* y, F&& body) {

@@ -1,4 +1,4 @@
-#include "../common/reduce.h"
+#include "../common/stream.h"
 #include "grad_norm.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -7,16 +7,19 @@ namespace {
 typedef double Wide __attribute__((vector_size(sizeof(Vec) * 2)));
 
 double sum_of_squares(const float* g, int64_t n) {
-  Wide a = {}, b = {};
+  constexpr int kSums = 4;
+  Wide sums[kSums] = {};
   int64_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    const Wide x = __builtin_convertvector(load(g + i), Wide), y = __builtin_convertvector(load(g + i + kLanes), Wide);
-    a += x * x;
-    b += y * y;
+  for (; i + kSums * kLanes <= n; i += kSums * kLanes) {
+    ask_to_read(g + i + kStreamAhead, kSums * kLanes);
+    for (int k = 0; k < kSums; ++k) {
+      const Wide x = __builtin_convertvector(load(g + i + k * kLanes), Wide);
+      sums[k] += x * x;
+    }
   }
-  a += b;
+  const Wide all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   double total = 0;
-  for (int k = 0; k < kLanes; ++k) total += a[k];
+  for (int k = 0; k < kLanes; ++k) total += all[k];
   for (; i < n; ++i) total += double(g[i]) * double(g[i]);
   return total;
 }
@@ -44,7 +47,8 @@ void clip_by_norm_forward(const OpCall& call) {
   const Vec factor = set1(norm <= most ? 1.0f : float(most / norm));
   parallel(*call.workers, (N + kGradNormChunk - 1) / kGradNormChunk, [&](int64_t task, int) {
     const int64_t from = task * kGradNormChunk, count = N - from < kGradNormChunk ? N - from : kGradNormChunk;
-    for_lanes(count, [&](int64_t i, int n) { put(y + from + i, get(g + from + i, n) * factor, n); });
+    for_stream(count, g + from, nullptr, y + from,
+               [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + from + i, get(g + from + i, n) * factor, n); });
   });
 }
 

@@ -52,7 +52,7 @@ void layer_norm_forward(const OpCall& call) {
       if (ordinary(s)) {
         const Vec mean = set1(s.mean), rstd = set1(s.rstd);
         if (y0)
-          for_stream(C, x, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+          for_stream(C, x + row_ahead(C) - kStreamAhead, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
             put(y + i, fma((get(x + i, n) - mean) * rstd, get(gamma + i, n), get(beta + i, n)), n);
           });
       } else {

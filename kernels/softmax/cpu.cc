@@ -7,9 +7,19 @@ namespace {
 
 void softmax_row(const float* x, float* y, int64_t C) {
   const Vec m = set1(max_of(x, C));
-  for_stream(C, x, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, exp(get(x + i, n) - m), n); });
-  const Vec scale = set1(1.0f / sum_of(y, C));
-  for_lanes(C, [&](int64_t i, int n) { put(y + i, get(y + i, n) * scale, n); });
+  Many<Vec> sums;  // of whole vectors
+  for (Vec& s : sums.part) s = zero();
+  float rest = 0;
+  for_stream(C, x + row_ahead(C) - kStreamAhead, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+    const auto e = exp(get(x + i, n) - m);
+    put(y + i, e, n);
+    if constexpr (__is_same(decltype(n), WholeMany)) sums = sums + e;
+    else if (n == kLanes) sums.part[0] += e;
+    else rest = sum(select(first_lanes(n), e, zero()));
+  });
+  for (int k = 1; k < kMany; ++k) sums.part[0] += sums.part[k];
+  const Vec scale = set1(1.0f / (sum(sums.part[0]) + rest));
+  for_many(C, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, get(y + i, n) * scale, n); });
 }
 
 template <class F>
@@ -39,7 +49,8 @@ void softmax_backward(const OpCall& call) {
     const float* y = saved ? saved + at : dx;
     if (!saved) softmax_row(x + at, dx, C);  // y lives in dx until it is overwritten below
     const Vec dot = set1(dot_of(dy, y, C));
-    for_lanes(C, [&](int64_t i, int n) { put(dx + i, get(y + i, n) * (get(dy + i, n) - dot), n); });
+    for_stream(C, saved ? y + C - kStreamAhead : x + at + C - kStreamAhead, dy + C - kStreamAhead, dx,
+               [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(dx + i, get(y + i, n) * (get(dy + i, n) - dot), n); });
   });
 }
 
