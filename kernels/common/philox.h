@@ -137,9 +137,9 @@ static inline PhiloxKeys philox_keys(uint64_t seed) {
   return keys;
 }
 
-// Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order; no carry may reach the high word of group on the
-// way (philox_carries). A round's chain of multiplication, shift and xor takes 7 cycles and its instructions 6 per block, so one
-// block alone leaves the ports half idle: with AVX-512, whose 32 registers hold the state of two, blocks go in pairs.
+// Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order; no carry may reach the high word of group on
+// the way (philox_carries). A round's chain of multiplication, shift and xor takes 7 cycles and its instructions 6 per block,
+// so one block alone leaves the ports half idle: with AVX-512, whose 32 registers hold the state of two, blocks go in pairs.
 //
 // Only the low word of the group differs between lanes. Half of the first two rounds therefore is the same in all of them.
 template <int blocks>

@@ -86,12 +86,12 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
   });
 }
 
-// The backward of usual windows in a plane, its rows dealt into phases. Rows of x are dealt when the first window reaches them,
-// those of dx put together when the last one has. A row of windows is looked at first, kLanes of them at a time, and then each
-// row of dx fetches its share: an element's sum is in row-major order of the windows, as it is window by window.
+// The backward of usual windows in a plane, its rows dealt into phases. Rows of x are dealt when the first window reaches
+// them, those of dx put together when the last one has. A row of windows is looked at first, kLanes of them at a time, and
+// then each row of dx fetches its share: an element's sum is in row-major order of the windows, as it is window by window.
 //
-// A Chooser gives  Vec chosen(x, at, w, size): which element of the windows from w on takes the gradient, element (i, j) of them being
-// x[i][at[j] + w];  and  Vec add(Vec sum, Vec chosen, Vec dy, int number): with what element i * size + j gets.
+// A Chooser gives  Vec chosen(x, at, w, size): which element of the windows from w on takes the gradient, element (i, j)
+// of them being x[i][at[j] + w];  and  Vec add(Vec sum, Vec chosen, Vec dy, int number): with what element i * size + j gets.
 struct Dealt {
   static constexpr int kMost = 8;              // size and stride
   static constexpr int64_t kFloats = 1 << 12;  // of x's rows, and of dx's
@@ -152,8 +152,8 @@ AFFUSE_INLINE void dealt_backward(const Pool& p, int64_t size, int64_t stride, i
 
 // Hands each window with its gradient to body(x, dx, dy, n): pointers to the window's first element, n lanes of channels
 // (0: one element of a plane). A task owns its channels of an item; windows come in row-major order. Rows of dx are
-// cleared when the first window reaches them, so that they are still in the cache when the others do. Usual windows of planes go
-// to the chooser instead.
+// cleared when the first window reaches them, so that they are still in the cache when the others do. Usual windows of
+// planes go to the chooser instead.
 template <class F, class Chooser>
 AFFUSE_INLINE void pool_backward(const OpCall& call, const Pool& p, F&& body, const Chooser& chooser) {
   const float *x0 = call.in[0].f32(), *dy0 = call.in[2].f32();

@@ -5,24 +5,26 @@
 //   σ(z) · exp(-h)  is  1/(1+e) for z >= 0 (then h = 0)  and  exp(z - h)/(1+e) for z < 0,
 // which stays in range when every σ(z) itself underflows: h = min(0, max z) makes the largest weight at least 1/2.
 #include "../common/math.h"
-#include "../common/simd.h"
+#include "../common/stream.h"
 #include "ratio_attention.h"
 
 namespace affuse::AFFUSE_ISA {
 namespace {
 
 constexpr int kTile = 16;     // frames scored before their rows are added up
+constexpr int kLater = 2;     // frames from the one that is scored to the one that is fetched
 constexpr int kUnroll = 4;    // vectors of c in registers while a tile is added up
 constexpr int64_t kBlock = kUnroll * kLanes;
 
-// out[v] = rows[i] · vectors[v] for one row and `count` (1 or 2) vectors.
+// out[v] = rows[i] · vectors[v] for one row and `count` (1 or 2) vectors. `later` is a row that will be read.
 template <int count>
-AFFUSE_INLINE void dot(const float* row, const float* const (&vector)[2], int64_t D, float (&out)[2]) {
+AFFUSE_INLINE void dot(const float* row, const float* later, const float* const (&vector)[2], int64_t D, float (&out)[2]) {
   Vec acc[count][2];
   for (int v = 0; v < count; ++v) acc[v][0] = acc[v][1] = zero();
   int64_t d = 0;
   for (; d + 2 * kLanes <= D; d += 2 * kLanes)
     for (int i = 0; i < 2; ++i) {
+      prefetch(later + d + i * kLanes);
       const Vec x = load(row + d + i * kLanes);
       for (int v = 0; v < count; ++v) acc[v][i] = fma(x, load(vector[v] + d + i * kLanes), acc[v][i]);
     }
@@ -54,10 +56,11 @@ float shift_of(const float* z, int64_t n, float before) {
   return largest < 0.0f ? largest : 0.0f;
 }
 
-// c = c · keep + Σ_i weight[i] row_i over `n` columns.
+// c = c · keep + Σ_i weight[i] row_i over `n` columns. Memory would rest meanwhile: every other one of the `coming` rows after
+// these is fetched, the others when they are scored.
 template <bool full>
 AFFUSE_INLINE void add_columns(const float* x, const int32_t* frames, int64_t D, const float* weight, int64_t rows, float keep,
-                               float* c, int64_t n) {
+                               float* c, int64_t n, int64_t coming) {
   Vec acc[kUnroll];
   const auto lanes = [&](int i) {
     const int64_t left = n - int64_t(i) * kLanes;
@@ -67,6 +70,8 @@ AFFUSE_INLINE void add_columns(const float* x, const int32_t* frames, int64_t D,
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = x + frames[r] * D;
     const Vec w = set1(weight[r]);
+    if (full && r % 2 == 0 && r < coming)
+      for (int i = 0; i < kUnroll; ++i) prefetch_l2(x + frames[rows + r] * D + i * kLanes);
     for (int i = 0; i < kUnroll; ++i)
       if (lanes(i)) acc[i] = fma(w, full ? load(row + i * kLanes) : load(row + i * kLanes, lanes(i)), acc[i]);
   }
@@ -74,10 +79,11 @@ AFFUSE_INLINE void add_columns(const float* x, const int32_t* frames, int64_t D,
     if (lanes(i)) store(c + i * kLanes, acc[i], lanes(i));
 }
 
-void add_rows(const float* x, const int32_t* frames, int64_t D, const float* weight, int64_t rows, float keep, float* c) {
+void add_rows(const float* x, const int32_t* frames, int64_t D, const float* weight, int64_t rows, float keep, float* c,
+              int64_t coming) {
   int64_t d = 0;
-  for (; d + kBlock <= D; d += kBlock) add_columns<true>(x + d, frames, D, weight, rows, keep, c + d, kBlock);
-  if (d < D) add_columns<false>(x + d, frames, D, weight, rows, keep, c + d, D - d);
+  for (; d + kBlock <= D; d += kBlock) add_columns<true>(x + d, frames, D, weight, rows, keep, c + d, kBlock, coming);
+  if (d < D) add_columns<false>(x + d, frames, D, weight, rows, keep, c + d, D - d, coming);
 }
 
 void fill(float* p, int64_t n, float value) {
@@ -93,6 +99,9 @@ float exp_of(float x) {
   store(lanes, exp(set1(x)));
   return lanes[0];
 }
+
+// Which frame to fetch while frame i is read.
+int64_t later(int64_t i, int64_t valid) { return i + kLater < valid ? i + kLater : valid - 1; }
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }  // elements of 4 bytes in whole cache lines
 
@@ -117,7 +126,7 @@ void ratio_attention_forward(const OpCall& call) {
       for (int64_t r = 0; r < rows; ++r) {
         const float* const vectors[2] = {q, nullptr};
         float score[2];
-        dot<1>(x + frames[i + r] * D, vectors, D, score);
+        dot<1>(x + frames[i + r] * D, x + frames[later(i + r, valid)] * D, vectors, D, score);
         z[r] = score[0] + beta;
       }
       const float next = shift_of(z, rows, shift);
@@ -129,7 +138,7 @@ void ratio_attention_forward(const OpCall& call) {
       if (!out) continue;
       total *= keep;
       for (int64_t r = 0; r < rows; ++r) total += weight[r];
-      add_rows(x, frames + i, D, weight, rows, keep, out);
+      add_rows(x, frames + i, D, weight, rows, keep, out, valid - i - rows);
     }
     if (out && valid > 0) multiply(out, D, 1.0f / total);
   });
@@ -156,9 +165,9 @@ void ratio_attention_backward(const OpCall& call) {
       const float* const vectors[2] = {q, gc};
       float score[2] = {0, 0};
       if (gc)
-        dot<2>(x + frames[i] * D, vectors, D, score);
+        dot<2>(x + frames[i] * D, x + frames[later(i, valid)] * D, vectors, D, score);
       else
-        dot<1>(x + frames[i] * D, vectors, D, score);
+        dot<1>(x + frames[i] * D, x + frames[later(i, valid)] * D, vectors, D, score);
       z[i] = score[0] + beta;
       w[i] = score[1];
       shift = shift_of(z + i, 1, shift);
@@ -189,10 +198,11 @@ void ratio_attention_backward(const OpCall& call) {
           fill(out + t * D, D, 0.0f);
           continue;
         }
-        for_lanes(D, [&](int64_t d, int n) {
-          Vec g = set1(z[i]) * load(q + d, n);
-          if (gc) g = fma(set1(w[i]), load(gc + d, n), g);
-          store(out + t * D + d, g, n);
+        const Vec own = set1(z[i]), share = set1(w[i]);
+        for_stream(D, q, nullptr, out + t * D, [&](int64_t d, auto n) AFFUSE_INLINE_BODY {
+          auto g = own * get(q + d, n);
+          if (gc) g = fma(share, get(gc + d, n), g);
+          put(out + t * D + d, g, n);
         });
         ++i;
       }
@@ -200,7 +210,7 @@ void ratio_attention_backward(const OpCall& call) {
     if (dq.given()) {
       fill(part_q + b * D, D, 0.0f);
       for (int64_t i = 0; i < valid; i += kTile)
-        add_rows(x, frames + i, D, z + i, valid - i < kTile ? valid - i : kTile, 1.0f, part_q + b * D);
+        add_rows(x, frames + i, D, z + i, valid - i < kTile ? valid - i : kTile, 1.0f, part_q + b * D, valid - i - kTile);
     }
     part_beta[b] = sum_dz;
   });
