@@ -157,39 +157,44 @@ struct Float32 {
   }
 };
 
+// Which task comes at this place: `at_once` row blocks take turns, each with its column blocks in order.
+AFFUSE_INLINE void in_turns(int64_t task, int64_t row_blocks, int64_t col_blocks, int64_t at_once, int64_t& row_block,
+                            int64_t& col_block) {
+  const int64_t first = task / (at_once * col_blocks) * at_once, place = task % (at_once * col_blocks);
+  const int64_t turn = min64(at_once, row_blocks - first);
+  row_block = first + place % turn;
+  col_block = place / turn;
+}
+AFFUSE_INLINE int64_t& held(float* scratch) { return *reinterpret_cast<int64_t*>(scratch); }
+
 // Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
 template <class Rows, class E, class Format = Float32>
 void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
          float* workspace, Split split = Split::any, const Format& f = {}) {
   if (M <= 0 || N <= 0) return;
   const Plan p = plan(M, N, K, split);
-  float* ahead = nullptr;
-  if (p.rows_ahead) {
-    ahead = workspace;
-    workspace += round_up(M * K, 16);
-    parallel(workers, p.row_blocks, [&](int64_t block, int) {
-      const int64_t i = block * p.block_rows;
-      const int m = int(min64(p.block_rows, M - i));
-      for (int64_t k = 0; k < K; k += p.piece) rows.pack(i, m, k, min64(p.piece, K - k), ahead + f.rows(i * K + m * k));
-    });
-  }
   const int64_t own = worker_floats(p);
+  // A worker keeps the rows it packed last: the tasks of a row block come one after the other, those of as many row blocks
+  // as there are workers in turns.
+  for (int w = 0; w < workers.count; ++w) held(workspace + w * own) = -1;
   parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
-    const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
+    int64_t row_block, col_block;
+    in_turns(task, p.row_blocks, p.col_blocks, workers.count, row_block, col_block);
+    const int64_t i = row_block * p.block_rows, n0 = col_block * p.block_cols;
     const int64_t n1 = min64(N, n0 + p.block_cols);
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
-    float* acc = workspace + worker * own;
-    float* block = acc + p.sums;
+    float* const acc = workspace + worker * own + 16;
+    float* const block = acc + p.sums;
+    int64_t& holds = held(acc - 16);
     const bool cut = p.piece < K;
     epilogue.begin(i, m, worker);
     int64_t k = 0;
     do {  // also once when K == 0: the sums are 0
       const int64_t kc = min64(p.piece, K - k);
       const bool last = k + kc >= K;
-      const float* a = block;
-      if (ahead) a = ahead + f.rows(i * K + m * k);
-      else rows.pack(i, m, k, kc, block);
+      if (holds != i * K + k) rows.pack(i, m, k, kc, block);
+      holds = i * K + k;
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* b = packed + f.columns(n * K + k * (vecs * kLanes));
@@ -200,7 +205,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
         for (int t = 0; t < tiles.count; ++t) {
           float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
           const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, sums};
-          const float* const tile_rows = a + f.rows(tiles.start(t) * kc);
+          const float* const tile_rows = block + f.rows(tiles.start(t) * kc);
           if (last) epilogue.ahead(tile);
           f.multiply(tile.rows, vecs, kc, tile_rows, b, sums, k > 0, next.of(t), next.step);
           if (last) epilogue.tile(tile, worker);

@@ -55,8 +55,11 @@ using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, con
 constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply);
 
 // dst[k*stride + i] = source_i[k] for i in [0,m), k in [0,kc), zeros for a null source: the transposing copy under both
-// operands' packers. stride >= m; what lies between m and stride is left alone.
-void interleave(const float* const* source, int m, int64_t kc, float* dst, int stride) {
+// operands' packers. stride >= m; what lies between m and stride is left alone. Sources that lie far apart are streams too
+// many for the hardware: they are fetched ahead, at their end the `following` sources (null: none), which come next.
+void interleave(const float* const* source, int m, int64_t kc, float* dst, int stride,
+                const float* const* following = nullptr) {
+  constexpr int64_t kAhead = 64;
   const float* const end = dst + kc * stride;
   for (int i = 0; i < m; i += kLanes) {
     const int rows = m - i < kLanes ? m - i : kLanes;
@@ -66,6 +69,7 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) {
         const float* s = r < rows ? source[i + r] : nullptr;
+        if (following && r < rows) prefetch_l2(k + kAhead < kc ? s + k + kAhead : following[i + r] + (k + kAhead - kc));
         v[r] = !s ? zero() : steps == kLanes ? load(s + k) : load(s + k, steps);
       }
       transpose(v);
@@ -93,10 +97,13 @@ void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* 
 void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst) {
   const RowTiles tiles(m);
   for (int t = 0; t < tiles.count; ++t) {
-    const float* source[16];
+    const float *source[16], *following[16];
     const int height = tiles.height(t);
-    for (int r = 0; r < height; ++r) source[r] = a + (tiles.start(t) + r) * ld;
-    interleave(source, height, kc, dst + tiles.start(t) * kc, height);
+    for (int r = 0; r < height; ++r) {
+      source[r] = a + (tiles.start(t) + r) * ld;
+      following[r] = source[r] + height * ld;
+    }
+    interleave(source, height, kc, dst + tiles.start(t) * kc, height, following);
   }
 }
 

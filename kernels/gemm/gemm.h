@@ -83,7 +83,6 @@ struct Plan {
   int64_t col_blocks, block_cols;  // multiple of kColumnUnit
   int64_t piece;                   // K per pass over the tiles
   int64_t sums;                    // floats of accumulators of one worker: one tile, or all of a task's when K is cut
-  bool rows_ahead;                 // the row operand is packed in a pass of its own because several tasks read it
 };
 
 static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
@@ -92,32 +91,27 @@ static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
   p.block_rows = max64(1, ceil_div(M, p.row_blocks));
   const int64_t units = max64(1, ceil_div(N, kColumnUnit));
   int64_t want = 1;
-  if (split == Split::any && p.row_blocks < 16) {
+  if (split == Split::any && p.row_blocks < 32) {  // as many tasks for every thread, at most one less
     const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
-    want = min64(min64(ceil_div(16, p.row_blocks), by_work), units);
+    want = min64(min64(max64(2, ceil_div(16, p.row_blocks)), by_work), units);
   }
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
   p.piece = piece_of(K);
   p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
-  p.rows_ahead = p.col_blocks > 1;
   return p;
 }
 
-// Scratch of run(), of one worker and altogether, in floats.
-static constexpr int64_t worker_floats(const Plan& p) {
-  return p.sums + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16));
-}
+// Scratch of run(), of one worker (which rows it holds, sums, packed rows) and altogether, in floats.
+static constexpr int64_t worker_floats(const Plan& p) { return 16 + p.sums + round_up(p.block_rows * p.piece, 16); }
 static constexpr int64_t workspace_floats(int64_t M, int64_t N, int64_t K, int workers, Split split) {
-  const Plan p = plan(M, N, K, split);
-  return (p.rows_ahead ? round_up(M * K, 16) : 0) + workers * worker_floats(p);
+  return workers * worker_floats(plan(M, N, K, split));
 }
 // The most that any number of rows up to M needs: for rows that are counted only once the data is there.
 static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers, Split split) {
   const int64_t rows = min64(M, kBlockRows), piece = piece_of(K);
-  const int64_t ahead = split == Split::any ? round_up(min64(M, 16 * kBlockRows) * K, 16) : 0;  // below 16 blocks only
   const int64_t sums = piece < K ? round_up(rows * round_up(N, kColumnUnit), 16) : 16 * kColumnUnit;
-  return ahead + workers * (sums + round_up(rows * piece, 16));
+  return workers * (16 + sums + round_up(rows * piece, 16));
 }
 
 // run_unpacked() with few rows: tasks are column blocks, all rows are packed ahead.
