@@ -54,6 +54,12 @@ struct RowTiles {
 void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                    const float* next = nullptr, int64_t next_step = 0);
 
+// The same for a panel of few columns, all tiles of a packed block at once, with vectors along the rows: one multiply-add for
+// a column and a tile instead of one for a row. The chain of every element is the same. acc: tile t at start(t)*kTileStride.
+// a is read up to 16 floats past its end.
+constexpr int kFewColumns = kLanes / 2;
+void multiply_few(const RowTiles& tiles, int cols, int64_t kc, const float* a, const float* b, float* acc, bool resume);
+
 // The panel after this one (kc rows of kTileStride floats, null: there is none), dealt to the row tiles that multiply by
 // this one.
 struct Upcoming {
@@ -185,29 +191,36 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
     const int m = int(min64(p.block_rows, M - i));
     const RowTiles tiles(m);
     float* const acc = workspace + worker * own + 16;
-    float* const block = acc + p.sums;
+    float* const kept = acc + p.sums;
     int64_t& holds = held(acc - 16);
-    const bool cut = p.piece < K;
+    const bool cut = p.piece < K, packed_before = holds == i && p.kept >= K;
+    holds = i;
     epilogue.begin(i, m, worker);
     int64_t k = 0;
     do {  // also once when K == 0: the sums are 0
       const int64_t kc = min64(p.piece, K - k);
       const bool last = k + kc >= K;
-      if (holds != i * K + k) rows.pack(i, m, k, kc, block);
-      holds = i * K + k;
+      float* const block = kept + (p.kept >= K ? f.rows(m * k) : 0);
+      if (!packed_before) rows.pack(i, m, k, kc, block);
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
         const float* b = packed + f.columns(n * K + k * (vecs * kLanes));
+        float* const panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
+        const auto tile_of = [&](int t, float* sums) { return Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}; };
+        if (!Format::kRounds && cols <= kFewColumns) {
+          for (int t = 0; last && t < tiles.count; ++t) epilogue.ahead(tile_of(t, nullptr));
+          multiply_few(tiles, cols, kc, block, b, panel, k > 0);
+          for (int t = 0; last && t < tiles.count; ++t)
+            epilogue.tile(tile_of(t, panel + tiles.start(t) * kTileStride), worker);
+          continue;
+        }
         const int64_t after = n + kTileStride;
         const float* const upcoming = after < n1 ? packed + f.columns(after * K + k * kTileStride) : nullptr;
         const Upcoming next(upcoming, f.columns(kc), tiles.count);
-        float* panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         for (int t = 0; t < tiles.count; ++t) {
-          float* sums = cut ? panel + tiles.start(t) * kTileStride : panel;
-          const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, sums};
-          const float* const tile_rows = block + f.rows(tiles.start(t) * kc);
+          const Tile tile = tile_of(t, cut ? panel + tiles.start(t) * kTileStride : panel);
           if (last) epilogue.ahead(tile);
-          f.multiply(tile.rows, vecs, kc, tile_rows, b, sums, k > 0, next.of(t), next.step);
+          f.multiply(tile.rows, vecs, kc, block + f.rows(tiles.start(t) * kc), b, tile.acc, k > 0, next.of(t), next.step);
           if (last) epilogue.tile(tile, worker);
         }
       }
@@ -236,7 +249,7 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
   float* const own = workspace + round_up(M * K, 16);
   parallel(workers, p.col_blocks, [&](int64_t task, int worker) {
     float* const acc = own + worker * p.worker;
-    float* const panel = acc + 16 * kColumnUnit;
+    float* const panel = acc + round_up(p.block_rows * kColumnUnit, 16);
     const int64_t n1 = min64(N, (task + 1) * p.block_cols);
     for (int64_t n = task * p.block_cols; n < n1; n += kTileStride) {
       const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
@@ -245,9 +258,16 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
       const bool more = n + kTileStride < n1 && ld == K;
       for (int64_t i = 0; i < M; i += p.block_rows) {
         const RowTiles tiles(int(min64(p.block_rows, M - i)));
+        const auto tile_of = [&](int t, float* sums) { return Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}; };
+        if (cols <= kFewColumns) {
+          for (int t = 0; t < tiles.count; ++t) epilogue.ahead(tile_of(t, nullptr));
+          multiply_few(tiles, cols, K, workspace + i * K, panel, acc, false);
+          for (int t = 0; t < tiles.count; ++t) epilogue.tile(tile_of(t, acc + tiles.start(t) * kTileStride), worker);
+          continue;
+        }
         const Upcoming next(more && i == 0 ? w + (n + kTileStride) * ld : nullptr, K, tiles.count);
         for (int t = 0; t < tiles.count; ++t) {
-          const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, acc};
+          const Tile tile = tile_of(t, acc);
           epilogue.ahead(tile);
           tile_multiply(tile.rows, vecs, K, workspace + tile.row * K, panel, acc, false, next.of(t), next.step);
           epilogue.tile(tile, worker);

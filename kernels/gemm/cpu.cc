@@ -54,6 +54,95 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
 using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const float*, int64_t);
 constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply);
 
+// A tile's rows are kRowVecs vectors; T tiles, of these heights, by C columns of sums stay in registers.
+constexpr int kRowVecs = (kTileRows + kLanes - 1) / kLanes;
+#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_NEON)
+constexpr int kFewSums = 24;
+#else
+constexpr int kFewSums = 10;
+#endif
+constexpr int kMostTiles = kBlockRows / kTileRows < 6 ? kBlockRows / kTileRows : 6;
+constexpr int few_tiles(int C) { return kFewSums / (C * kRowVecs) < kMostTiles ? kFewSums / (C * kRowVecs) : kMostTiles; }
+
+template <int C, int T>
+AFFUSE_NOINLINE void few(const RowTiles& tiles, int first, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+  Vec s[T][C][kRowVecs];
+  const float* rows[T];
+  int64_t height[T];
+#pragma GCC unroll 6
+  for (int t = 0; t < T; ++t) {
+    rows[t] = a + tiles.start(first + t) * kc;
+    height[t] = tiles.height(first + t);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 3
+      for (int g = 0; g < kRowVecs; ++g) s[t][c][g] = zero();
+  }
+  float* const sums = acc + tiles.start(first) * kTileStride;
+  const int start = tiles.start(first);
+  const auto tile_sums = [&](int t, int g) { return sums + (tiles.start(first + t) - start + g * kLanes) * kTileStride; };
+  const auto lanes = [&](int t, int g) {
+    const int left = int(height[t]) - g * kLanes;
+    return left < kLanes ? left : kLanes;
+  };
+  if (resume) {
+#pragma GCC unroll 6
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 3
+      for (int g = 0; g < kRowVecs; ++g) {
+        Vec v[kLanes];
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) v[r] = r < lanes(t, g) ? load(tile_sums(t, g) + r * kTileStride) : zero();
+        transpose(v);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) s[t][c][g] = v[c];
+      }
+  }
+  for (int64_t k = 0; k < kc; ++k) {
+    Vec x[T][kRowVecs];
+#pragma GCC unroll 6
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 3
+      for (int g = 0; g < kRowVecs; ++g) x[t][g] = load(rows[t] + g * kLanes);
+      rows[t] += height[t];
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      const Vec y = set1(b[c]);
+#pragma GCC unroll 6
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 3
+        for (int g = 0; g < kRowVecs; ++g) s[t][c][g] = fma(x[t][g], y, s[t][c][g]);
+    }
+    b += kLanes;
+  }
+#pragma GCC unroll 6
+  for (int t = 0; t < T; ++t)
+#pragma GCC unroll 3
+    for (int g = 0; g < kRowVecs; ++g) {
+      Vec v[kLanes];
+#pragma GCC unroll 16
+      for (int c = 0; c < kLanes; ++c) v[c] = c < C ? s[t][c < C ? c : 0][g] : zero();
+      transpose(v);
+      const int n = lanes(t, g);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r)
+        if (r < n) store(tile_sums(t, g) + r * kTileStride, v[r]);
+    }
+}
+
+// All tiles from `first` on, as many at a time as there is room for.
+template <int C, int T>
+void few_from(const RowTiles& tiles, int first, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+  for (; first + T <= tiles.count; first += T) few<C, T>(tiles, first, kc, a, b, acc, resume);
+  if constexpr (T > 1) few_from<C, T / 2>(tiles, first, kc, a, b, acc, resume);
+}
+template <int C>
+void few_columns(const RowTiles& tiles, int cols, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+  if (cols == C) return few_from<C, few_tiles(C)>(tiles, 0, kc, a, b, acc, resume);
+  if constexpr (C < kFewColumns) few_columns<C + 1>(tiles, cols, kc, a, b, acc, resume);
+}
+
 // dst[k*stride + i] = source_i[k] for i in [0,m), k in [0,kc), zeros for a null source: the transposing copy under both
 // operands' packers. stride >= m; what lies between m and stride is left alone. Sources that lie far apart are streams too
 // many for the hardware: they are fetched ahead, at their end the `following` sources (null: none), which come next.
@@ -92,6 +181,10 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
 void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                    const float* next, int64_t next_step) {
   kMultiply[rows][vecs - 1](kc, a, b, acc, resume, next ? next : b, next ? next_step : 0);
+}
+
+void multiply_few(const RowTiles& tiles, int cols, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+  few_columns<1>(tiles, cols, kc, a, b, acc, resume);
 }
 
 void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst) {

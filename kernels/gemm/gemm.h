@@ -56,6 +56,7 @@ constexpr int kColumnUnit = 32;    // column blocks of tasks are multiples of th
 constexpr int kBlockRows = 84;     // most rows of a task in run(): a multiple of every level's tile height
 constexpr int64_t kWholeK = 1280;  // up to here K is not cut
 constexpr int64_t kCutK = 1024;    // and beyond into pieces of at most this
+constexpr int64_t kKeptK = 4096;   // up to here a worker keeps packed rows of the whole K
 constexpr int64_t kFreshK = 2048;  // longest panel that run_unpacked() packs on the way, for many rows
 constexpr int kStreamRows = 336;   // stream(): most rows of a task
 constexpr int64_t kStreamAhead = int64_t(4) << 20;  // and floats of an operand that is packed ahead
@@ -82,7 +83,8 @@ struct Plan {
   int64_t row_blocks, block_rows;  // the last block may be shorter
   int64_t col_blocks, block_cols;  // multiple of kColumnUnit
   int64_t piece;                   // K per pass over the tiles
-  int64_t sums;                    // floats of accumulators of one worker: one tile, or all of a task's when K is cut
+  int64_t kept;                    // K of the packed rows that a worker keeps: all of it if its next task may need them again
+  int64_t sums;                    // floats of accumulators of one worker: one panel's, or all of a task's when K is cut
 };
 
 static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
@@ -98,20 +100,23 @@ static constexpr Plan plan(int64_t M, int64_t N, int64_t K, Split split) {
   p.block_cols = ceil_div(units, want) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
   p.piece = piece_of(K);
-  p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
+  p.kept = p.col_blocks > 1 && K <= kKeptK ? K : p.piece;
+  p.sums = round_up(p.block_rows * (p.piece < K ? p.block_cols : kColumnUnit), 16);
   return p;
 }
 
-// Scratch of run(), of one worker (which rows it holds, sums, packed rows) and altogether, in floats.
-static constexpr int64_t worker_floats(const Plan& p) { return 16 + p.sums + round_up(p.block_rows * p.piece, 16); }
+// Scratch of run(), of one worker (which rows it holds, sums, packed rows and what may be read past them) and altogether, in
+// floats.
+static constexpr int64_t worker_floats(const Plan& p) { return 32 + p.sums + round_up(p.block_rows * p.kept, 16); }
 static constexpr int64_t workspace_floats(int64_t M, int64_t N, int64_t K, int workers, Split split) {
   return workers * worker_floats(plan(M, N, K, split));
 }
 // The most that any number of rows up to M needs: for rows that are counted only once the data is there.
 static constexpr int64_t workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers, Split split) {
   const int64_t rows = min64(M, kBlockRows), piece = piece_of(K);
-  const int64_t sums = piece < K ? round_up(rows * round_up(N, kColumnUnit), 16) : 16 * kColumnUnit;
-  return workers * (16 + sums + round_up(rows * piece, 16));
+  const int64_t sums = round_up(rows * (piece < K ? round_up(N, kColumnUnit) : kColumnUnit), 16);
+  const int64_t kept = split == Split::any && K <= kKeptK ? K : piece;
+  return workers * (32 + sums + round_up(rows * kept, 16));
 }
 
 // run_unpacked() with few rows: tasks are column blocks, all rows are packed ahead.
@@ -121,7 +126,7 @@ static constexpr bool fresh_panels(int64_t M, int64_t K) {
 }
 struct FreshPlan {
   int64_t row_blocks, block_rows, col_blocks, block_cols;
-  int64_t worker;  // floats of one worker: a tile's sums and a panel
+  int64_t worker;  // floats of one worker: sums and a panel
 };
 static constexpr FreshPlan fresh_plan(int64_t M, int64_t N, int64_t K) {
   FreshPlan p{};
@@ -131,7 +136,7 @@ static constexpr FreshPlan fresh_plan(int64_t M, int64_t N, int64_t K) {
   const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0));
   p.block_cols = ceil_div(units, min64(min64(16, by_work), units)) * kColumnUnit;
   p.col_blocks = max64(1, ceil_div(N, p.block_cols));
-  p.worker = 16 * kColumnUnit + kColumnUnit * round_up(K, 16);
+  p.worker = round_up(p.block_rows * kColumnUnit, 16) + kColumnUnit * round_up(K, 16);
   return p;
 }
 static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
