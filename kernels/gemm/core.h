@@ -54,6 +54,11 @@ struct RowTiles {
 void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                    const float* next = nullptr, int64_t next_step = 0);
 
+// The same, from 0, with rows as they lie in memory: (i,k) = a[i*ld + k]. The rows that come next lie `following` floats
+// after these.
+void tile_multiply_lying(int rows, int vecs, int64_t kc, const float* a, int64_t ld, const float* b, float* acc,
+                         int64_t following);
+
 // The same for a panel of few columns, all tiles of a packed block at once, with vectors along the rows: one multiply-add for
 // a column and a tile instead of one for a row. The chain of every element is the same. acc: tile t at start(t)*kTileStride.
 // a is read up to 16 floats past its end.
@@ -109,6 +114,11 @@ struct IndirectRows {  // (i,k) = rows[i][k]
     pack_rows_indirect(rows + i, k, m, kc, dst);
   }
 };
+// Rows that meet few columns are not worth copying: see run_lying().
+template <class Rows>
+constexpr bool kRowsLie = false;
+template <>
+constexpr bool kRowsLie<PlainRows> = true;
 // ---- column loaders of stream() ----
 // Columns [n0,n1) of a piece of K into panels of kTileStride, panel of column n at dst + (n-n0)*kc. A whole source row at a
 // time: it lies in one piece in memory, the panels lie in the cache.
@@ -173,12 +183,46 @@ AFFUSE_INLINE void in_turns(int64_t task, int64_t row_blocks, int64_t col_blocks
 }
 AFFUSE_INLINE int64_t& held(float* scratch) { return *reinterpret_cast<int64_t*>(scratch); }
 
+// run() without packing, where columns are few: copying a row costs as much as half a panel's multiplication, reading it as it
+// lies makes that a tenth slower. Not where a tile's lines fall into the same sets of L1, nor where the columns of a long K
+// would not stay in L2.
+AFFUSE_INLINE bool leave_rows(int64_t N, int64_t K, int64_t ld) {
+  const bool apart = (ld + 64) % 512 >= 128 || kTileRows * ld <= 5120;
+  return apart && N <= 144 && N * K <= 131072;
+}
+template <class E>
+void run_lying(const Workers& workers, int64_t M, int64_t N, int64_t K, const PlainRows& rows, const float* packed,
+               const E& epilogue, float* workspace, const Plan& p) {
+  parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
+    const int64_t i = task / p.col_blocks * p.block_rows, n0 = task % p.col_blocks * p.block_cols;
+    const int64_t n1 = min64(N, n0 + p.block_cols);
+    const int m = int(min64(p.block_rows, M - i));
+    const RowTiles tiles(m);
+    float* const acc = workspace + worker * worker_floats(p);
+    epilogue.begin(i, m, worker);
+    for (int64_t n = n0; n < n1; n += kTileStride) {
+      const int cols = int(min64(kTileStride, n1 - n));
+      for (int t = 0; t < tiles.count; ++t) {
+        const Tile tile{i + tiles.start(t), n, tiles.height(t), cols, acc};
+        epilogue.ahead(tile);
+        tile_multiply_lying(tile.rows, vecs_of(cols), K, rows.data + tile.row * rows.ld, rows.ld, packed + n * K, acc,
+                            tile.rows * rows.ld);
+        epilogue.tile(tile, worker);
+      }
+    }
+    epilogue.end(i, m, worker);
+  });
+}
+
 // Packed columns. workspace: workspace_floats(M,N,K,workers.count,split) floats, 64-byte aligned.
 template <class Rows, class E, class Format = Float32>
 void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const float* packed, const E& epilogue,
          float* workspace, Split split = Split::any, const Format& f = {}) {
   if (M <= 0 || N <= 0) return;
   const Plan p = plan(M, N, K, split);
+  if constexpr (kRowsLie<Rows> && !Format::kRounds) {
+    if (leave_rows(N, K, rows.ld)) return run_lying(workers, M, N, K, rows, packed, epilogue, workspace, p);
+  }
   const int64_t own = worker_floats(p);
   // A worker keeps the rows it packed last: the tasks of a row block come one after the other, those of as many row blocks
   // as there are workers in turns.

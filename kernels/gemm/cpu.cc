@@ -51,6 +51,52 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
     for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
 }
 
+// The same from rows as they lie, `ld` apart. Each of them is a stream of its own: a line of each is fetched ahead every 16
+// steps, at the end of the rows those that lie `following` floats after a.
+template <int R, int NV>
+AFFUSE_NOINLINE void multiply_lying(int64_t kc, const float* a, int64_t ld, const float* AFFUSE_RESTRICT b, float* acc,
+                                    int64_t following) {
+  constexpr int kStreams = (R + 2) / 3;  // one address register for three rows
+  constexpr int64_t kAhead = 32;
+  Vec c[R][NV];
+  const float* row[kStreams];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    row[r / 3] = a + r / 3 * 3 * ld;
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) c[r][v] = zero();
+  }
+  for (int64_t k = 0; k < kc; k += 16) {
+    const float* const ahead = a + (k + kAhead < kc ? k + kAhead : following + k + kAhead - kc);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) prefetch(ahead + r * ld);
+#pragma GCC unroll 1
+    for (int64_t steps = kc - k < 16 ? kc - k : 16; steps > 0; --steps) {
+      Vec x[NV];
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
+      prefetch(b + 8 * NV * kLanes);
+      if constexpr (NV * kLanes > 16) prefetch(b + 8 * NV * kLanes + 16);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const Vec y = set1(row[r / 3][r % 3 * ld]);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
+      }
+#pragma GCC unroll 5
+      for (int j = 0; j < kStreams; ++j) ++row[j];
+      b += NV * kLanes;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+}
+
+using Lying = void (*)(int64_t, const float*, int64_t, const float*, float*, int64_t);
+constexpr Lying kLying[kTileRows + 1][2] = AFFUSE_TILES(multiply_lying);
+
 using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const float*, int64_t);
 constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply);
 
@@ -65,7 +111,8 @@ constexpr int kMostTiles = kBlockRows / kTileRows < 6 ? kBlockRows / kTileRows :
 constexpr int few_tiles(int C) { return kFewSums / (C * kRowVecs) < kMostTiles ? kFewSums / (C * kRowVecs) : kMostTiles; }
 
 template <int C, int T>
-AFFUSE_NOINLINE void few(const RowTiles& tiles, int first, int64_t kc, const float* a, const float* b, float* acc, bool resume) {
+AFFUSE_NOINLINE void few(const RowTiles& tiles, int first, int64_t kc, const float* a, const float* b, float* acc,
+                         bool resume) {
   Vec s[T][C][kRowVecs];
   const float* rows[T];
   int64_t height[T];
@@ -181,6 +228,11 @@ void interleave(const float* const* source, int m, int64_t kc, float* dst, int s
 void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                    const float* next, int64_t next_step) {
   kMultiply[rows][vecs - 1](kc, a, b, acc, resume, next ? next : b, next ? next_step : 0);
+}
+
+void tile_multiply_lying(int rows, int vecs, int64_t kc, const float* a, int64_t ld, const float* b, float* acc,
+                         int64_t following) {
+  kLying[rows][vecs - 1](kc, a, ld, b, acc, following);
 }
 
 void multiply_few(const RowTiles& tiles, int cols, int64_t kc, const float* a, const float* b, float* acc, bool resume) {

@@ -51,15 +51,19 @@ struct Finish : gemm::Epilogue {
   int64_t O;
   AFFUSE_INLINE void ahead(const gemm::Tile& t) const { gemm::prefetch_tile(y ? y : pre, O, t); }
   AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
-    for (int r = 0; r < t.rows; ++r) {
-      const int64_t at = (t.row + r) * O + t.col;
-      for_lanes(t.cols, [&](int64_t c, int n) {
-        Vec z = load(t.acc + r * gemm::kTileStride + c);
-        if (b) z += get(b + t.col + c, n);
-        if (pre) put(pre + at + c, z, n);
-        if (y) put(y + at + c, activate<F>(z), n);
-      });
-    }
+    for_lanes(t.cols, [&](int64_t c, int n) AFFUSE_INLINE_BODY {
+      const Vec bias = b ? load(b + t.col + c, n) : zero();
+      const int64_t at = t.row * O + t.col + c;
+      const float* const sums = t.acc + c;
+      const auto z = [&](int r) AFFUSE_INLINE_BODY { return load(sums + r * gemm::kTileStride) + bias; };
+      if (!pre)
+        for (int r = 0; r < t.rows; ++r) store(y + at + r * O, activate<F>(z(r)), n);
+      else
+        for (int r = 0; r < t.rows; ++r) {
+          store(pre + at + r * O, z(r), n);
+          if (y) store(y + at + r * O, activate<F>(z(r)), n);
+        }
+    });
   }
 };
 
