@@ -87,7 +87,7 @@ struct Plan {
   int64_t row_blocks, block_rows;  // the last block may be shorter
   int64_t col_blocks, block_cols;  // multiple of kColumnUnit
   int64_t piece;                   // K per pass over the tiles
-  int64_t kept;                    // K of the packed rows that a worker keeps: all of it if its next task may need them again
+  int64_t kept;                    // K of the packed rows that a worker keeps: all of it if its next task may need them
   int64_t sums;                    // floats of accumulators of one worker: one panel's, or all of a task's when K is cut
 };
 
