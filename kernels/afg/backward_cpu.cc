@@ -6,7 +6,7 @@
 //   spans    chunk by chunk of the list of valid frames: ᾱ = dα + dc·x while a row is copied into the panels that the
 //            matrix core reads, p̄ from k, α, ᾱ and the mean, db, du and dq on the way, dW += p̄ᵀ x. So x and k are read
 //            once, and no [frames, A] array is stored
-//   dx       p̄ W by the matrix core, p̄ made again where it packs rows, + Σ_j α_j dc_j where the tile is stored
+//   dx       p̄ W by the matrix core, p̄ made again for its rows, + Σ_j α_j dc_j where the tile is stored
 //
 // A step that no wanted gradient needs is left out; with frozen features the last one is. Spans are as many as the number of
 // frames says; with more threads than spans the columns of dW are dealt out too, and ᾱ then is a step of its own. Either way

@@ -164,7 +164,11 @@ const afg: Entry = {
     add(2, 13, 33, 21, 0, true);
     add(1, 40, 1301, 35, 2, true);
     add(6, 33, 70, 47, 1, true);
-    return [...list, ...reduced(list.slice(0, small), 3), ...reduced(list.slice(small), 1)];
+    const full = list.length;
+    // D in pieces, a whole number of vectors and not.
+    add(3, 37, 1301, 20, 0, true);
+    add(2, 30, 2080, 9, 2, true);
+    return [...list, ...reduced(list.slice(0, small), 3), ...reduced(list.slice(small, full), 1)];
   },
   // 1 − k² is rounded at 1 and multiplied by the sum over J of s̄ q.
   floor: (output, inputs) => (output.startsWith("d") ? largest(inputs.dc) + largest(inputs.dalpha) : 0),
