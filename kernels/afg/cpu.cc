@@ -126,7 +126,7 @@ struct Forward {
     const bool wide = t.cols > kLanes;
     const int lows = int(gemm::min64(kLanes, t.cols)), highs = int(gemm::max64(0, t.cols - kLanes));
     const float* b = bias + t.col;
-    const Vec low_bias = load(b, lows), high_bias = load(b + kLanes, highs);
+    const Vec low_bias = get(b, lows), high_bias = get(b + kLanes, highs);
     // Some vectors in step: two rows of two, or four of one.
     int done = 0;
     Many<Vec> z;
@@ -155,7 +155,7 @@ struct Forward {
     if (n.J == 1) {
       for (int r = 0; r < t.rows;) {
         const float *q = queries(sample[r]) + t.col, *acc = t.acc + r * gemm::kTileStride;
-        const Vec low = load(q, lows), high = load(q + kLanes, highs);
+        const Vec low = get(q, lows), high = get(q + kLanes, highs);
         const int32_t same = sample[r];
         if (wide) {
           for (; r < t.rows && sample[r] == same; ++r, acc += gemm::kTileStride)
