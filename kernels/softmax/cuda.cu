@@ -1,40 +1,9 @@
-// softmax on a device: a team of threads for a row (rows.h), which it reads once, from memory at least. Row sums in float32, every
-// thread its own elements and then a tree.
-#include "../common/cuda/rows.h"
+// softmax on a device: a team of threads for a row (rows.h), which it reads once, from memory at least.
+#include "row_cuda.h"
 #include "softmax.h"
 
 namespace affuse::cuda {
 namespace {
-
-// What makes y of x: y = exp(x - max) scale. NaN may be passed over in `max`, but not in `scale`.
-struct Scaling {
-  float max, scale;
-};
-
-// With K > 0 `v` holds exp(x - max) afterwards.
-template <int LANES, int N, int K>
-AFFUSE_DEVICE Scaling scaling_of(const Row<LANES, N, K>& row, Kept<N, K>& v) {
-  float most = -HUGE_VALF;
-  row.each([&](int k, int64_t c) {
-    const Pack<N> x = v.first(k, c);
-#pragma unroll
-    for (int i = 0; i < N; ++i) most = x.v[i] > most ? x.v[i] : most;
-  });
-  most = row.max(most);
-  float total = 0;
-  row.each([&](int k, int64_t c) {
-    const Pack<N> e = v.again(k, c).map([most](float x) { return expf(x - most); });
-    total += sum_of(e);
-    if constexpr (K > 0) v.v[k] = e;
-  });
-  return {most, 1.0f / row.sum(total)};
-}
-// y at one of the packs.
-template <int N, int K>
-AFFUSE_DEVICE Pack<N> share_of(const Kept<N, K>& v, const Scaling& s, int k, int64_t c) {
-  if constexpr (K > 0) return v.again(k, c) * s.scale;
-  else return v.again(k, c).map([&](float x) { return expf(x - s.max) * s.scale; });
-}
 
 struct Shares {
   const float* x;
@@ -42,8 +11,9 @@ struct Shares {
   template <int LANES, int N, int K>
   AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
     Kept<N, K> v(x + row.at);
-    const Scaling s = scaling_of(row, v);
-    row.each([&](int k, int64_t c) { put(y + row.at + c, share_of(v, s, k, c)); });
+    const RowSum s = row_sum_of(row, v);
+    const float scale = 1.0f / s.sum;
+    row.each([&](int k, int64_t c) { put(y + row.at + c, share_of(v, s.max, scale, k, c)); });
   }
 };
 
@@ -54,11 +24,12 @@ struct Gradients {
   template <int LANES, int N, int K>
   AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
     Kept<N, K> v((saved ? y : x) + row.at), g(dy + row.at);
-    Scaling s{0, 1};
-    if constexpr (!saved) s = scaling_of(row, v);
+    RowSum s{0, 1};
+    if constexpr (!saved) s = row_sum_of(row, v);
+    const float scale = 1.0f / s.sum;
     const auto share = [&](int k, int64_t c) {
       if constexpr (saved) return v.again(k, c);
-      else return share_of(v, s, k, c);
+      else return share_of(v, s.max, scale, k, c);
     };
     float dot = 0;
     row.each([&](int k, int64_t c) {
