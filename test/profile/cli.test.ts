@@ -98,6 +98,12 @@ test("on a data set", async () => {
   assert.match(stdout, /^training step, concat, batches: 2 of up to 3 clips/);
 });
 
+test("bf16 operands", async () => {
+  const { code, stdout, stderr } = await affuse(["profile", ...TINY, ...QUICK, "--precision", "bf16"]);
+  assert.is(code, 0, stderr);
+  assert.match(stdout, /^training step, concat, .*, bf16 operands/);
+});
+
 test("what is refused, and with which code", async () => {
   const cases: [string[], number, RegExp][] = [
     [["profile", path.join(folder, "nothing")], 1, /ERR_AFFUSE_NOT_FOUND/],
@@ -110,6 +116,8 @@ test("what is refused, and with which code", async () => {
     [["profile", "op", "linear", "--size", "B=2"], 1, /ERR_AFFUSE_NAME/],
     [["profile", "--size", "B=3"], 2, /ERR_AFFUSE_USAGE/],
     [["profile", "a", "b"], 2, /ERR_AFFUSE_USAGE/],
+    [["profile", "--precision", "fp8"], 2, /f32.*bf16/],
+    [["profile", "op", "linear", "--precision", "bf16"], 2, /ERR_AFFUSE_USAGE/],
     [["profile", "--structure", "nope"], 2, /expected one of/],
     [["profile", "--steps", "0"], 2, /whole number/],
     [["profile", ...TINY, "--set", "model.nope=1"], 1, /ERR_AFFUSE_CONFIG/],
