@@ -72,10 +72,10 @@ struct FbpSizes {
   int64_t em, en;  // m and n as packed: with bf16 operands, which come in pairs, the even number above
   bool dropout, bf16, pairs;  // pairs: how bf16 weights are packed (gemm/bf16.h)
 };
-// TensorDesc or Tensor; internal linkage because cpu.cc files use it too.
+// TensorDesc or Tensor; internal linkage because cpu.cc files use it too. fbp_shape() does not know how the CPU packs.
 template <class Desc>
-static inline FbpSizes fbp_sizes(const Desc* in, const Attr* attr) {
-  FbpSizes z;
+static inline FbpSizes fbp_shape(const Desc* in, const Attr* attr) {
+  FbpSizes z{};
   z.k = attr[FbpAttr::k].i;
   z.group = attr[FbpAttr::rows_per_group].i;
   z.A = in[FbpIn::a].dim[0];
@@ -86,9 +86,14 @@ static inline FbpSizes fbp_sizes(const Desc* in, const Attr* attr) {
   z.o = z.P / z.k;
   z.dropout = attr[FbpAttr::dropout].f > 0;
   z.bf16 = attr[FbpAttr::precision].i == gemm::Precision::bf16;
-  z.pairs = z.bf16 && gemm::keeps_pairs(z.B);
   z.em = z.bf16 ? gemm::even(z.m) : z.m;
   z.en = z.bf16 ? gemm::even(z.n) : z.n;
+  return z;
+}
+template <class Desc>
+static inline FbpSizes fbp_sizes(const Desc* in, const Attr* attr) {
+  FbpSizes z = fbp_shape(in, attr);
+  z.pairs = z.bf16 && gemm::keeps_pairs(z.B);
   return z;
 }
 

@@ -190,6 +190,7 @@ constexpr Way kRoundedWays[] = {{LargeWarps::kRows, LargeWarps::kColumns, 1.0}, 
 
 struct Plan {
   int way = 0, pieces = 1, piece = 0;
+  double cycles = 0;
 };
 
 // The way that should take least time: rounds of blocks over the device, each a fixed cost and its multiply-adds; adding up.
@@ -197,7 +198,6 @@ Plan plan(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int process
   const int unit = bf16 ? kHalves : kDepth;
   const double rate = bf16 ? 1024 : 128;  // multiply-adds per cycle of a multiprocessor
   Plan best;
-  double least = 0;
   // Few rows along K is what Flat can do.
   const int ways = bf16 ? 2 : layout == Layout::tn ? 2 : 3;
   for (int way = 0; way < ways; ++way) {
@@ -209,8 +209,8 @@ Plan plan(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int process
       const double tile = 2500 + double(w.rows) * w.columns * double(piece) / (rate * w.share);
       const double rounds = double(ceil_div(int64_t(blocks) * pieces, processors));
       const double adding = pieces > 1 ? 5000 + double(M) * double(N) * double(pieces + 1) / (2.0 * processors) : 0;
-      const double time = rounds * tile + adding;
-      if (least == 0 || time < least) least = time, best = {way, int(pieces), int(piece)};
+      const double cycles = rounds * tile + adding;
+      if (best.cycles == 0 || cycles < best.cycles) best = {way, int(pieces), int(piece), cycles};
     }
   }
   return best;
@@ -243,6 +243,9 @@ Operand operand(const float* p, int64_t ld, int64_t lines, int64_t K) {
 
 }  // namespace
 
+double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors) {
+  return plan(layout, M, N, K, bf16, processors).cycles;
+}
 int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors) {
   Scratch room(nullptr);
   room.take(partial_floats(M, N, plan(layout, M, N, K, bf16, processors).pieces));

@@ -56,6 +56,8 @@ struct Product {
 };
 
 int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
+// Estimated cycles, to compare ways with.
+double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
 void product(Queue& queue, const Product& p, float* workspace);
 
 // out[c] (+)= sum over rows of g[r * columns + c], in an order that rows, columns and processors decide. rows may be 0.
