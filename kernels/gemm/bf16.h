@@ -110,6 +110,7 @@ struct Bf16Passing {
     for (int64_t n = 0; n < cols; n += kTileStride)
       settle(p + n * kc, kc, vecs_of(min64(kTileStride, cols - n)) * kLanes);
   }
+  static AFFUSE_INLINE bool plain() { return !dot_tiles(); }
   static AFFUSE_INLINE int64_t steps(int64_t kc) { return dot_tiles() ? ceil_div(kc, 2) : kc; }
   static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc,
                                      bool resume, const float* next, int64_t next_step) {

@@ -144,6 +144,7 @@ struct Source {
 struct PlainColumns {  // (k,n) = data[k*ld + n]
   const float* data;
   int64_t ld;
+  static constexpr bool kCopies = true;  // packing a full panel copies what source() tells, row by row
   AFFUSE_INLINE Source source(int64_t n, int64_t k) const { return {data + k * ld + n, ld}; }
   AFFUSE_INLINE void pack(int64_t n0, int64_t n1, int64_t k, int64_t kc, float* dst) const {
     pack_source_rows([&](int64_t i) { return data + (k + i) * ld; }, n0, n1, kc, dst);
@@ -159,13 +160,15 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 // ---- loops ----
 
 // The operand format of run() and stream(): where element n of a packed operand lies, what becomes of an operand that a
-// loader has packed, the steps that a multiplication makes of kc, and what multiplies. bf16.h has the others.
+// loader has packed, whether tile_multiply could multiply it then, the steps that a multiplication makes of kc, and what
+// multiplies. bf16.h has the others.
 struct Float32 {
   static constexpr bool kRounds = false;
   static AFFUSE_INLINE int64_t rows(int64_t n) { return n; }
   static AFFUSE_INLINE int64_t columns(int64_t n) { return n; }
   static AFFUSE_INLINE void settle_rows(float*, int, int64_t) {}
   static AFFUSE_INLINE void settle_columns(float*, int64_t, int64_t) {}
+  static constexpr bool plain() { return true; }
   static AFFUSE_INLINE int64_t steps(int64_t kc) { return kc; }
   static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc,
                                      bool resume, const float* next, int64_t next_step) {
@@ -321,101 +324,20 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
   });
 }
 
-// Both operands through loaders, neither kept: dW = dy^T x, and dx = g W of a weight as it lies. workspace:
-// stream_workspace_floats(M,N,K,workers.count).
-template <class Rows, class Columns, class E, class Format = Float32>
-void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns,
-            const E& epilogue, float* workspace, const Format& f = {}) {
-  if (M <= 0 || N <= 0) return;
-  const StreamPlan p = stream_plan(M, N, K);
-  float* ahead = nullptr;
-  if (p.rows_ahead) {
-    ahead = workspace;
-    workspace += round_up(M * K, 16);
-    const int64_t pieces = max64(1, ceil_div(K, max64(1, p.piece)));
-    parallel(workers, p.row_blocks * pieces, [&](int64_t task, int) {
-      const int64_t i = task / pieces * p.block_rows, k = task % pieces * p.piece;
-      const int m = int(min64(p.block_rows, M - i));
-      if (m <= 0 || K <= 0) return;
-      float* const to = ahead + i * K + m * k;
-      rows.pack(i, m, k, min64(p.piece, K - k), to);
-      f.settle_rows(to, m, min64(p.piece, K - k));
-    });
-  }
-  float* columns_ahead = nullptr;  // column block after block, each piece after piece
-  if (p.columns_ahead && K > 0) {
-    columns_ahead = workspace;
-    workspace += round_up(N, kColumnUnit) * K;
-    const int64_t pieces = ceil_div(K, p.piece);
-    parallel(workers, p.col_blocks * pieces, [&](int64_t task, int) {
-      const int64_t n0 = task / pieces * p.block_cols, n1 = min64(N, n0 + p.block_cols), k = task % pieces * p.piece;
-      float* const to = columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k;
-      columns.pack(n0, n1, k, min64(p.piece, K - k), to);
-      f.settle_columns(to, n1 - n0, min64(p.piece, K - k));
-    });
-  }
-  const int64_t own = stream_worker_floats(p);
-  parallel(workers, p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
-    const int64_t i = (task / p.col_blocks) * p.block_rows, n0 = (task % p.col_blocks) * p.block_cols;
-    const int64_t n1 = min64(N, n0 + p.block_cols);
-    const int m = int(min64(p.block_rows, M - i));
-    const RowTiles tiles(m);
-    float* const acc = workspace + worker * own;
-    float* const block = acc + p.sums;
-    float* const room = block + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16));
-    const bool cut = p.piece < K;
-    const int64_t width = round_up(n1 - n0, kTileStride);
-    const int64_t lines = ceil_div(n1 - n0, 16);
-    int64_t k = 0;
-    do {
-      const int64_t kc = min64(p.piece, K - k);
-      const bool last = k + kc >= K;
-      const float* a = ahead ? ahead + i * K + m * k : block;
-      const float* b = columns_ahead ? columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k : room;
-      if (kc > 0) {
-        if (!ahead) {
-          rows.pack(i, m, k, kc, block);
-          f.settle_rows(block, m, kc);
-        }
-        if (!columns_ahead) {
-          columns.pack(n0, n1, k, kc, room);
-          f.settle_columns(room, n1 - n0, kc);
-        }
-      }
-      // The next piece's source, dealt to the multiplications by this one: a line of as many rows as one of them has steps.
-      Source source{nullptr, 0};
-      if constexpr (requires { columns.source(n0, k); })
-        if (!columns_ahead) source = k + kc < K ? columns.source(n0, k + kc) : columns.source(min64(n1, N - 1), 0);
-      int64_t line = 0;
-      for (int t = 0; t < tiles.count; ++t) {
-        const int height = tiles.height(t);
-        const float* const tile_rows = a + tiles.start(t) * kc;
-        for (int64_t n = n0; n < n1; n += kTileStride) {
-          const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
-          float* const sums = cut ? acc + tiles.start(t) * width + (n - n0) * height : acc;
-          const Tile tile{i + tiles.start(t), n, height, cols, sums};
-          if (last) epilogue.ahead(tile);
-          const float* next = source.at;
-          if (next) next += line % lines * 16 + line / lines * (kc / 2) * source.ld;
-          ++line;
-          const int64_t next_step = source.ld * ceil_div(kc, max64(1, f.steps(kc))) / 2;
-          f.multiply(height, vecs, kc, tile_rows, b + (n - n0) * kc, sums, k > 0, next, next_step);
-          if (last) epilogue.tile(tile, worker);
-        }
-      }
-      k += kc;
-    } while (k < K);
-  });
-}
-
 // ---- common epilogues ----
 AFFUSE_INLINE void prefetch_tile(const float* c, int64_t ld, const Tile& t) {
   for (int r = 0; r < t.rows; ++r)
     for (int x = 0; x < t.cols; x += 16) prefetch_write(c + (t.row + r) * ld + t.col + x);
 }
+// A tile of C in memory: what stream() fetches evenly while the tile is multiplied, instead of ahead()'s all at once.
+struct Target {
+  float* at;
+  int64_t ld;
+};
 struct Store : Epilogue {  // C[i*ld + n] = sum
   float* c;
   int64_t ld;
+  AFFUSE_INLINE Target target(const Tile& t) const { return {c + t.row * ld + t.col, ld}; }
   AFFUSE_INLINE void ahead(const Tile& t) const { prefetch_tile(c, ld, t); }
   AFFUSE_INLINE Store(float* c, int64_t ld) : c(c), ld(ld) {}
   AFFUSE_INLINE void tile(const Tile& t, int) const {
@@ -428,6 +350,7 @@ struct Store : Epilogue {  // C[i*ld + n] = sum
 struct AddTo : Epilogue {  // C[i*ld + n] += sum
   float* c;
   int64_t ld;
+  AFFUSE_INLINE Target target(const Tile& t) const { return {c + t.row * ld + t.col, ld}; }
   AFFUSE_INLINE void ahead(const Tile& t) const { prefetch_tile(c, ld, t); }
   AFFUSE_INLINE AddTo(float* c, int64_t ld) : c(c), ld(ld) {}
   AFFUSE_INLINE void tile(const Tile& t, int) const {

@@ -62,8 +62,6 @@ constexpr int64_t kWholeK = 1280;  // up to here K is not cut
 constexpr int64_t kCutK = 1024;    // and beyond into pieces of at most this
 constexpr int64_t kKeptK = 4096;   // up to here a worker keeps packed rows of the whole K
 constexpr int64_t kFreshK = 2048;  // longest panel that run_unpacked() packs on the way, for many rows
-constexpr int kStreamRows = 336;   // stream(): most rows of a task
-constexpr int64_t kStreamAhead = int64_t(4) << 20;  // and floats of an operand that is packed ahead
 
 // Internal linkage on purpose: the linker could give every level the AVX-512 copy of a shared inline function.
 static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -148,62 +146,9 @@ static constexpr int64_t unpacked_workspace_floats(int64_t M, int64_t N, int64_t
   return round_up(M * K, 16) + workers * fresh_plan(M, N, K).worker;
 }
 
-// stream(): a block of columns is packed a piece of K at a time and stays in L2 while the row tiles pass, each of them in L1
-// for all panels of the block. An operand of at most kStreamAhead floats is packed once, ahead: rows always, columns if
-// several row blocks meet them. Then blocks are narrow and pieces long, 128 x 384; columns packed on the way come in long
-// runs out of memory, 512 x 192 (dx = g W, 64 rows, 40 MB of W: 43 % of the multiply-add roof with 128 x 384, 53 % so); when
-// rows are packed by every task as well, 256 x 256.
-struct StreamPlan {
-  int64_t row_blocks, block_rows, col_blocks, block_cols, piece;
-  int64_t sums;  // as in Plan
-  bool rows_ahead, columns_ahead;
-};
-static constexpr int64_t stream_widest(bool rows, bool columns) { return columns ? 128 : rows ? 512 : 256; }
-static constexpr int64_t stream_longest(bool rows, bool columns) { return columns ? 384 : rows ? 192 : 256; }
-static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
-  StreamPlan p{};
-  p.row_blocks = max64(1, ceil_div(M, kStreamRows));
-  p.block_rows = max64(1, ceil_div(M, p.row_blocks));
-  p.rows_ahead = M * K <= kStreamAhead;
-  p.columns_ahead = p.row_blocks > 1 && round_up(N, kColumnUnit) * K <= kStreamAhead;
-  const int64_t units = max64(1, ceil_div(N, kColumnUnit));
-  const int64_t widest = stream_widest(p.rows_ahead, p.columns_ahead) / kColumnUnit;
-  const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
-  const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(8, p.row_blocks), by_work), units));
-  p.block_cols = ceil_div(units, want) * kColumnUnit;
-  p.col_blocks = max64(1, ceil_div(N, p.block_cols));
-  const int64_t longest = stream_longest(p.rows_ahead, p.columns_ahead);
-  p.piece = K <= longest + longest / 2 ? K : round_up(ceil_div(K, ceil_div(K, longest)), 16);
-  p.sums = p.piece < K ? round_up(p.block_rows * p.block_cols, 16) : 16 * kColumnUnit;
-  return p;
-}
-static constexpr int64_t stream_worker_floats(const StreamPlan& p) {
-  return p.sums + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16)) +
-         (p.columns_ahead ? 0 : round_up(p.piece * p.block_cols, 16));
-}
-static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K, int workers) {
-  const StreamPlan p = stream_plan(M, N, K);
-  return (p.rows_ahead ? round_up(M * K, 16) : 0) + (p.columns_ahead ? round_up(N, kColumnUnit) * K : 0) +
-         workers * stream_worker_floats(p);
-}
-// The most that any K up to this one needs.
-static constexpr int64_t stream_workspace_floats_upto(int64_t M, int64_t N, int64_t K, int workers) {
-  const int64_t ahead = round_up(min64(M * K, kStreamAhead), 16) +
-                        (M > kStreamRows ? min64(round_up(N, kColumnUnit) * K, kStreamAhead) : 0);
-  const int64_t rows = min64(M, kStreamRows);
-  int64_t own = 0;
-  for (int way = 0; way < 4; ++way) {  // a bound for each combination that some K may meet
-    const bool r = way & 1, c = way & 2;
-    const int64_t columns = min64(round_up(N, kColumnUnit), stream_widest(r, c));
-    const int64_t piece = min64(K, stream_longest(r, c) + stream_longest(r, c) / 2);
-    own = max64(own, max64(round_up(rows * columns, 16), 16 * kColumnUnit) + (r ? 0 : round_up(rows * piece, 16)) +
-                         (c ? 0 : round_up(piece * columns, 16)));
-  }
-  return ahead + workers * own;
-}
-
 }  // namespace affuse::gemm
 
 #if defined(AFFUSE_ISA)
 #include "core.h"
 #endif
+#include "stream.h"

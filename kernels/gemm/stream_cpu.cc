@@ -1,0 +1,80 @@
+// Register tiles with something on the side: see stream.h.
+#include "gemm.h"
+#include "tile_step.h"
+
+namespace affuse::AFFUSE_ISA::gemm {
+namespace {
+
+template <int R, int NV>
+AFFUSE_NOINLINE void multiply_aside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
+                                    bool resume, const Aside& aside) {
+  Vec c[R][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) c[r][v] = resume ? load(acc + r * kTileStride + v * kLanes) : zero();
+  constexpr int kAhead = 8 * NV * kLanes;
+  auto step = [&] () __attribute__((always_inline)) {
+    Vec x[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
+    prefetch(b + kAhead);
+    if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
+    if constexpr (R >= 8) prefetch(a + 32 * R);
+    multiply_step<R, NV>(c, a, x);
+    a += R;
+    b += NV * kLanes;
+  };
+  const float *from = aside.from, *fetch = aside.fetch;
+  float* to = aside.to;
+  const int64_t ld = aside.ld;
+  int64_t left = aside.rows, before = aside.before;
+  auto on_the_side = [&] () __attribute__((always_inline)) {
+    if (aside.write) {
+      prefetch_write(fetch);
+      if constexpr (kTileStride > 16) prefetch_write(fetch + 16);
+    } else {
+      prefetch_l2(fetch);
+      if constexpr (kTileStride > 16) prefetch_l2(fetch + 16);
+    }
+    fetch += ld;
+    if (--before == 0) fetch = aside.then;
+    if (!to) return;
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVecs; ++v) store(to + v * kLanes, load(from + v * kLanes));
+    from += ld;
+    to += kTileStride;
+  };
+  for (; left > kc; --left) on_the_side();
+  int64_t k = 0;
+  if (left > 0)
+    for (const int64_t every = kc / left; left > 0; --left) {
+      on_the_side();
+      const int64_t end = k + every;
+      if (every & 1) step(), ++k;
+      for (; k < end; k += 2) {
+        step();
+        step();
+      }
+    }
+  for (; k + 2 <= kc; k += 2) {
+    step();
+    step();
+  }
+  if (k < kc) step();
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+}
+
+}  // namespace
+
+void tile_multiply_aside(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
+                         const Aside& aside) {
+  using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const Aside&);
+  static constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply_aside);
+  kMultiply[rows][vecs - 1](kc, a, b, acc, resume, aside);
+}
+
+}  // namespace affuse::AFFUSE_ISA::gemm
