@@ -135,11 +135,15 @@ constexpr const char* kPackKeys[3][17] = {
 bool weight(int input) { return input == FbpIn::U || input == FbpIn::V; }
 size_t pack_bytes(const OpShape& s, int input) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
+  // Training projects once per step, and packing on the way costs less than writing all weights once more.
+  if (s.out && s.out[FbpOut::hu].given() && !z.bf16) return 0;
   if (!weight(input) || z.k >= int64_t(std::size(kPackKeys[0]))) return 0;
   return size_t(fbp_packed_floats(z, input == FbpIn::U ? z.em : z.en)) * sizeof(float);
 }
 // The backward projects once more from the forward's packed weights, or not at all.
-size_t backward_pack_bytes(const OpShape& s, int input) { return fbp_kept(s.in) ? 0 : pack_bytes(s, input); }
+size_t backward_pack_bytes(const OpShape& s, int input) {
+  return fbp_kept(s.in) ? 0 : pack_bytes(OpShape{s.in, nullptr, s.attr}, input);
+}
 const char* pack_key(const OpShape& s, int) {
   const FbpSizes z = fbp_sizes(s.in, s.attr);
   return kPackKeys[z.pairs ? 1 : z.bf16 ? 2 : 0][z.k];

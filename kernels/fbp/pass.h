@@ -103,6 +103,94 @@ void fbp_pack_bias(const float* b, const FbpSizes& z, float* dst) {
       for (int64_t lane = 0; lane < kLanes; ++lane) dst[lane] = first + lane < z.o ? b[(first + lane) * z.k + j] : 0.0f;
 }
 
+// Panels that nobody packed, on their way through a task: group after group the pieces of U's, then of V's. A piece (unit)
+// is brought into the order of the tiles while the one before it is multiplied, some columns of all its rows between two
+// multiplications; its rows come out of memory meanwhile, one after another, while the unit before that one is multiplied.
+// Rows meet every panel at once, or (`whole`) strip after strip: then a group's panels are kept, else two units.
+struct FbpFresh {
+  const FbpPass& p;
+  int64_t q_begin, q_end, units;
+  float *room_u, *room_v;
+  bool whole;
+  int64_t packed = 0;  // units that are ready
+
+  struct Unit {
+    const FbpSide* side;
+    int64_t group, q, k, kc;
+    int vecs;
+    float* place;
+  };
+  FbpFresh(const FbpPass& p, int64_t q_begin, int64_t q_end, float* room_u, float* room_v, bool whole)
+      : p(p), q_begin(q_begin), q_end(q_end), room_u(room_u), room_v(room_v), whole(whole) {
+    units = gemm::ceil_div(q_end - q_begin, gemm::kTileVecs) * pieces();
+  }
+  int64_t pieces() const { return gemm::ceil_div(p.u.K, p.u.piece) + gemm::ceil_div(p.v.K, p.v.piece); }
+  Unit unit(int64_t index) const {
+    Unit x;
+    const int64_t size = p.plan.panels * pieces();
+    x.group = index / size;
+    const int64_t q0 = q_begin + x.group * p.plan.panels * gemm::kTileVecs;
+    const int64_t panels = gemm::min64(p.plan.panels, gemm::ceil_div(q_end - q0, gemm::kTileVecs));
+    const int64_t of_u = panels * gemm::ceil_div(p.u.K, p.u.piece), at = index % size;
+    const bool u = at < of_u;
+    x.side = u ? &p.u : &p.v;
+    const int64_t i = u ? at : at - of_u, panel = i % panels;
+    x.k = i / panels * x.side->piece;
+    x.kc = gemm::min64(x.side->piece, x.side->K - x.k);
+    x.q = q0 + panel * gemm::kTileVecs;
+    x.vecs = int(gemm::min64(gemm::kTileVecs, q_end - x.q));
+    if (whole) x.place = (u ? room_u : room_v) + panel * gemm::kTileStride * x.side->K + x.k * x.vecs * kLanes;
+    else x.place = room_u + (index & 1) * gemm::kTileStride * gemm::max64(p.u.piece, p.v.piece);
+    return x;
+  }
+  void pack(const Unit& x, int64_t from, int64_t to) const {
+    to = gemm::min64(to, x.kc);
+    if (from < to)
+      fbp_pack_panel(x.side->raw, p.z, x.side->K, x.k + from, to - from, x.q, x.vecs, x.place + from * x.vecs * kLanes);
+  }
+  const float* row(const Unit& x, int64_t q) const {
+    return x.side->raw + (q / p.z.k * kLanes * p.z.k + q % p.z.k) * x.side->K + x.k;
+  }
+  // The share of tile t of `tiles` in fetching a unit's rows.
+  gemm::Aside fetch(const Unit& x, int t, int tiles) const {
+    gemm::Aside aside;
+    aside.ld = 16;
+    const int64_t lines = gemm::ceil_div(x.kc, aside.ld), all = lines * kLanes, share = gemm::ceil_div(all, tiles);
+    const int64_t first = gemm::min64(all, t * share), lane = first / lines, next_row = p.z.k * x.side->K;
+    const float* const at = row(x, x.q);
+    aside.rows = gemm::min64(share, all - first);
+    aside.fetch = at + lane * next_row + first % lines * aside.ld;
+    aside.second = x.vecs > 1 ? row(x, x.q + 1) - at : 0;
+    aside.before = lines - first % lines;
+    aside.again = lines;
+    aside.then = at + (lane + 1) * next_row;
+    aside.then_step = next_row;
+    return aside;
+  }
+  // Units [from, to), which are all pieces of one side of a group, times a strip's rows: h + panel*rows*kTileStride = ….
+  void project(const float* packed_rows, int64_t rows, int64_t from, int64_t to, float* h) {
+    const gemm::RowTiles tiles{int(rows)};
+    if (packed <= from) {
+      const Unit x = unit(from);
+      pack(x, 0, x.kc);
+    }
+    const int64_t first_q = unit(from).q;
+    for (int64_t u = from; u < to; ++u) {
+      const Unit x = unit(u), next = unit(gemm::min64(u + 1, units - 1)), after = unit(gemm::min64(u + 2, units - 1));
+      const bool packs = u + 1 < units && (!whole || next.group == x.group);
+      const int64_t share = gemm::round_up(gemm::ceil_div(next.kc, tiles.count), 16);
+      for (int t = 0; t < tiles.count; ++t) {
+        if (packs) pack(next, t * share, (t + 1) * share);
+        const gemm::Aside aside = u + 2 < units ? fetch(after, t, tiles.count) : gemm::Aside{};
+        float* const sums = h + ((x.q - first_q) * kLanes * rows + tiles.start(t) * gemm::kTileStride);
+        gemm::tile_multiply_aside(tiles.height(t), x.vecs, x.kc, packed_rows + rows * x.k + tiles.start(t) * x.kc, x.place,
+                                  sums, x.k > 0, aside);
+      }
+      packed = packs ? u + 2 : u + 1;
+    }
+  }
+};
+
 // One strip times a group of panels: h + p*rows*kTileStride (+)= …; q0: the group's first vector, q1: its end. With `fresh`
 // the panels are packed first: into `room`, panel after panel if `whole`, else one piece of one panel after another. While a
 // packed panel is multiplied the next one comes into L2; `after` follows the group's last (null: nothing).
@@ -127,7 +215,9 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
         if (fresh && z.bf16) fbp_pack_bf16(side.raw, z, side.K, k, kc, q, vecs, place);
         else if (fresh) fbp_pack_panel(side.raw, z, side.K, k, kc, q, vecs, place);
         panel = place;
-        next = nullptr;
+        if (fresh) next = nullptr;
+        else if (q + 2 * gemm::kTileVecs <= q1) next = place + fbp_at(z, side.E * gemm::kTileStride);
+        else if (k + kc < side.E) next = room + fbp_at(z, (k + kc) * gemm::kTileStride);
       }
       const gemm::Upcoming upcoming(next, steps, tiles.count);
       float* const sums = h + (q - q0) * kLanes * rows;
@@ -167,7 +257,7 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
   if (bias_u) fbp_pack_bias(p.u.bias, z, bias_u);
   if (bias_v) fbp_pack_bias(p.v.bias, z, bias_v);
   const int64_t a_size = gemm::round_up(plan.a_rows * z.em, 16), v_size = gemm::round_up(plan.strip_rows * z.en, 16);
-  const bool whole = plan.task_strips > 1;
+  const bool whole = plan.task_strips > 1, raw = !p.u.packed && !p.v.packed && !z.bf16;
   for (const int64_t end = first + count; first < end; first += kFbpStrips) {
     const int64_t together = gemm::min64(kFbpStrips, end - first);
     parallel(*p.workers, together, [&](int64_t i, int) {
@@ -182,9 +272,10 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
       float* const own = p.scratch + at.worker + worker * at.own;
       float *const hu = own + at.own_hu, *const hv = own + at.own_hv;
       float* const room_u = own + at.own_panels;
-      float* const room_v = room_u + (whole ? kFbpPanels * gemm::kColumnUnit * z.em : 0);
-      for (int64_t q0 = q_begin; q0 < q_end; q0 += kFbpPanels * gemm::kTileVecs) {
-        const int64_t q1 = gemm::min64(q_end, q0 + kFbpPanels * gemm::kTileVecs);
+      float* const room_v = room_u + (whole ? plan.panels * gemm::kColumnUnit * z.em : 0);
+      FbpFresh fresh(p, q_begin, q_end, room_u, room_v, whole);
+      for (int64_t q0 = q_begin; q0 < q_end; q0 += plan.panels * gemm::kTileVecs) {
+        const int64_t q1 = gemm::min64(q_end, q0 + plan.panels * gemm::kTileVecs);
         for (int64_t i = i0; i < i1; ++i) {
           FbpPiece piece;
           piece.strip_index = first + i;
@@ -193,11 +284,20 @@ void fbp_pass(const FbpPass& p, int64_t first, int64_t count, const E& epilogue)
           float* const mask = own + at.own_mask + (i - i0) * plan.strip_rows * 16 * z.k;
           float* const mask_row = own + at.own_mask + plan.task_strips * plan.strip_rows * 16 * z.k;
           const int64_t next_q = i + 1 < i1 ? q0 : q1;  // the panels after these
-          const float* to_v = p.v.packed ? p.v.packed + fbp_at(z, q0 * kLanes * z.en) : nullptr;
-          const float* to_u = p.u.packed && next_q < q_end ? p.u.packed + fbp_at(z, next_q * kLanes * z.em) : nullptr;
+          const float* to_v = p.v.packed ? p.v.packed + fbp_at(z, q0 * kLanes * z.en) : i > i0 ? room_v : nullptr;
+          const float* to_u = whole && i + 1 < i1 ? room_u : nullptr;
+          if (p.u.packed) to_u = next_q < q_end ? p.u.packed + fbp_at(z, next_q * kLanes * z.em) : nullptr;
           const float *a = p.scratch + at.a + i * a_size, *v = p.scratch + at.v + i * v_size;
-          fbp_project(p.u, z, a, strip.a_rows, q0, q1, room_u, whole, i == i0 || !whole, to_v, hu);
-          fbp_project(p.v, z, v, strip.rows, q0, q1, room_v, whole, i == i0 || !whole, to_u, hv);
+          if (raw && i == i0) {
+            const int64_t panels = gemm::ceil_div(q1 - q0, gemm::kTileVecs);
+            const int64_t from = (q0 - q_begin) / gemm::kTileVecs * fresh.pieces();
+            const int64_t middle = from + panels * gemm::ceil_div(z.m, p.u.piece);
+            fresh.project(a, strip.a_rows, from, middle, hu);
+            fresh.project(v, strip.rows, middle, from + panels * fresh.pieces(), hv);
+          } else {
+            fbp_project(p.u, z, a, strip.a_rows, q0, q1, room_u, whole, i == i0, to_v, hu);
+            fbp_project(p.v, z, v, strip.rows, q0, q1, room_v, whole, i == i0, to_u, hv);
+          }
           epilogue.before(FbpGroup{strip, q0, q1, hu, hv, bias_u, bias_v});
           for (int64_t q = q0; q < q1; ++q) {
             const int64_t panel = (q - q0) / gemm::kTileVecs, x = (q - q0) % gemm::kTileVecs;
@@ -283,7 +383,7 @@ struct FbpOrder {
 };
 
 // Writes the activated projections hu [A,P] and hv [B,P] (null: not wanted) in their own order. Row after row of a group of
-// panels, so that a page meets a whole run of stores, and the lines of the row after next are on their way meanwhile.
+// panels, so that a page meets a whole run of stores, and the lines of the fourth row after it are on their way meanwhile.
 template <int F>
 struct FbpKeep {
   int64_t k, o, group, P;
@@ -304,7 +404,7 @@ struct FbpKeep {
         if (bias) v += load(bias + q * kLanes);
         v = fbp_activate<F>(v);
         float* const at = to + block * kLanes * k;
-        prefetch_write(at + j * lanes + 2 * P);
+        prefetch_write(at + j * lanes + 4 * P);
         if (k > FbpOrder::kMost) {
           scatter(at + j, v, k, lanes);
         } else {

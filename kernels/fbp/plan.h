@@ -12,14 +12,14 @@ static constexpr int64_t fbp_packed_floats(const FbpSizes& z, int64_t width) {
   return gemm::round_up(z.o, 16) * z.k * (z.pairs ? width / 2 : width);
 }
 
-// Rows of v go in strips of at most kBlockRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
+// Rows of v go in strips of at most kFbpRows that hold whole groups or lie within one; up to kFbpStrips strips are packed
 // ahead together. A task is a share of them times a block of outputs. It goes by groups of panels: one strip's rows, a piece
 // of K at a time, stay in L2 while the group's panels pass; then the next strip meets the same panels, which L3 still holds.
-// So weights come from memory once and rows are re-read once per group (B = 256 of 1024 + 2048 columns: 3 MB in 8 panels'
+// So weights come from memory once and rows are re-read once per group (B = 256 of 1024 + 2048 columns: 3 MB in 4 panels'
 // time).
+constexpr int64_t kFbpRows = 336;
 constexpr int64_t kFbpStrips = 16;
 constexpr int64_t kFbpColumnUnit = 32;
-constexpr int kFbpPanels = 8;  // of a group
 
 struct FbpPlan {
   int64_t strips, strip_rows;         // the last strip (of a group, if groups are longer than a strip) may be shorter
@@ -28,19 +28,27 @@ struct FbpPlan {
   int64_t strip_tasks, task_strips;   // shares of kFbpStrips strips
   int64_t col_blocks, block_outputs;  // multiple of 32 outputs
   int64_t piece_m, piece_n;           // K per pass
+  int64_t panels;                     // of a group
 };
+
+// K per pass for a strip's rows: they take half of a 1 MB L2 at most.
+static constexpr int64_t fbp_piece(int64_t rows, int64_t E) {
+  if (rows <= gemm::kBlockRows) return gemm::piece_of(E);
+  const int64_t longest = 131072 / rows;
+  return E <= longest + longest / 4 ? E : gemm::round_up(gemm::ceil_div(E, gemm::ceil_div(E, longest)), 16);
+}
 
 static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
   FbpPlan p{};
-  if (z.group <= gemm::kBlockRows) {
-    const int64_t most = gemm::kBlockRows / z.group;  // groups per strip
+  if (z.group <= kFbpRows) {
+    const int64_t most = kFbpRows / z.group;  // groups per strip
     p.strips = gemm::max64(1, gemm::ceil_div(z.A, most));
     p.a_rows = gemm::max64(1, gemm::ceil_div(z.A, p.strips));
     p.strip_rows = p.a_rows * z.group;
     p.strips = gemm::max64(1, gemm::ceil_div(z.A, p.a_rows));
     p.strips_per_group = 1;
   } else {
-    p.strips_per_group = gemm::ceil_div(z.group, gemm::kBlockRows);
+    p.strips_per_group = gemm::ceil_div(z.group, kFbpRows);
     p.strip_rows = gemm::ceil_div(z.group, p.strips_per_group);
     p.strips_per_group = gemm::ceil_div(z.group, p.strip_rows);
     p.a_rows = 1;
@@ -53,8 +61,11 @@ static constexpr FbpPlan fbp_plan(const FbpSizes& z) {
   p.col_blocks = gemm::max64(1, gemm::ceil_div(z.o, p.block_outputs));
   p.task_strips = gemm::ceil_div(together, gemm::min64(together, gemm::ceil_div(want, p.col_blocks)));
   p.strip_tasks = gemm::ceil_div(together, p.task_strips);
-  p.piece_m = gemm::piece_of(z.em);
-  p.piece_n = gemm::piece_of(z.en);
+  const int64_t whole = z.k % 2 ? z.k : z.k / 2;  // panels that hold whole outputs: what is kept is written in one go
+  p.panels = p.strip_rows <= gemm::kBlockRows ? 8 : 4;
+  if (whole <= 8) p.panels = gemm::round_up(p.panels, whole);
+  p.piece_m = fbp_piece(p.a_rows, z.em);
+  p.piece_n = fbp_piece(p.strip_rows, z.en);
   return p;
 }
 
@@ -84,13 +95,13 @@ static constexpr FbpScratch fbp_scratch(const FbpSizes& z, const FbpPlan& p, int
   s.a = 2 * gemm::round_up(z.o, 16) * z.k;
   s.v = s.a + together * gemm::round_up(p.a_rows * z.em, 16);
   s.worker = s.v + together * gemm::round_up(p.strip_rows * z.en, 16);
-  s.own_hv = s.own_hu + kFbpPanels * p.a_rows * gemm::kColumnUnit;
-  s.own_s = s.own_hv + kFbpPanels * p.strip_rows * gemm::kColumnUnit;
+  s.own_hv = s.own_hu + p.panels * p.a_rows * gemm::kColumnUnit;
+  s.own_s = s.own_hv + p.panels * p.strip_rows * gemm::kColumnUnit;
   s.own_mask = s.own_s + p.task_strips * p.strip_rows * 16;
   // One row more: in element order.
   s.own_panels = s.own_mask + (z.dropout ? (p.task_strips * p.strip_rows + 1) * 16 * z.k : 0);
-  // Weights that nobody packed: a group's panels if several strips meet them, else a panel's piece.
-  const int64_t panels = p.task_strips > 1 ? kFbpPanels : 1;
+  // Weights that nobody packed: a group's panels if several strips meet them, else the pieces of two panels.
+  const int64_t panels = p.task_strips > 1 ? p.panels : 2;
   const int64_t depth = p.task_strips > 1 ? z.em + z.en : gemm::max64(p.piece_m, p.piece_n);
   s.own = gemm::round_up(s.own_panels + panels * gemm::kColumnUnit * depth, 16);
   s.total = s.worker + workers * s.own;

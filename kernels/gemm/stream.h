@@ -56,19 +56,36 @@ static constexpr int64_t stream_workspace_floats(int64_t M, int64_t N, int64_t K
 namespace affuse::AFFUSE_ISA::gemm {
 
 // What a multiplication does on the side, spread evenly over its steps, `rows` times: a row of kTileStride floats is copied
-// (to null: not), and one is fetched, for writing or into L2 (fetch null: not). After `before` fetches go on at `then`.
+// (to null: not), and the cache lines at fetch and fetch + second (0: none) come into L1 for writing, or into L2. After
+// `before` of them fetches go on at `then`; after every `again` of them more that is then_step further on.
 struct Aside {
   int64_t rows = 0, ld = 0;
   const float* from = nullptr;
   float* to = nullptr;
   const float* fetch = nullptr;
-  int64_t before = INT64_MAX;
+  int64_t second = kTileStride > 16 ? 16 : 0;
+  int64_t before = INT64_MAX, again = INT64_MAX;
   const float* then = nullptr;
+  int64_t then_step = 0;
   bool write = false;
 };
 // tile_multiply with something on the side (kernels/gemm/stream_cpu.cc).
 void tile_multiply_aside(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                          const Aside& aside);
+
+// Where another micro kernel multiplies, fetches come before it.
+template <class Format>
+AFFUSE_INLINE void multiply_aside(const Format& f, int rows, int vecs, int64_t kc, const float* a, const float* b,
+                                  float* acc, bool resume, const Aside& aside) {
+  if (f.plain()) return tile_multiply_aside(rows, vecs, kc, a, b, acc, resume, aside);
+  for (int64_t i = 0; i < aside.rows; ++i)
+    for (int line = 0; line < kTileStride; line += 16) {
+      const float* const at = aside.fetch + i * aside.ld + line;
+      if (aside.write) prefetch_write(at);
+      else prefetch_l2(at);
+    }
+  f.multiply(rows, vecs, kc, a, b, acc, resume, nullptr, 0);
+}
 
 constexpr int64_t kFetchRows = 48;  // how far the source of a copied row is fetched ahead
 
@@ -81,9 +98,9 @@ struct StreamTask {
 };
 
 // Columns that nobody packed: panel after panel, piece of K after piece, each copied while the one before is multiplied.
-template <class Rows, class Columns, class E>
+template <class Rows, class Columns, class E, class Format>
 void stream_fresh(const StreamPlan& p, const StreamTask& task, const Rows& rows, const Columns& columns, const E& epilogue,
-                  float* room) {
+                  float* room, const Format& f) {
   const RowTiles tiles(task.m);
   const int64_t K = task.K, panels = ceil_div(task.n1 - task.n0, kTileStride);
   const int64_t units = panels * max64(1, ceil_div(K, p.piece));
@@ -106,15 +123,17 @@ void stream_fresh(const StreamPlan& p, const StreamTask& task, const Rows& rows,
   for (int64_t u = 0; u < units; ++u) {
     const Unit x = unit(u), next = unit(min64(u + 1, units - 1)), after = unit(min64(u + 2, units - 1));
     const int64_t to_pack = u + 1 < units ? next.kc : 0, share = ceil_div(to_pack, tiles.count);
-    const float* const b = room + (u & 1) * size;
+    float* const b = room + (u & 1) * size;
     float* const place = room + (~u & 1) * size;
     const bool last = x.k + x.kc >= K;
     if (task.ahead) {
       a = task.ahead + task.m * x.k;
     } else if (x.n == task.n0) {
       rows.pack(task.i, task.m, x.k, x.kc, task.block);
+      f.settle_rows(task.block, task.m, x.kc);
       a = task.block;
     }
+    if (x.kc > 0) f.settle_columns(b, x.cols, x.kc);
     for (int t = 0; t < tiles.count; ++t) {
       const int height = tiles.height(t);
       float* const sums = cut ? task.acc + (x.n - task.n0) * task.m + tiles.start(t) * kTileStride : task.acc;
@@ -131,22 +150,23 @@ void stream_fresh(const StreamPlan& p, const StreamTask& task, const Rows& rows,
         if (left > 0) aside.before = left;
         aside.then = beyond.at;
         if constexpr (requires { Columns::kCopies; })
-          if (next.cols == kTileStride) {
+          if (next.cols == kTileStride && f.plain()) {
             aside.from = source.at;
             aside.to = place + done * kTileStride;
           }
       }
       if (!aside.to) pack(next, done, count, place);
       const float* const tile_rows = a + tiles.start(t) * x.kc;
-      tile_multiply_aside(height, x.vecs, x.kc, tile_rows, b, sums, x.k > 0, aside);
+      multiply_aside(f, height, x.vecs, x.kc, tile_rows, b, sums, x.k > 0, aside);
       if (last) epilogue.tile(tile, task.worker);
     }
   }
 }
 
 // Columns packed ahead: [n0, n1) at `columns`, piece after piece.
-template <class Rows, class E>
-void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows, const float* columns, const E& epilogue) {
+template <class Rows, class E, class Format>
+void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows, const float* columns, const E& epilogue,
+                  const Format& f) {
   const RowTiles tiles(task.m);
   const int64_t K = task.K, width = round_up(task.n1 - task.n0, kTileStride);
   const bool cut = p.piece < K;
@@ -155,7 +175,10 @@ void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows,
     const bool last = k + kc >= K;
     const float* a = task.ahead ? task.ahead + task.m * k : task.block;
     const float* const b = columns + round_up(task.n1 - task.n0, kColumnUnit) * k;
-    if (!task.ahead) rows.pack(task.i, task.m, k, kc, task.block);
+    if (!task.ahead) {
+      rows.pack(task.i, task.m, k, kc, task.block);
+      f.settle_rows(task.block, task.m, kc);
+    }
     for (int t = 0; t < tiles.count; ++t) {
       const int height = tiles.height(t);
       const float* const tile_rows = a + tiles.start(t) * kc;
@@ -175,7 +198,7 @@ void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows,
             epilogue.ahead(tile);
           }
         }
-        tile_multiply_aside(height, vecs, kc, tile_rows, b + (n - task.n0) * kc, sums, k > 0, aside);
+        multiply_aside(f, height, vecs, kc, tile_rows, b + (n - task.n0) * kc, sums, k > 0, aside);
         if (last) epilogue.tile(tile, task.worker);
       }
     }
@@ -183,9 +206,9 @@ void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows,
 }
 
 // Both operands through loaders, neither kept. workspace: stream_workspace_floats(M,N,K,workers.count).
-template <class Rows, class Columns, class E>
+template <class Rows, class Columns, class E, class Format = Float32>
 void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& rows, const Columns& columns,
-            const E& epilogue, float* workspace) {
+            const E& epilogue, float* workspace, const Format& f = {}) {
   if (M <= 0 || N <= 0) return;
   const StreamPlan p = stream_plan(M, N, K);
   const int64_t pieces = ceil_div(K, p.piece);
@@ -196,7 +219,10 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     parallel(workers, p.row_blocks * pieces, [&](int64_t task, int) {
       const int64_t i = task / pieces * p.block_rows, k = task % pieces * p.piece;
       const int m = int(min64(p.block_rows, M - i));
-      if (m > 0) rows.pack(i, m, k, min64(p.piece, K - k), ahead + i * K + m * k);
+      if (m <= 0) return;
+      float* const to = ahead + i * K + m * k;
+      rows.pack(i, m, k, min64(p.piece, K - k), to);
+      f.settle_rows(to, m, min64(p.piece, K - k));
     });
   }
   float* columns_ahead = nullptr;  // column block after block, each piece after piece
@@ -205,7 +231,9 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     workspace += round_up(N, kColumnUnit) * K;
     parallel(workers, p.col_blocks * pieces, [&](int64_t task, int) {
       const int64_t n0 = task / pieces * p.block_cols, n1 = min64(N, n0 + p.block_cols), k = task % pieces * p.piece;
-      columns.pack(n0, n1, k, min64(p.piece, K - k), columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k);
+      float* const to = columns_ahead + n0 * K + round_up(n1 - n0, kColumnUnit) * k;
+      columns.pack(n0, n1, k, min64(p.piece, K - k), to);
+      f.settle_columns(to, n1 - n0, min64(p.piece, K - k));
     });
   }
   const int64_t own = stream_worker_floats(p);
@@ -221,9 +249,9 @@ void stream(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows&
     task.acc = workspace + worker * own;
     task.block = task.acc + p.sums;
     if (task.m <= 0) return;
-    if (columns_ahead) stream_ahead(p, task, rows, columns_ahead + task.n0 * K, epilogue);
-    else
-      stream_fresh(p, task, rows, columns, epilogue, task.block + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16)));
+    float* const room = task.block + (p.rows_ahead ? 0 : round_up(p.block_rows * p.piece, 16));
+    if (columns_ahead) stream_ahead(p, task, rows, columns_ahead + task.n0 * K, epilogue, f);
+    else stream_fresh(p, task, rows, columns, epilogue, room, f);
   });
 }
 

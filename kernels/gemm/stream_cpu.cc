@@ -6,7 +6,7 @@ namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
 template <int R, int NV>
-AFFUSE_NOINLINE void multiply_aside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
+AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
                                     bool resume, const Aside& aside) {
   Vec c[R][NV];
 #pragma GCC unroll 16
@@ -25,20 +25,24 @@ AFFUSE_NOINLINE void multiply_aside(int64_t kc, const float* AFFUSE_RESTRICT a, 
     a += R;
     b += NV * kLanes;
   };
-  const float *from = aside.from, *fetch = aside.fetch;
+  const float *from = aside.from, *fetch = aside.fetch, *then = aside.then;
   float* to = aside.to;
-  const int64_t ld = aside.ld;
+  const int64_t ld = aside.ld, second = aside.second;
   int64_t left = aside.rows, before = aside.before;
   auto on_the_side = [&] () __attribute__((always_inline)) {
     if (aside.write) {
       prefetch_write(fetch);
-      if constexpr (kTileStride > 16) prefetch_write(fetch + 16);
+      if (second) prefetch_write(fetch + second);
     } else {
       prefetch_l2(fetch);
-      if constexpr (kTileStride > 16) prefetch_l2(fetch + 16);
+      if (second) prefetch_l2(fetch + second);
     }
     fetch += ld;
-    if (--before == 0) fetch = aside.then;
+    if (--before == 0) {
+      fetch = then;
+      then += aside.then_step;
+      before = aside.again;
+    }
     if (!to) return;
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVecs; ++v) store(to + v * kLanes, load(from + v * kLanes));
@@ -73,7 +77,7 @@ AFFUSE_NOINLINE void multiply_aside(int64_t kc, const float* AFFUSE_RESTRICT a, 
 void tile_multiply_aside(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                          const Aside& aside) {
   using Multiply = void (*)(int64_t, const float*, const float*, float*, bool, const Aside&);
-  static constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(multiply_aside);
+  static constexpr Multiply kMultiply[kTileRows + 1][2] = AFFUSE_TILES(beside);
   kMultiply[rows][vecs - 1](kc, a, b, acc, resume, aside);
 }
 
