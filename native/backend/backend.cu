@@ -17,7 +17,8 @@ class Device final : public Backend {
  public:
   bool open(int index, Status& status) {
     index_ = index;
-    return driver::describe(index, facts_, status) && driver::use(index, status) && driver::make_stream(stream_, status);
+    return driver::describe(index, facts_, status) && driver::most_shared(index, &shared_, status) && driver::use(index, status) &&
+           driver::make_stream(stream_, status);
   }
 
   const DeviceFacts& facts() const override { return facts_; }
@@ -33,7 +34,7 @@ class Device final : public Backend {
   }
   void run(int op, const OpCall& call, Status& status, void* stream) override {
     if (!driver::use(index_, status)) return;
-    Queue queue{stream ? static_cast<Stream>(stream) : stream_, facts_.processors, &status, recording_.get()};
+    Queue queue{stream ? static_cast<Stream>(stream) : stream_, facts_.processors, &status, recording_.get(), shared_};
     kDeviceOps[op]->run(call, queue);
   }
 
@@ -53,7 +54,7 @@ class Device final : public Backend {
     if (!driver::use(index_, status)) return;
     auto& launches = static_cast<RecordedLaunches&>(recording);
     launches.replace(step);
-    Queue queue{stream_, facts_.processors, &status, &launches};
+    Queue queue{stream_, facts_.processors, &status, &launches, shared_};
     kDeviceOps[op]->run(call, queue);
     if (status.ok() && !launches.complete())
       status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got less", step);
@@ -85,6 +86,7 @@ class Device final : public Backend {
   int index_ = 0;
   DeviceFacts facts_;
   Stream stream_ = nullptr;
+  size_t shared_ = 0;
   DeviceMemory memory_;
   std::unique_ptr<RecordedLaunches> recording_;
 };

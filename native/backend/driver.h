@@ -64,6 +64,12 @@ inline bool describe(int index, DeviceFacts& facts, Status& status) {
   (void)cudaDriverGetVersion(&facts.driver);
   return true;
 }
+inline bool most_shared(int index, size_t* bytes, Status& status) {
+  int most = 0;
+  if (!check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "describe itself", status)) return false;
+  *bytes = size_t(most);
+  return true;
+}
 inline bool use(int index, Status& status) { return check(cudaSetDevice(index), "be selected", status); }
 inline bool make_stream(Stream& stream, Status& status) {
   return check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream", status);
@@ -95,6 +101,10 @@ inline bool describe(int, DeviceFacts& facts, Status&) {
   facts.major = 8;
   facts.processors = 2;  // few blocks fill it, so that small sizes take the ways of large ones
   facts.memory = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE));
+  return true;
+}
+inline bool most_shared(int, size_t* bytes, Status&) {
+  *bytes = 48 * 1024;  // little: what only fits where there is more is done the other way
   return true;
 }
 inline bool use(int, Status&) { return true; }

@@ -159,6 +159,14 @@ const afg: Entry = {
     add(26, 130, 40, 30, 0, true);
     add(25, 140, 33, 47, 1, true);
     add(24, 150, 70, 17, 3, true);
+    // More columns of W than a pass takes, and frames that shared memory does not hold (kernels/afg/cuda).
+    add(2, 5, 12, 300, 2, true);
+    add(2, 6, 16, 150, 0, true);
+    add(2, 2, 600, 3, 1, true);
+    add(1, 3, 601, 3, 5, true);
+    add(1, 6, 66, 67, 1, true);
+    add(2, 40, 33, 66, 0, true);
+    add(2, 65, 66, 9, 1, true);
     // With bf16 operands: few frames (pairs are expanded), an odd depth that is cut, and many.
     const small = list.length;
     add(2, 13, 33, 21, 0, true);

@@ -43,6 +43,7 @@ struct Queue {
   int processors = 1;  // multiprocessors of the device: how many blocks fill it
   Status* status = nullptr;
   LaunchKeeper* keeper = nullptr;  // null: launches run
+  size_t shared = 48 * 1024;       // most bytes of shared memory that a block may ask for
   bool ok() const { return status->ok(); }
 };
 
