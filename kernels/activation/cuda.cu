@@ -1,22 +1,9 @@
 // Activations on a device: one functor for each kind, four elements at a time (stream.h). Memory decides even for gelu, some
 // thirty instructions for eight bytes. Kind `none` is a copy.
-#include "../common/cuda/math.h"
-#include "../common/cuda/stream.h"
-#include "activation.h"
+#include "../common/cuda/activate.h"
 
 namespace affuse::cuda {
 namespace {
-
-template <int KIND>
-AFFUSE_DEVICE float value_of(float x) {
-  switch (KIND) {
-    case ActivationKind::relu: return x < 0.0f ? 0.0f : x;  // NaN stays
-    case ActivationKind::gelu: return gelu(x);
-    case ActivationKind::tanh: return tanhf(x);
-    case ActivationKind::sigmoid: return sigmoid(x);
-    default: return x;
-  }
-}
 
 template <int KIND>
 struct Value {
@@ -24,7 +11,7 @@ struct Value {
   float* y;
   template <int N>
   AFFUSE_DEVICE void operator()(int64_t i) const {
-    put(y + i, get<N>(x + i).map([](float v) { return value_of<KIND>(v); }));
+    put(y + i, activate(KIND, get<N>(x + i)));
   }
 };
 
@@ -34,17 +21,10 @@ struct Slope {
   float* dx;
   template <int N>
   AFFUSE_DEVICE void operator()(int64_t i) const {
-    const Pack<N> g = get<N>(dy + i);
-    if constexpr (KIND == ActivationKind::relu) {
-      put(dx + i, map2(g, get<N>(x + i), [](float d, float v) { return v > 0.0f ? d : 0.0f; }));
-    } else if constexpr (KIND == ActivationKind::gelu) {
-      put(dx + i, map2(g, get<N>(x + i), [](float d, float v) { return d * gelu_grad(v); }));
-    } else {
-      const Pack<N> f = y ? get<N>(y + i) : get<N>(x + i).map([](float v) { return value_of<KIND>(v); });
-      put(dx + i, map2(g, f, [](float d, float v) {
-            return KIND == ActivationKind::tanh ? d * fmaf(-v, v, 1.0f) : d * (v * (1.0f - v));
-          }));
-    }
+    Pack<N> s;  // what slope_times() takes
+    if constexpr (KIND == ActivationKind::relu || KIND == ActivationKind::gelu) s = get<N>(x + i);
+    else s = y ? get<N>(y + i) : activate(KIND, get<N>(x + i));
+    put(dx + i, map2(s, get<N>(dy + i), [](float v, float d) { return slope_times(KIND, v, d); }));
   }
 };
 

@@ -40,7 +40,8 @@ void update(const OpCall& call, Queue& queue) {
       call.in[0].f32(), call.in[1].f32(), call.in[2].f32(), call.in[3].f32(),
       call.out[0].f32(), call.out[1].f32(), call.out[2].f32(),
       float(b1), float(b2), float(1 - b1), float(1 - b2), float(call.attr[AdamAttr::eps].f),
-      float(lr / (1 - std::pow(b1, step))), float(1 / std::sqrt(1 - std::pow(b2, step))), float(decay), float(1 - lr * decay)};
+      float(lr / (1 - std::pow(b1, step))), float(1 / std::sqrt(1 - std::pow(b2, step))),
+      float(decay), float(1 - lr * decay)};
   bool wide = true;
   for (int i = 0; i < 4; ++i) wide = wide && aligned(call.in[i].data) && (i == 3 || aligned(call.out[i].data));
   each<5>(queue, decoupled ? "adamw" : "adam", call.in[0].count(), wide, f);

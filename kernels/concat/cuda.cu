@@ -1,5 +1,5 @@
-// concat on a device: a thread takes one or four neighbours of a row of y, finds the input that they belong to among the eight
-// and copies, whichever way. One launch.
+// concat on a device: a thread takes one or four neighbours of a row of y, finds the input that they belong to among the
+// eight and copies, whichever way. One launch.
 #include "../common/cuda/divide.h"
 #include "../common/cuda/stream.h"
 #include "concat.h"

@@ -1,5 +1,5 @@
-// Dropout on a device: a thread makes the four words of one Philox block and passes on the four elements that they decide about.
-// The generator's hundred integer instructions for 32 bytes still leave memory to decide.
+// Dropout on a device: a thread makes the four words of one Philox block and passes on the four elements that they decide
+// about. The generator's hundred integer instructions for 32 bytes still leave memory to decide.
 #include "../common/cuda/philox.h"
 #include "dropout.h"
 

@@ -1,6 +1,6 @@
-// grad_norm and clip_by_norm on a device. The squares are added in float64 (sums.h): no float32 overflows, and the chips that
-// this is written for do it at the speed of their memory. clip_by_norm takes the norm where grad_norm left it; one thread of
-// a block divides.
+// grad_norm and clip_by_norm on a device. The squares are added in float64 (sums.h): no float32 overflows, and the chips
+// that this is written for do it at the speed of their memory. clip_by_norm takes the norm where grad_norm left it; one
+// thread of a block divides.
 #include "../common/cuda/sums.h"
 #include "grad_norm.h"
 

@@ -1,9 +1,9 @@
 // layer_norm on a device.
 //
 // Forward: a team of threads for a row (rows.h): mean, then variance of what is in its registers, then y.
-// Backward: a block takes a chunk of rows (their number decides, not the grid), a warp or the whole block one row at a time; a
-// thread has the same columns in every row, so dgamma and dbeta add up in its registers. The warps' sums meet in shared memory,
-// the chunks' in a second launch, both in order. x and dy are read once, dx is written once.
+// Backward: a block takes a chunk of rows (their number decides, not the grid), a warp or the whole block one row at a
+// time; a thread has the same columns in every row, so dgamma and dbeta add up in its registers. The warps' sums meet in
+// shared memory, the chunks' in a second launch, both in order. x and dy are read once, dx is written once.
 //
 // Rows whose variance leaves float32's range are done in float64, off the common way.
 #include "../common/cuda/columns.h"
@@ -70,7 +70,8 @@ struct Normalised {
           const Pack<N> xs = v.again(k, c);
 #pragma unroll
           for (int i = 0; i < N; ++i)
-            if (y) y[row.at + c + i] = float((double(xs.v[i]) - w.mean) * w.rstd * double(gamma[c + i]) + double(beta[c + i]));
+            if (y)
+              y[row.at + c + i] = float((double(xs.v[i]) - w.mean) * w.rstd * double(gamma[c + i]) + double(beta[c + i]));
         });
       }
     }
@@ -223,8 +224,8 @@ void gradients_as(Queue& queue, const Backward& a) {
   shared.take<double>(kRowThreads / 32);
   if (teams > 1) shared.take<float>(size_t(teams * 2 * a.C));
   const int64_t most = int64_t(queue.processors) * 8;
-  launch("layer_norm.backward", gradients<LANES, N, K>, queue, Grid{a.chunks < most ? a.chunks : most}, kRowThreads, shared.bytes,
-         a);
+  const Grid grid{a.chunks < most ? a.chunks : most};
+  launch("layer_norm.backward", gradients<LANES, N, K>, queue, grid, kRowThreads, shared.bytes, a);
 }
 template <int N>
 void gradients_of(Queue& queue, const Backward& a) {

@@ -1,5 +1,5 @@
-// prelu on a device. Forward: element-wise. Backward: the walk that adds up the slope's gradient chunk by chunk (sums.h) writes dx
-// on its way.
+// prelu on a device. Forward: element-wise. Backward: the walk that adds up the slope's gradient chunk by chunk (sums.h)
+// writes dx on its way.
 #include "../common/cuda/sums.h"
 #include "prelu.h"
 

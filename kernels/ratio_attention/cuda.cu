@@ -1,11 +1,12 @@
 // ratio_attention on a device; padding is never read.
 //
-// Forward: a warp takes 64 frames of a sample, a few at a time, and keeps q, their weighted sum and the shift that suits all of
-// them so far in registers: x is read once. Samples of more frames are split between warps by T alone; a second launch joins
-// the parts in order. Rows beyond 1024 elements (256 where memory allows no 16-byte accesses) are scored 32 at a time and then
-// read again, from the caches, for the sum.
-// Backward: a team of threads for each frame scores it (common/cuda/rows.h), a block for each sample makes dz and the weights of
-// that, then a warp for 64 frames by 32 or 128 columns writes dx and adds dq, whose parts are added in order (columns.h).
+// Forward: a warp takes 64 frames of a sample, a few at a time, and keeps q, their weighted sum and the shift that suits
+// all of them so far in registers: x is read once. Samples of more frames are split between warps by T alone; a second
+// launch joins the parts in order. Rows beyond 1024 elements (256 where memory allows no 16-byte accesses) are scored 32 at
+// a time and then read again, from the caches, for the sum.
+// Backward: a team of threads for each frame scores it (common/cuda/rows.h), a block for each sample makes dz and the
+// weights of that, then a warp for 64 frames by 32 or 128 columns writes dx and adds dq, whose parts are added in order
+// (columns.h).
 //
 // Weights without logarithms: see cpu.cc.
 #include "../common/cuda/columns.h"
@@ -130,7 +131,7 @@ AFFUSE_GLOBAL(32 * kWarps, N * K > 16 ? 3 : 4) gather(Forward a) {
 
 // The same for rows of any length: 32 frames are scored, a lane keeps the weight of one, then their rows are added.
 template <int N>
-AFFUSE_GLOBAL(32 * kWarps, 4) gather_long(Forward a) {
+AFFUSE_GLOBAL(32 * kWarps, 3) gather_long(Forward a) {
   const int64_t tasks = a.B * a.pieces.divisor;
   const float beta = *a.beta;
   for (int64_t task = int64_t(blockIdx.x) * kWarps + warp(); task < tasks; task += int64_t(gridDim.x) * kWarps) {
@@ -167,6 +168,7 @@ AFFUSE_GLOBAL(32 * kWarps, 4) gather_long(Forward a) {
       for (int64_t first = 0; first < a.D; first += 32 * N) {
         const int64_t d = first + int64_t(lane()) * N;
         Pack<N> sum = d < a.D ? get<N>(to + d) * keep : fill<N>(0.0f);
+#pragma unroll 8
         for (int f = 0; f < 32; ++f) {
           const float weight = shuffle(marked, unsigned(f));
           if (weight < 0.0f || d >= a.D) continue;
@@ -238,7 +240,8 @@ void forward(const OpCall& call, Queue& queue) {
   const Tensor& x = call.in[kRatioX];
   const int64_t B = x.dim[0], T = x.dim[1], D = x.dim[2], pieces = pieces_of(T);
   Forward a{x.f32(), call.in[kRatioQ].f32(), call.in[kRatioBeta].f32(), valid_of(call), call.out[kRatioOutC].f32(),
-            call.out[kRatioOutAlpha].f32(), nullptr, B, T, D, frames_of_piece(T), part_stride(D), divider(pieces, B * pieces)};
+            call.out[kRatioOutAlpha].f32(), nullptr, B, T, D, frames_of_piece(T), part_stride(D),
+            divider(pieces, B * pieces)};
   if (pieces > 1 && a.c) a.parts = static_cast<float*>(call.workspace);
   if (D % 4 == 0 && aligned(a.x) && aligned(a.q) && aligned(a.c)) gather_as<4>(queue, a);
   else gather_as<1>(queue, a);
@@ -372,14 +375,14 @@ void backward(const OpCall& call, Queue& queue) {
     const Valid valid = valid_of(call);
     rows(queue, "ratio_attention.backward scores", n, D, wide,
          Scores{q, call.in[kRatioBeta].f32(), x.f32(), dc, valid, divider(T, n + 32), z, slope});
-    AFFUSE_LAUNCH(sample_slopes, queue, Grid{B < most ? B : most}, 256, SharedBytes().take<float>(8).bytes, valid, B, dc != nullptr,
-                  call.in[kRatioDalpha].f32(), z, slope);
+    AFFUSE_LAUNCH(sample_slopes, queue, Grid{B < most ? B : most}, 256, SharedBytes().take<float>(8).bytes, valid, B,
+                  dc != nullptr, call.in[kRatioDalpha].f32(), z, slope);
     const int64_t columns = (D + (wide ? 127 : 31)) / (wide ? 128 : 32), tasks = pieces * columns;
     const Gradients a{x.f32(), q, dc, z, slope, dx, dq || dbeta ? parts : nullptr, n, D, piece, pieces,
                       divider(T, n), divider(columns, tasks)};
     const int64_t blocks = (tasks + kWarps - 1) / kWarps;
-    launch("ratio_attention.backward", wide ? frame_gradients<4> : frame_gradients<1>, queue, Grid{blocks < most ? blocks : most},
-           32 * kWarps, 0, a);
+    const Grid grid{blocks < most ? blocks : most};
+    launch("ratio_attention.backward", wide ? frame_gradients<4> : frame_gradients<1>, queue, grid, 32 * kWarps, 0, a);
   }
   if (dq || dbeta) column_sums(queue, "ratio_attention.backward sums", {parts, pieces, D + 1, {dq, dbeta}, D});
 }

@@ -1,5 +1,5 @@
-// One row's softmax by a team of threads (common/cuda/rows.h); softmax and softmax_cross_entropy share it. Sums in float32, every
-// thread its own elements and then a tree. NaN may be passed over in the maximum, but not in the sum.
+// One row's softmax by a team of threads (common/cuda/rows.h); softmax and softmax_cross_entropy share it. Sums in float32,
+// every thread its own elements and then a tree. NaN may be passed over in the maximum, but not in the sum.
 #pragma once
 #include "../common/cuda/rows.h"
 

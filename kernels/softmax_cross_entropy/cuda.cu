@@ -1,7 +1,7 @@
-// softmax_cross_entropy on a device. A team of threads takes a sample (common/cuda/rows.h): posteriors, and in float64 its share
-// of the loss; the shares, the weights of the labels and their number are then added up in order (sums.h). Backward: the sums of
-// weights first, then a team for each sample; where the class weights want a gradient, the samples' logarithms before and a
-// walk over columns after that. No number passes through the host.
+// softmax_cross_entropy on a device. A team of threads takes a sample (common/cuda/rows.h): posteriors, and in float64 its
+// share of the loss; the shares, the weights of the labels and their number are then added up in order (sums.h). Backward:
+// the sums of weights first, then a team for each sample; where the class weights want a gradient, the samples' logarithms
+// before and a walk over columns after that. No number passes through the host.
 //
 // A label outside [0, C) counts as missing: what checks labels elsewhere sees host memory only.
 #include "../common/cuda/sums.h"
@@ -157,7 +157,8 @@ struct Gradients {
         d.v[i] = fmaf(p.v[i], dp.v[i] + factor, -(a.weight(c + i) * flat));
         if (c + i != y) continue;
         const double own = double(p.v[i]);
-        d.v[i] = float(target * (own - 1) + smooth * (own * all - double(a.weight(y))) + own * (double(dp.v[i]) - double(dot)));
+        d.v[i] = float(target * (own - 1) + smooth * (own * all - double(a.weight(y))) +
+                       own * (double(dp.v[i]) - double(dot)));
       }
       put(dlogits + row.at + c, d);
     });
@@ -204,8 +205,8 @@ void backward(const OpCall& call, Queue& queue) {
   }
   if (!dweights) return;
   const int64_t blocks = (a.C + 31) / 32, most = int64_t(queue.processors) * 8;
-  AFFUSE_LAUNCH(class_weights, queue, Grid{blocks < most ? blocks : most}, 256, SharedBytes().take<double>(256).bytes, a, log_sum,
-                totals, dweights);
+  AFFUSE_LAUNCH(class_weights, queue, Grid{blocks < most ? blocks : most}, 256, SharedBytes().take<double>(256).bytes, a,
+                log_sum, totals, dweights);
 }
 size_t backward_workspace(const OpShape& s, int) {
   const TensorDesc& logits = s.in[In::logits];

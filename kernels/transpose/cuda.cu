@@ -1,7 +1,7 @@
 // transpose on a device, x seen as [outer, P, middle, Q, inner].
 //
-//   inner = 1   a block takes a tile of 64 x 64 of one P x Q plane through shared memory, a warp 64 neighbours at a time on both
-//               sides; a row of the tile is one word longer, so that neither side meets a bank twice
+//   inner = 1   a block takes a tile of 64 x 64 of one P x Q plane through shared memory, a warp 32 neighbours at a time on
+//               both sides; a row of the tile is one word longer, so that neither side meets a bank twice
 //   inner > 1   rows of `inner` elements move: a thread takes one or four neighbours of y
 #include "../common/cuda/divide.h"
 #include "../common/cuda/stream.h"

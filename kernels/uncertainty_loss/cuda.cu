@@ -1,5 +1,5 @@
-// uncertainty_loss on a device: one thread, float64, no host between the losses and their gradients. Adds up a few numbers; what
-// it costs is a launch.
+// uncertainty_loss on a device: one thread, float64, no host between the losses and their gradients. Adds up a few numbers;
+// what it costs is a launch.
 #include <cfloat>
 
 #include "../common/cuda/launch.h"

@@ -1,5 +1,6 @@
-// weighted_sum on a device. Forward: a warp takes 32 or 128 neighbouring columns of one sample's y and adds the J vectors in their
-// order. Backward: a team of threads for each of the B J vectors (rows.h) writes dx and reduces dw in one walk over x and dy.
+// weighted_sum on a device. Forward: a warp takes 32 or 128 neighbouring columns of one sample's y and adds the J vectors
+// in their order. Backward: a team of threads for each of the B J vectors (rows.h) writes dx and reduces dw in one walk
+// over x and dy.
 #include "../common/cuda/divide.h"
 #include "../common/cuda/rows.h"
 #include "weighted_sum.h"

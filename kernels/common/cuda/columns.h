@@ -38,7 +38,8 @@ AFFUSE_GLOBAL(256, 4) column_sums_kernel(ColumnSums a) {
 template <int = 0>  // templates, so that only who calls them compiles them
 void column_sums(Queue& queue, const char* name, const ColumnSums& sums) {
   const int64_t blocks = (sums.columns + 31) / 32, most = int64_t(queue.processors) * 8;
-  launch(name, column_sums_kernel<>, queue, Grid{blocks < most ? blocks : most}, 256, SharedBytes().take<float>(256).bytes, sums);
+  const Grid grid{blocks < most ? blocks : most};
+  launch(name, column_sums_kernel<>, queue, grid, 256, SharedBytes().take<float>(256).bytes, sums);
 }
 
 }  // namespace affuse::cuda

@@ -1,6 +1,6 @@
-// Functions with stated error: relative to the exact result for float32 input, in units of 2^-23. What comes from the compiler's
-// own library (expf, tanhf, logf) is within 2 of CUDA's (CUDA C++ Programming Guide, "Mathematical Functions") and within 1
-// (tanhf: 2) of glibc's; the rest is the CPU's arithmetic (kernels/common/math.h).
+// Functions with stated error: relative to the exact result for float32 input, in units of 2^-23. What comes from the
+// compiler's own library (expf, tanhf, logf) is within 2 of CUDA's (CUDA C++ Programming Guide, "Mathematical Functions")
+// and within 1 (tanhf: 2) of glibc's; the rest is the CPU's arithmetic (kernels/common/math.h).
 //
 //   sigmoid(x)     <= 4 for results >= 2^-126, below an absolute error of 2^-126
 //   normal(x)      {Phi(x), phi(x)}: <= 7 + x^2/2 for |x| <= 13, absolute error below 2^-126 beyond

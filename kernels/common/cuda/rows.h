@@ -1,6 +1,6 @@
-// Kernels that work on rows: a team of 8 or 32 lanes of a warp takes a short row, a block a long one, and reduces over it in an
-// order that the row's length alone decides. A row of up to 4096 elements (1024 where memory allows no 16-byte accesses) stays
-// in registers from one pass over it to the next; a longer one is read again, from the caches.
+// Kernels that work on rows: a team of 8 or 32 lanes of a warp takes a short row, a block a long one, and reduces over it
+// in an order that the row's length alone decides. A row of up to 4096 elements (1024 where memory allows no 16-byte
+// accesses) stays in registers from one pass over it to the next; a longer one is read again, from the caches.
 //
 //   struct Shares {
 //     const float* x; float* y;
@@ -14,8 +14,8 @@
 //   };
 //   rows(queue, "shares", R, C, C % 4 == 0 && aligned(x) && aligned(y), Shares{x, y});
 //
-// All lanes of a warp, and all threads of a block, reach every sum() and max(), also those whose row is beyond the last: then
-// `there` is false and each() calls nothing.
+// All lanes of a warp, and all threads of a block, reach every sum() and max(), also those whose row is beyond the last:
+// then `there` is false and each() calls nothing.
 #pragma once
 #include "reduce.h"
 #include "stream.h"

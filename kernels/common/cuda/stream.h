@@ -10,6 +10,8 @@
 //
 // Memory decides: every block keeps several 16-byte loads in flight per thread, the grid is a few blocks per multiprocessor.
 #pragma once
+#include <cstdlib>
+
 #include "launch.h"
 
 namespace affuse::cuda {
@@ -84,7 +86,15 @@ AFFUSE_DEVICE void put(float* p, const Pack<N>& x) {
   else *p = x.v[0];
 }
 
-inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+// Whether 16-byte accesses are allowed from here on. In the emulator AFFUSE_EMULATOR_UNALIGNED=1 denies them, because
+// device memory of its own is aligned always: so that tests see the other ways.
+inline bool aligned(const void* p) {
+#if !defined(__CUDACC__)
+  const char* const denied = getenv("AFFUSE_EMULATOR_UNALIGNED");
+  if (denied && *denied == '1') return false;
+#endif
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
 
 struct Filled {
   float* y;

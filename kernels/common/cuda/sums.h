@@ -2,9 +2,9 @@
 // thread its own elements, then a tree of float64), and one block adds the chunks. Nothing returns to the host.
 //
 //   struct Squares {
-//     using Sum = float;                    // what a thread adds its share of a chunk in: at most kSumChunk/kSumThreads packs
+//     using Sum = float;                    // of a thread's share of a chunk, at most kSumChunk/kSumThreads elements
 //     static constexpr int kSums = 1;
-//     template <int N> AFFUSE_DEVICE void add(int64_t i, Sum (&s)[kSums]) const { … }    // elements [i, i + N), N = 4 or 1
+//     template <int N> AFFUSE_DEVICE void add(int64_t i, Sum (&s)[kSums]) const { … }   // elements [i, i + N), N = 4 or 1
 //     AFFUSE_DEVICE void finish(const double (&total)[kSums]) const { … }                // called once, by one thread
 //   };
 //   long_sums(queue, "squares", n, wide, Squares{…}, workspace);   // workspace: long_sums_workspace<Squares>(n) bytes
