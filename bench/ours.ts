@@ -114,6 +114,8 @@ export function callStages(
 }
 
 export interface Ours {
+  /** Runs of a program in one call; below 1 where several calls share a run, 0 for plain calls. */
+  runsPerCall: number;
   contender(threads: number): Contender;
   /** What the timed path gives for set 0, whose batch tensors may be replaced. */
   results(replaced: Record<string, HostTensor>): Promise<Results>;
@@ -139,6 +141,7 @@ export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets
   });
   let turn = 0;
   return {
+    runsPerCall: 0,
     contender: (threads) => ({
       peer: "affuse",
       threads,
@@ -241,6 +244,7 @@ export function byProgram(
   }
   let turn = 0;
   return {
+    runsPerCall: test.gradients ? 1 : 1 / perRun,
     contender: (threads) => {
       // A training step packs its weights once: more than one call per run would spread that over several.
       const calls = test.gradients ? 1 : perRun;

@@ -61,6 +61,11 @@ export interface Bound {
   seconds(roof: number): number;
 }
 
+/** What the traffic takes at each level's rate, one part after another, in seconds. */
+export function memorySeconds(table: RoofTable, parts: readonly { bytes: number; kind: RoofKind }[]): number {
+  return parts.reduce((sum, { bytes, kind }) => sum + (bytes > 0 ? bytes / roofOf(table, kind) : 0), 0);
+}
+
 /**
  * What bounds a case: arithmetic, or the sum of what its memory traffic takes at each level's rate. Of
  * several levels the slowest part names the roof; the other parts are kept in proportion.

@@ -2,15 +2,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
+import { accountFor } from "./account.ts";
 import { afgCost } from "./cases/operators.ts";
 import { type Checked, checkCase, difference, peerTolerance } from "./check.ts";
 import { byCalls, byProgram, type Ours, type Plan, planOf } from "./ours.ts";
 import type { OrtPeer, OrtSide } from "./peers/ort.ts";
 import type { TorchPeer } from "./peers/torch.ts";
-import { boundBy, type Bound, type RoofTable, readRoofFor } from "./roofs.ts";
+import { boundBy, type Bound, memorySeconds, type RoofTable, readRoofFor } from "./roofs.ts";
 import { summary } from "./stats.ts";
 import { describeTensors, elements, makeSets, makeTensor, type Sets } from "./tensors.ts";
-import type { Contender, Entry, OperatorCase, Sample, Skipped } from "./types.ts";
+import type { Account, Contender, Entry, OperatorCase, Sample, Skipped } from "./types.ts";
 
 export interface Bench {
   addon: NativeAddon;
@@ -26,6 +27,8 @@ export interface Bench {
   caseSeconds: number;
   /** Measure the peak memory of training, in processes of their own. */
   memory: boolean;
+  /** Seconds that starting a run takes (bench/account.ts). */
+  start: number;
   note(text: string): void;
 }
 
@@ -46,6 +49,7 @@ export interface Work {
   check: Checked | null;
   /** What bounds it, per thread count. */
   bound: ((table: RoofTable) => Bound) | null;
+  account?: ((table: RoofTable) => Account) | null;
 }
 
 /** Waits until this process's threads rest: a peer's pool may spin for a while after its work is done. */
@@ -141,6 +145,7 @@ export async function takeTurns(
       via: work.via,
       check: work.check,
       peak_memory: null,
+      account: (peer === "affuse" && threads === 1 && table && work.account?.(table)) || null,
       note: work.note,
     };
   });
@@ -187,19 +192,14 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
   const memory = { streamed: enough ? Math.max(0, plan.bytes - kept) : 0, kept: enough ? kept : plan.bytes };
   const precision = test.attributes.precision === "bf16" ? "bf16" : "f32";
   if (precision === "bf16" && enough) memory.kept /= 2; // packed weights can be pairs of bf16
-  const bound = (table: RoofTable) =>
-    boundBy(
-      table,
-      plan.flops,
-      [
-        { bytes: memory.streamed, kind: test.stream },
-        {
-          bytes: memory.kept,
-          kind: readRoofFor(addon, enough ? memory.kept : count * rotating + kept, table.threads),
-        },
-      ],
-      precision,
-    );
+  const parts = (table: RoofTable) => [
+    { bytes: memory.streamed, kind: test.stream },
+    {
+      bytes: memory.kept,
+      kind: readRoofFor(addon, enough ? memory.kept : count * rotating + kept, table.threads),
+    },
+  ];
+  const bound = (table: RoofTable) => boundBy(table, plan.flops, parts(table), precision);
   const single = bench.roofs.find((table) => table.threads === 1) ?? bench.roofs[0];
   const estimate = single ? bound(single).least : 1e-3;
   const ours: Ours =
@@ -257,6 +257,17 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
       bytes: plan.bytes,
       check,
       bound,
+      account:
+        test.columns === undefined
+          ? null
+          : (table) =>
+              accountFor(test, table, {
+                flops: plan.flops,
+                memory: memorySeconds(table, parts(table)),
+                packed: test.gradients ? kept : 0,
+                runsPerCall: ours.runsPerCall,
+                start: bench.start,
+              }),
     };
     return { entries: await takeTurns(bench, work, contenders), skipped };
   } finally {

@@ -28,6 +28,16 @@ interface Common {
   note?: string;
 }
 
+/** What a call takes if nothing overlaps, in seconds (bench/account.ts). */
+export interface Account {
+  /** Arithmetic at the multiply-add roof, columns rounded up to whole registers. */
+  tiles: number;
+  memory: number;
+  packing: number;
+  /** The call's share of starting a run. */
+  start: number;
+}
+
 /** One operator, forward or forward and backward. */
 export interface OperatorCase extends Common {
   kind: "operator";
@@ -56,6 +66,8 @@ export interface OperatorCase extends Common {
   bytes?: number;
   /** Which peers have it. */
   peers: { ort?: boolean; torch?: boolean };
+  /** Columns of its products, where the account of a shape wants them. */
+  columns?: number;
   /** Outputs are compared after this: FBP's signed root is singular at 0, so z·|z| is compared. */
   compare?: "signed-square";
 }
@@ -159,6 +171,8 @@ export interface Entry {
   check: { against: string; difference: number } | null;
   /** Largest resident memory of a process that does only this, bytes. */
   peak_memory: number | null;
+  /** One thread: what the call takes if nothing overlaps. Null: not worked out for this case. */
+  account: Account | null;
   note: string | null;
 }
 
