@@ -56,7 +56,10 @@ test("a buffer moves to whoever uses it, and writes between runs are seen", asyn
   const here = addon.createProgram(desc("cpu", buffer));
   const there = addon.createProgram(desc(device, buffer));
   const expected = new Float32Array(N);
-  const step = (x: Float32Array, factor: number) => expected.forEach((s, i) => (expected[i] = Math.fround(Math.fround(factor) * s) + (x[i] as number)));
+  const step = (x: Float32Array, factor: number) => {
+    for (let i = 0; i < N; i++)
+      expected[i] = Math.fround(Math.fround(factor) * (expected[i] as number)) + (x[i] as number);
+  };
   for (const [run, program] of [here, there, there, there, here, there, here].entries()) {
     await program.run([sequence(run)], [0.75]);
     step(sequence(run), 0.75);
