@@ -23,10 +23,13 @@ if(affuse_cuda STREQUAL "auto")
 endif()
 
 set(backend_sources ${PROJECT_SOURCE_DIR}/native/backend/backend.cu ${device_sources})
-# Beside the addon: in the folder that scripts/build-native.mjs and cmake-js take it from.
+# Beside the addon, in the folder that scripts/build-native.mjs takes both from.
 set(backend_folder ${PROJECT_BINARY_DIR}/addon)
+# Whichever of them this configuration has.
+add_custom_target(affuse_backends)
 
 function(affuse_backend target)
+  add_dependencies(affuse_backends ${target})
   set_target_properties(${target} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON
     POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON LIBRARY_OUTPUT_DIRECTORY ${backend_folder})
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/native/backend
@@ -61,7 +64,6 @@ endif()
 
 if(AFFUSE_EMULATED)
   # Optimised in every build type: the emulator is slow enough. The files are C++ to this compiler.
-  set(emulated_objects "")
   add_library(affuse_emulator OBJECT ${PROJECT_SOURCE_DIR}/kernels/common/cuda/emulator.cc)
   set_target_properties(affuse_emulator PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON POSITION_INDEPENDENT_CODE ON
     CXX_VISIBILITY_PRESET hidden)

@@ -1,9 +1,10 @@
 // Builds the addon with CMake in build-cmake/ and puts it, atomically, where the loader looks first:
-// build/Release/affuse.node. Also the action behind binding.gyp.
+// build/Release/affuse.node, and beside it the device libraries that the options ask for (-DAFFUSE_CUDA=on). Also the action
+// behind binding.gyp.
 //
 //   node scripts/build-native.mjs [--out FILE] [--debug] [--jobs N] [-DNAME=VALUE …]
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { packageRoot } from "../lib/root/root.mjs";
@@ -53,8 +54,13 @@ await withLock(`${folder}.lock`, () => {
   const { hash } = nativeSources();
   mkdirSync(folder, { recursive: true });
   run("cmake", ["-S", packageRoot, "-B", folder, `-DCMAKE_BUILD_TYPE=${type}`, "-DAFFUSE_ADDON=ON", "-DAFFUSE_SHARED=ON", ...definitions]);
-  run("cmake", ["--build", folder, "--target", "affuse_node", "--parallel", String(jobs)]);
+  run("cmake", ["--build", folder, "--target", "affuse_node", "affuse_backends", "--parallel", String(jobs)]);
   mkdirSync(path.dirname(out), { recursive: true });
+  for (const name of readdirSync(path.join(folder, "addon")).filter((file) => file.endsWith(".so"))) {
+    const library = path.join(path.dirname(out), name);
+    copyFileSync(path.join(folder, "addon", name), `${library}.${process.pid}.new`);
+    renameSync(`${library}.${process.pid}.new`, library);
+  }
   const fresh = `${out}.${process.pid}.new`;
   try {
     copyFileSync(path.join(folder, "addon/affuse.node"), fresh);

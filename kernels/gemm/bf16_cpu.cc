@@ -21,10 +21,7 @@ template <int R, int NV>
 AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b,
                                     float* acc, bool resume, const float* next, int64_t next_step) {
   Vec c[R][NV];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) c[r][v] = resume ? load(acc + r * kTileStride + v * kLanes) : zero();
+  take_sums<R, NV>(c, acc, resume);
   constexpr int kAhead = 8 * NV * kLanes;
   auto step = [&]() __attribute__((always_inline)) {
     Vec x[NV];
@@ -54,10 +51,7 @@ AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT 
     step();
   }
   if (k < pairs) step();
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+  leave_sums<R, NV>(c, acc);
 }
 
 constexpr Bf16Multiply kMultiplyPairs[kTileRows + 1][2] = AFFUSE_TILES(multiply_pairs);

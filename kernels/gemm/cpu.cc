@@ -14,17 +14,7 @@ template <int R, int NV>
 AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
                               bool resume, const float* next, int64_t next_step) {
   Vec c[R][NV];
-  if (resume) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[r][v] = load(acc + r * kTileStride + v * kLanes);
-  } else {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[r][v] = zero();
-  }
+  take_sums<R, NV>(c, acc, resume);
   constexpr int kAhead = 8 * NV * kLanes;
   auto step = [&] () __attribute__((always_inline)) {
     Vec x[NV];
@@ -45,10 +35,7 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
     step();
   }
   if (k < kc) step();
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+  leave_sums<R, NV>(c, acc);
 }
 
 // The same from rows as they lie, `ld` apart. Each of them is a stream of its own: a line of each is fetched ahead every 16
@@ -88,10 +75,7 @@ AFFUSE_NOINLINE void multiply_lying(int64_t kc, const float* a, int64_t ld, cons
       b += NV * kLanes;
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+  leave_sums<R, NV>(c, acc);
 }
 
 using Lying = void (*)(int64_t, const float*, int64_t, const float*, float*, int64_t);

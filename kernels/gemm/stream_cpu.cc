@@ -6,13 +6,10 @@ namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
 template <int R, int NV>
-AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
-                                    bool resume, const Aside& aside) {
+AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume,
+                            const Aside& aside) {
   Vec c[R][NV];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) c[r][v] = resume ? load(acc + r * kTileStride + v * kLanes) : zero();
+  take_sums<R, NV>(c, acc, resume);
   constexpr int kAhead = 8 * NV * kLanes;
   auto step = [&] () __attribute__((always_inline)) {
     Vec x[NV];
@@ -66,10 +63,7 @@ AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const fl
     step();
   }
   if (k < kc) step();
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+  leave_sums<R, NV>(c, acc);
 }
 
 }  // namespace

@@ -1,8 +1,31 @@
-// One step of K in a register tile, for the micro kernels.
+// What the micro kernels share: taking up and leaving the sums of a register tile, one step of K, the table of heights.
 #pragma once
 #include "../common/simd.h"
 
 namespace affuse::AFFUSE_ISA::gemm {
+
+// The sums of a tile: as they stand in memory, or 0.
+template <int R, int NV>
+AFFUSE_INLINE void take_sums(Vec (&c)[R][NV], const float* acc, bool resume) {
+  if (resume) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) c[r][v] = load(acc + r * kTileStride + v * kLanes);
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) c[r][v] = zero();
+  }
+}
+template <int R, int NV>
+AFFUSE_INLINE void leave_sums(const Vec (&c)[R][NV], float* acc) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
+}
 
 // c[r] += a[r] * x: one step of K.
 template <int R, int NV>

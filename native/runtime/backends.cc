@@ -53,7 +53,8 @@ const BackendLibrary* open_library(Library& library, Device::Kind kind, Status& 
   if (!handle) {
     const char* const reason = dlerror();
     status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE", "expected %s, got: %.200s. %s", path.c_str(), reason ? reason : "no reason",
-                kind == Device::cuda ? "Build with AFFUSE_CUDA=on (needs nvcc), or use cpu." : "Build with AFFUSE_EMULATED=ON.");
+                kind == Device::cuda ? "Build it with node scripts/build-native.mjs -DAFFUSE_CUDA=on (needs nvcc), or use cpu."
+                                     : "Build it with node scripts/build-emulated.mjs.");
     return nullptr;
   }
   const auto entry = reinterpret_cast<const BackendLibrary* (*)()>(dlsym(handle, kBackendSymbol));
