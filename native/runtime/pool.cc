@@ -6,6 +6,8 @@
 #include <pthread.h>
 #endif
 
+#include "placement.h"
+
 namespace affuse {
 namespace {
 
@@ -80,6 +82,7 @@ void Pool::run(int count, int64_t tasks, Task task, void* arg, bool wake) {
     epoch_.fetch_add(1, std::memory_order_release);
     if (wake) sleepers = sleeping(useful - 1);
   }
+  if (sleepers) make_way();
   for (int i = 0; i < sleepers; ++i) wake_.notify_one();
   drain(job, 0);
   {
@@ -105,6 +108,17 @@ int Pool::sleeping(int wanted) const {
   return parked < wanted ? parked : wanted;
 }
 
+// Before helpers are woken: sees to it that they do not wake on this thread's processor. Costs a look at its number
+// unless this thread has moved.
+void Pool::make_way() {
+  const int here = this_processor();
+  if (here == callers_processor_.load(std::memory_order_relaxed)) return;
+  std::unique_lock lock(growth_, std::try_to_lock);
+  if (!lock) return;
+  keep_off(threads_, here);
+  callers_processor_.store(here, std::memory_order_relaxed);
+}
+
 void Pool::rouse(int count) {
   if (count <= 1) return;
   if (helper_count_.load(std::memory_order_relaxed) < count - 1) start_helpers(count - 1);
@@ -114,6 +128,7 @@ void Pool::rouse(int count) {
     sleepers = sleeping(count - 1);
     if (sleepers) epoch_.fetch_add(1, std::memory_order_release);
   }
+  if (sleepers) make_way();
   for (int i = 0; i < sleepers; ++i) wake_.notify_one();
 }
 
@@ -186,6 +201,7 @@ void Pool::start_helpers(int wanted) {
     // The system gives no more threads: the call goes on with those there are, the result is the same.
   }
   helper_count_.store(int(threads_.size()), std::memory_order_relaxed);
+  callers_processor_.store(-1, std::memory_order_relaxed);  // the new ones may run anywhere yet
 }
 
 void Pool::stop() {

@@ -43,6 +43,7 @@ class Pool {
 
   void work();
   void start_helpers(int wanted);
+  void make_way();
   int sleeping(int wanted) const;
   Job* join_a_job(int& slot);
   static void drain(Job& job, int slot);
@@ -57,7 +58,8 @@ class Pool {
   std::atomic<int> parked_{0};  // changes under the mutex
   std::atomic<bool> stopping_{false};
   std::atomic<int> helper_count_{0};
-  std::mutex growth_;  // guards threads_
+  std::atomic<int> callers_processor_{-1};  // which one the helpers are kept off
+  std::mutex growth_;                       // guards threads_
   std::vector<std::thread> threads_;
 };
 

@@ -1,11 +1,15 @@
 /** The thread pool under stress: results never depend on the number of threads or on who else calls. */
+import { readdirSync, readFileSync } from "node:fs";
+import os from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
 import type { HostTensor } from "../../lib/native/addon.ts";
 import { addon, chain, codeOf, f32, wave } from "./helpers.ts";
 
-const bits = (tensor: HostTensor | null) => Buffer.from((tensor as HostTensor).data.buffer).toString("base64");
+const bits = (tensor: HostTensor | null) =>
+  Buffer.from((tensor as HostTensor).data.buffer).toString("base64");
 const gather = () => [
   f32([7, 33, 40], wave),
   { dtype: "i32" as const, shape: [7], data: new Int32Array([33, 1, 0, 12, 33, 7, 32]) },
@@ -15,7 +19,9 @@ const gather = () => [
 ];
 
 test("bitwise equal results for 1 to 8 threads", () => {
-  const results = [1, 2, 3, 8].map((threads) => addon.call("cpu", "afg", gather(), {}, [true, true], threads).map((t) => t && bits(t)));
+  const results = [1, 2, 3, 8].map((threads) =>
+    addon.call("cpu", "afg", gather(), {}, [true, true], threads).map((t) => t && bits(t)),
+  );
   for (const result of results) assert.equal(result, results[0]);
 });
 
@@ -25,7 +31,9 @@ test("hundreds of concurrent calls with mixed thread counts", async () => {
   const W = f32([64, 128], (i) => wave(i * 3));
   const expected = bits(addon.call("cpu", "linear", [x, W], {}, [true], 1)[0] as HostTensor);
   for (let round = 0; round < 4; round++) {
-    const calls = Array.from({ length: 100 }, () => addon.callAsync("cpu", "linear", [x, W], {}, [true], 1 + random.integer(6)));
+    const calls = Array.from({ length: 100 }, () =>
+      addon.callAsync("cpu", "linear", [x, W], {}, [true], 1 + random.integer(6)),
+    );
     for (const result of await Promise.all(calls)) assert.is(bits(result[0] as HostTensor), expected);
   }
 });
@@ -37,8 +45,14 @@ test("synchronous calls beside programs beside asynchronous calls", async () => 
   for (let round = 0; round < 20; round++) {
     const run = program.run([x.data], []);
     const later = addon.callAsync("cpu", "afg", gather(), {}, [true, true]);
-    assert.equal(addon.call("cpu", "afg", gather(), {}, [true, true], 2).map((t) => t && bits(t)), gathered);
-    assert.equal((await later).map((t) => t && bits(t)), gathered);
+    assert.equal(
+      addon.call("cpu", "afg", gather(), {}, [true, true], 2).map((t) => t && bits(t)),
+      gathered,
+    );
+    assert.equal(
+      (await later).map((t) => t && bits(t)),
+      gathered,
+    );
     assert.equal((await run)[0], x.data);
   }
 });
@@ -78,7 +92,10 @@ test("an idle pool takes no processor time", async () => {
 test("thread counts that cannot be", async () => {
   const x = f32([4], wave);
   for (const threads of [0, -1, 1.5, 1e9, Number.NaN, "2"]) {
-    assert.is(await codeOf(() => addon.call("cpu", "scale", [x], {}, [true], threads as number)), "ERR_AFFUSE_THREADS");
+    assert.is(
+      await codeOf(() => addon.call("cpu", "scale", [x], {}, [true], threads as number)),
+      "ERR_AFFUSE_THREADS",
+    );
     assert.is(await codeOf(() => addon.setThreads(threads as number)), "ERR_AFFUSE_THREADS");
   }
   assert.is(await codeOf(() => addon.setThreads(undefined as never)), "ERR_AFFUSE_THREADS");
@@ -89,6 +106,31 @@ test("setThreads is what calls without a count use", () => {
   addon.setThreads(3);
   assert.is(addon.cpu().threads, 3);
   addon.setThreads(before);
+});
+
+test("helpers that are woken leave their caller's processor alone", async () => {
+  if (process.platform !== "linux" || os.availableParallelism() < 2) return;
+  const x = f32([512, 512], wave);
+  for (let round = 0; round < 3; round++) {
+    await sleep(20); // the helper of the last round sleeps
+    addon.call("cpu", "linear", [x, x], {}, [true], 2);
+  }
+  const allowed = readdirSync("/proc/self/task").map((thread) => {
+    const status = readFileSync(`/proc/self/task/${thread}/status`, "utf8");
+    return /Cpus_allowed:\s*(\S+)/.exec(status)?.[1]?.replaceAll(",", "") ?? "";
+  });
+  const count = (mask: string) => [...BigInt(`0x${mask}`).toString(2)].filter((bit) => bit === "1").length;
+  const all = Math.max(...allowed.map(count));
+  assert.ok(
+    allowed.some((mask) => count(mask) === all - 1),
+    `processors allowed to this process's threads: ${allowed.join(" ")}`,
+  );
+  const own = readFileSync("/proc/self/status", "utf8");
+  assert.is(
+    count(/Cpus_allowed:\s*(\S+)/.exec(own)?.[1]?.replaceAll(",", "") ?? "0"),
+    all,
+    "the caller's own are as they were",
+  );
 });
 
 test.run();
