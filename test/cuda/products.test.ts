@@ -80,4 +80,27 @@ for (const precision of PRECISIONS)
     });
   });
 
+// Items, channels, height, width; outputs, kernel height and width; stride, pad.
+const CONV = [
+  [[2, 20, 12, 13], [72, 2, 2], [1, 0]], // 128 x 128 in the forward and in dW, 64 x 64 in dx
+  [[2, 72, 9, 16], [68, 2, 2], [1, 1]], // 128 x 128 in dx too
+  [[1, 67, 13, 21], [71, 2, 1], [1, 1]], // the same at odd addresses
+  [[1, 68, 26, 25], [5, 3, 2], [2, 1]], // dx of four phases
+] as const;
+
+for (const precision of PRECISIONS)
+  (ported().has("conv2d") ? test : test.skip)(`conv2d ${precision}`, () => {
+    CONV.forEach(([[B, C, H, W], [O, kh, kw], [stride, pad]], i) => {
+      const layout = i % 2 ? "nchw" : "nhwc";
+      const map = (c: number, h: number, w: number) => (layout === "nhwc" ? [B, h, w, c] : [B, c, h, w]);
+      const out = (n: number, k: number) => Math.floor((n + 2 * pad - k) / stride) + 1;
+      const attributes = { stride, pad, layout, precision };
+      const [x, weights, b] = [whole(map(C, H, W), 4), whole([O, C, kh, kw], 4), whole([O], 8)];
+      const dy = whole(map(O, out(H, kh), out(W, kw)), 4);
+      const label = `${layout} [${B}, ${C}, ${H}, ${W}] to ${O} by ${kh}x${kw} stride ${stride} pad ${pad} ${precision}`;
+      agree(label, "conv2d", [x, weights, b, null], attributes, [true, false]);
+      agree(label, "conv2d.backward", [x, weights, b, null, null, dy], attributes, [true, true, true]);
+    });
+  });
+
 test.run();

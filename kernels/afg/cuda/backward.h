@@ -244,8 +244,8 @@ inline Backward backward_of(const OpCall& call, Carver& carver, const OpShape& s
   if (wanted(kAfgDb)) g.part_db = carver.take<float>(tiles * A);
   if (wanted(kAfgDu)) g.part_du = carver.take<float>(tiles * A);
   if (wanted(kAfgDq)) g.part_dq = carver.take<float>((tiles + B) * J * A);
-  g.weights = product_plan(A, D, entries, true, processors);
-  g.frames = product_plan(entries, D, A, false, processors);
+  g.weights = gemm::product_plan(A, D, entries, true, processors);
+  g.frames = gemm::product_plan(entries, D, A, false, processors);
   if (wanted(kAfgDW) && g.weights.pieces > 1) g.part_dW = carver.take<float>(g.weights.pieces * A * D);
   if (!call.in) return g;
   g.k = given(kAfgK) ? call.in[kAfgK].f32() : g.gather.k;
@@ -269,9 +269,9 @@ void queue_weights(Queue& queue, const Backward& g) {
   const bool wide_x = D % 4 == 0 && aligned(g.gather.x) && aligned(to);
   const WeightProduct p{g.pre, g.gather.x, g.rows, g.gather.list.first, B, A, D, A % 4 == 0, wide_x, to, plan.pieces, nullptr};
   launch("afg dW", multiply_weights<Unit, SIDE>, queue, Grid{plan.tiles, plan.pieces}, kProductThreads,
-         product_shared<Across, SIDE>(), p, plan.columns);
+         gemm::product_shared<Across, SIDE>(), p, plan.columns);
   if (plan.pieces > 1)
-    each(queue, "afg dW pieces", A * D, A * D % 4 == 0 && aligned(g.dW), PiecesAdded{to, g.dW, A * D, plan.pieces});
+    each(queue, "afg dW pieces", A * D, A * D % 4 == 0 && aligned(g.dW), gemm::PiecesAdded{to, g.dW, A * D, plan.pieces});
 }
 template <template <int> class Unit, int SIDE>
 void queue_frames(Queue& queue, const Backward& g) {
@@ -280,7 +280,7 @@ void queue_frames(Queue& queue, const Backward& g) {
   const bool wide = D % 4 == 0 && aligned(g.gather.W) && aligned(g.dx) && aligned(g.dc);
   const FrameProduct p{g.pre, g.gather.W, g.rows, g.gather.list.first, g.clips, B, T, A, D, J, A % 4 == 0, wide, g.alpha, g.dc,
                        g.dx, 0};
-  launch("afg dx", multiply_frames<Unit, SIDE>, queue, Grid{plan.tiles}, kProductThreads, product_shared<Along, SIDE>(), p,
+  launch("afg dx", multiply_frames<Unit, SIDE>, queue, Grid{plan.tiles}, kProductThreads, gemm::product_shared<Along, SIDE>(), p,
          plan.columns);
 }
 
@@ -300,12 +300,12 @@ inline void run_backward(Queue& queue, const Backward& g) {
     AFFUSE_LAUNCH(add_tiles, queue, Grid{ceil_div(A, 32)}, 256, SharedBytes().take<float>(256).take<float>(256).bytes, g);
   if (g.dq) each_of<1, 4>(queue, "afg dq", B * J * A, QueryGradients{g, divider(A, B * J * A), divider(J, B * J * A)});
   if (g.dW) {
-    if (g.weights.large) g.gather.bf16 ? queue_weights<RoundedOperands, 128>(queue, g) : queue_weights<Exact, 128>(queue, g);
-    else g.gather.bf16 ? queue_weights<RoundedOperands, 64>(queue, g) : queue_weights<Exact, 64>(queue, g);
+    if (g.weights.large) g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 128>(queue, g) : queue_weights<gemm::Exact, 128>(queue, g);
+    else g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 64>(queue, g) : queue_weights<gemm::Exact, 64>(queue, g);
   }
   if (g.dx) {
-    if (g.frames.large) g.gather.bf16 ? queue_frames<RoundedOperands, 128>(queue, g) : queue_frames<Exact, 128>(queue, g);
-    else g.gather.bf16 ? queue_frames<RoundedOperands, 64>(queue, g) : queue_frames<Exact, 64>(queue, g);
+    if (g.frames.large) g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 128>(queue, g) : queue_frames<gemm::Exact, 128>(queue, g);
+    else g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 64>(queue, g) : queue_frames<gemm::Exact, 64>(queue, g);
     AFFUSE_LAUNCH(clear_padding, queue, most(ceil_div(B * T, 8)), 256, 0, g.gather.list, g.dx, D, divider(T, B * T));
   }
 }
