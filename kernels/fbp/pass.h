@@ -199,7 +199,7 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
   const gemm::RowTiles tiles{int(rows)};
   const gemm::Bf16 bf16{z.pairs};
   for (int64_t k = 0; k < side.E; k += side.piece) {
-    const int64_t kc = gemm::min64(side.piece, side.E - k), steps = fbp_at(z, kc);
+    const int64_t kc = gemm::min64(side.piece, side.E - k);
     for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
       const int64_t width = vecs * kLanes;
@@ -219,16 +219,19 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
         else if (q + 2 * gemm::kTileVecs <= q1) next = place + fbp_at(z, side.E * gemm::kTileStride);
         else if (k + kc < side.E) next = room + fbp_at(z, (k + kc) * gemm::kTileStride);
       }
-      const gemm::Upcoming upcoming(next, steps, tiles.count);
       float* const sums = h + (q - q0) * kLanes * rows;
-      for (int t = 0; t < tiles.count; ++t) {
-        const int64_t at = rows * k + tiles.start(t) * kc;
-        float* const to = sums + tiles.start(t) * gemm::kTileStride;
-        if (z.bf16)
-          bf16.multiply(tiles.height(t), vecs, kc, packed_rows + bf16.rows(at), panel, to, k > 0, upcoming.of(t),
-                        upcoming.step);
-        else
-          gemm::tile_multiply(tiles.height(t), vecs, kc, packed_rows + at, panel, to, k > 0, upcoming.of(t), upcoming.step);
+      const int64_t turn = gemm::turn_of(tiles, kc);
+      for (int64_t c = 0; c < kc; c += turn) {
+        const int64_t depth = gemm::min64(turn, kc - c);
+        const float* const b = panel + fbp_at(z, c) * width;
+        const gemm::Upcoming upcoming(c + turn < kc ? b + fbp_at(z, turn) * width : next, fbp_at(z, turn), tiles.count);
+        for (int t = 0; t < tiles.count; ++t) {
+          const int64_t at = rows * k + tiles.start(t) * kc + c * tiles.height(t);
+          const float* const a = packed_rows + (z.bf16 ? bf16.rows(at) : at);
+          float* const to = sums + tiles.start(t) * gemm::kTileStride;
+          if (z.bf16) bf16.multiply(tiles.height(t), vecs, depth, a, b, to, k + c > 0, upcoming.of(t), upcoming.step);
+          else gemm::tile_multiply(tiles.height(t), vecs, depth, a, b, to, k + c > 0, upcoming.of(t), upcoming.step);
+        }
       }
     }
   }
