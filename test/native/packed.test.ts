@@ -22,6 +22,14 @@ const SHAPES = [
   [30, 4100, 130], // … and too long to be kept
 ] as const;
 
+// [B, m, n, outputs, factors]: one to three row tiles, whole turns of a panel (kernels/gemm/core.h) and parts, K cut.
+const PAIRS = [
+  [9, 300, 131, 70, 3],
+  [16, 131, 517, 33, 5],
+  [28, 1300, 129, 40, 2],
+  [37, 256, 257, 17, 1],
+] as const;
+
 const ALL_LEVELS = ["baseline", "avx2", "avx512", "neon"];
 const level = process.env.AFFUSE_CPU;
 if (level === undefined) {
@@ -38,6 +46,7 @@ if (level === undefined) {
   }
 } else {
   for (const shape of SHAPES) test(`${level}, [${shape.join(", ")}]`, () => check(shape));
+  for (const shape of PAIRS) test(`${level}, fbp [${shape.join(", ")}]`, () => checkFbp(shape));
 }
 
 async function check([R, K, O]: readonly [number, number, number]): Promise<void> {
@@ -47,7 +56,11 @@ async function check([R, K, O]: readonly [number, number, number]): Promise<void
     device: "cpu",
     arenaBytes: bytes + Math.ceil((4 * R * O) / 64) * 64,
     buffers: [buffer],
-    values: [arenaValue([R, K], 0), { dtype: "f32", shape: [O, K], buffer: 0, offset: 0 }, arenaValue([R, O], bytes)],
+    values: [
+      arenaValue([R, K], 0),
+      { dtype: "f32", shape: [O, K], buffer: 0, offset: 0 },
+      arenaValue([R, O], bytes),
+    ],
     instructions: [{ op: "linear", inputs: [0, 1], outputs: [2], attributes: {} }],
     feeds: [0],
     fetches: [2],
@@ -73,7 +86,51 @@ async function check([R, K, O]: readonly [number, number, number]): Promise<void
   const called = (addon.call("cpu", "linear", [odd, weight], {}, [true], 1)[0] as HostTensor).data;
   for (const threads of [1, 2, 3]) {
     const packed = await product(odd, weight, threads);
-    for (let i = 0; i < packed.length; i++) assert.ok(Object.is(packed[i], called[i]), `${threads} threads, ${i}`);
+    for (let i = 0; i < packed.length; i++)
+      assert.ok(Object.is(packed[i], called[i]), `${threads} threads, ${i}`);
+  }
+}
+
+/** Both weights packed by a program: the same bits as the call, for any number of threads. */
+async function checkFbp([B, m, n, o, k]: (typeof PAIRS)[number]): Promise<void> {
+  const tensors = [f32([B, m], wave), f32([B, n], (i) => wave(i + 1))];
+  const weights = [f32([o * k, m], (i) => wave(i + 2)), f32([o * k, n], (i) => wave(i + 3))];
+  const attributes = { k, normalize: "power-l2" };
+  const called = addon.call("cpu", "fbp", [...tensors, ...weights], attributes, [true], 1)[0] as HostTensor;
+  let bytes = 0;
+  const place = (shape: number[]) => {
+    const value = arenaValue(shape, bytes);
+    bytes += Math.ceil((4 * shape.reduce((a, b) => a * b, 1)) / 64) * 64;
+    return value;
+  };
+  const values = [place([B, m]), place([B, n])];
+  const buffers = weights.map(({ data }, buffer) => {
+    const made = addon.createBuffer(data.byteLength);
+    made.write(0, data);
+    values.push({ dtype: "f32", shape: weights[buffer]?.shape ?? [], buffer, offset: 0 });
+    return made;
+  });
+  values.push(place([B, o]));
+  const program = addon.createProgram({
+    device: "cpu",
+    arenaBytes: bytes,
+    buffers,
+    values,
+    instructions: [{ op: "fbp", inputs: [0, 1, 2, 3], outputs: [4], attributes }],
+    feeds: [0, 1],
+    fetches: [4],
+    scalars: 0,
+  });
+  for (const threads of [1, 2, 3]) {
+    addon.setThreads(threads);
+    const z = (
+      await program.run(
+        tensors.map(({ data }) => data),
+        [],
+      )
+    )[0] as Float32Array;
+    for (let i = 0; i < z.length; i++)
+      assert.ok(Object.is(z[i], called.data[i]), `${threads} threads, ${i}: ${z[i]} ${called.data[i]}`);
   }
 }
 
