@@ -81,7 +81,7 @@ const configOf = ({ structure, attention }: ModelCase, dropout: number) => ({
  * FLOPs of the calls a program makes. AFG counts the frames that are there; a gradient that nobody wants is
  * not counted.
  */
-function flopsOf(
+export function flopsOf(
   addon: NativeAddon,
   nodes: readonly Node[],
   used: ReadonlySet<number>,

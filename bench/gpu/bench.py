@@ -1,146 +1,242 @@
-"""Kernels against the device's own measured ceilings and against PyTorch on the same tensors: eager, compiled, and replayed as a
-CUDA graph. Prints one JSON document; progress on stderr.
+"""Kernels and training steps against the device's own measured ceilings and against PyTorch on the same tensors: eager, replayed as
+a CUDA graph, and compiled. Writes one JSON document, after every case anew; progress on stderr.
 
-    bench.py --library libaffuse.so --backend libaffuse_cuda.so --device cuda|emulated
+    bench.py --library libaffuse.so --backend libaffuse_cuda.so --out bench.json [--device cuda|emulated]
+             [--steps "node suite/steps.mjs"] [--seconds-left 240]
 
-Each result is checked before it is timed; medians of turns that affuse and PyTorch take in alternation, on inputs that rotate."""
+Each result is checked against float64 before it is timed; a wrong one is not timed. Operators rotate through so many sets of inputs that
+caches hold none of them. When the seconds are over, what is missing is left out by name. Exit code 1 when anything failed."""
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 
 import torch
 
 from affuse import Affuse, AffuseError
-from cases import cases
+from cases import AdamW, cases
+from timing import Timer, ceilings, graphed
+from training import Steps
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--library", required=True)
 arguments.add_argument("--backend", required=True)
+arguments.add_argument("--out", required=True)
 arguments.add_argument("--device", choices=["cuda", "emulated"], default="cuda")
-arguments.add_argument("--seconds", type=float, default=0.15, help="of each contender and case")
+arguments.add_argument("--steps", default="", help="command of the process that runs affuse's training steps")
+arguments.add_argument("--seconds-left", type=float, default=600)
 options = arguments.parse_args()
 os.environ["AFFUSE_CUDA_LIBRARY" if options.device == "cuda" else "AFFUSE_EMULATED_LIBRARY"] = options.backend
 gpu = options.device == "cuda"
 place = "cuda" if gpu else "cpu"
+deadline = time.monotonic() + options.seconds_left
+if gpu and not torch.cuda.is_available():
+    sys.exit("this PyTorch sees no GPU")
 torch.manual_seed(1)
-# What PyTorch does by default for float32 products, said out loud: no TF32.
+# What PyTorch does by default for float32 products and convolutions, said out loud for the first: no TF32 in either, as in affuse.
 torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.benchmark = True
+
+timer = Timer(gpu)
+affuse = Affuse(options.library, options.device)
+left_out = [] if gpu else ["PyTorch's CUDA graphs and torch.compile: they need a GPU"]
+report = {"device": options.device, "affuse": affuse.version(), "torch": torch.__version__, "cuda": torch.version.cuda, "ceilings": {},
+          "operators": [], "steps": [], "left_out": left_out}
 
 
-def make(*shape, scale=1.0):
-    return torch.randn(*shape, device=place) * scale
+def save():
+    with open(options.out + ".new", "w") as file:
+        json.dump(report, file, indent=1)
+    os.replace(options.out + ".new", options.out)
 
 
-def seconds(run, least):
-    """Median seconds of one call over turns of several."""
-    if not gpu:
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for _ in range(3):
-        run()
-    begin.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    count = max(1, int(least / 5 / max(begin.elapsed_time(end) / 1e3, 1e-6)))
-    turns = []
-    for _ in range(5):
-        begin.record()
-        for _ in range(count):
-            run()
-        end.record()
-        torch.cuda.synchronize()
-        turns.append(begin.elapsed_time(end) / 1e3 / count)
-    return statistics.median(turns)
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-def ceilings():
-    """Copy bandwidth and matrix rates as this device reaches them through PyTorch's own copy and cuBLAS."""
-    if not gpu:
-        return {}
-    x = torch.empty(1 << 28, device=place)
-    y = torch.empty_like(x)
-    result = {"copy": 2 * 4 * x.numel() / seconds(lambda: y.copy_(x), 0.5)}
-    del x, y
-    for name, kind, n in (("matrix.bf16", torch.bfloat16, 8192), ("matrix.f32", torch.float32, 4096)):
-        a, b = (torch.randn(n, n, device=place).to(kind) for _ in range(2))
-        result[name] = 2.0 * n ** 3 / seconds(lambda: torch.mm(a, b), 0.5)
-    return result
+def leave_out(text):
+    left_out.append(text)
+    say(f"left out: {text}")
 
 
-def graphed(run):
-    """The same as one CUDA graph; None where PyTorch cannot capture it."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
-def peers(case):
-    yield "eager", case.peer
-    if not gpu:
-        return
+def contender(entry, name, make, sets):
+    """Times make()'s function; a peer that cannot run is left out by name."""
     try:
-        yield "graph", graphed(case.peer)
-    except RuntimeError as error:
-        print(f"{case.name}: no CUDA graph by PyTorch: {error}", file=sys.stderr)
-    try:
-        compiled = torch.compile(case.peer)
-        compiled()
-        yield "compile", compiled
-    except Exception as error:  # inductor may lack a compiler on this machine
-        print(f"{case.name}: not compiled by PyTorch: {str(error).splitlines()[0]}", file=sys.stderr)
+        run = make()
+        run()
+        timer.finish()
+        entry["peers"][name] = timer.seconds(run) / sets
+    except Exception as error:  # also what a compiler or a capture throws
+        leave_out(f"{entry['name']}: PyTorch's {name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}")
 
 
-def measure(affuse, make_case, roofs):
-    case = make_case()
-    entry = {"name": case.name, "flops": case.flops, "bytes": case.bytes, "bound": case.bound}
+def difference(got, exact):
+    got, exact = got.detach().double(), exact.double()
+    return ((got - exact).norm() / exact.norm().clamp_min(1e-30)).item()
+
+
+def low(t):
+    """The inputs as bf16 tensors: what PyTorch's products read when nothing has to be converted first."""
+    return {name: value.detach().to(torch.bfloat16) for name, value in t.items()}
+
+
+def measure(case, entry):
+    entry.update(flops=case.flops, bytes=case.bytes, bound=case.bound)
+    sets = max(1, min(32, round(5e7 / case.elements()))) if gpu else 1
+    entry["sets"] = sets
+    inputs = [case.tensors(place) for _ in range(sets)]
+    stream = torch.cuda.current_stream().cuda_stream if gpu else None
+    # The check runs on inputs of its own: an optimiser changes them.
+    calls, made = case.own(affuse, inputs[0])
+    for value in made.values():
+        if case.operator != "adamw":
+            value.fill_(float("nan"))
     try:
-        call = affuse.call(case.operator, case.inputs, case.outputs, **case.attributes)
-        stream = torch.cuda.current_stream().cuda_stream if gpu else None
-        case.outputs[case.compare].fill_(float("nan"))
-        call.queue(stream)
-        affuse.finish()
-        if gpu:
-            torch.cuda.synchronize()
-        expected = case.peer().double()
-        error = ((case.outputs[case.compare].double() - expected).norm() / expected.norm()).item()
-        entry["difference"] = error
-        if not error <= case.tolerance:
-            entry["failed"] = f"expected a relative difference of at most {case.tolerance}, got {error}"
-            return entry
-        entry["seconds"] = seconds(lambda: call.queue(stream), options.seconds)
+        for call in calls:
+            call.queue(stream)
     except AffuseError as error:
-        entry["failed"] = str(error)
-        return entry
-    entry["peers"] = {name: seconds(run, options.seconds) for name, run in peers(case)}
+        if not str(error).startswith("ERR_AFFUSE_DEVICE:"):
+            raise
+        entry["left_out"] = str(error)
+        return
+    affuse.finish()
+    timer.finish()
+    exact = case.exact(inputs[0])
+    entry["difference"] = {name: difference(made[name], value) for name, value in exact.items()}
+    entry["tolerance"] = case.tolerance
+    wrong = [f"{name} {off:.2e}" for name, off in entry["difference"].items() if not off <= case.tolerance]
+    if wrong:
+        entry["failed"] = f"expected a relative difference of at most {case.tolerance:.0e}, got {', '.join(wrong)}"
+        return
+    del exact, calls, made
+    queued = [case.own(affuse, t)[0] for t in inputs]
+
+    def own(on):
+        for calls in queued:
+            for call in calls:
+                call.queue(on)
+
+    own(stream)
+    timer.finish()
+    entry["seconds"] = timer.seconds(lambda: own(stream)) / sets
+    if gpu:
+        try:
+            replay = graphed(lambda: own(torch.cuda.current_stream().cuda_stream))
+            entry["seconds_graph"] = timer.seconds(replay) / sets
+        except (RuntimeError, AffuseError) as error:
+            leave_out(f"{case.name}: affuse as a CUDA graph: {error}")
+
+    def every(runs):
+        def run():
+            for each in runs:
+                each()
+
+        return run
+
+    if isinstance(case, AdamW):
+        contender(entry, "eager", lambda: case.peer(inputs[0]), 1)
+        if gpu:
+            contender(entry, "fused", lambda: case.peer(inputs[0], fused=True), 1)
+            contender(entry, "graph", lambda: graphed(case.peer(inputs[0], capturable=True, foreach=True)), 1)
+    elif case.precision == "bf16":
+        # As one writes it (autocast converts the same float32 tensors), and with tensors that are bf16 already.
+        def cast(t):
+            with torch.autocast(place, torch.bfloat16, cache_enabled=False):
+                return case.forward(t).float()
+
+        contender(entry, "eager", lambda: every([case.peer(t, cast) for t in inputs]), sets)
+        halves = [low(t) for t in inputs]
+        contender(entry, "eager.bf16", lambda: every([case.peer(t) for t in halves]), sets)
+        if gpu:
+            contender(entry, "graph", lambda: graphed(every([case.peer(t) for t in halves])), sets)
+    else:
+        contender(entry, "eager", lambda: every([case.peer(t) for t in inputs]), sets)
+        if gpu:
+            contender(entry, "graph", lambda: graphed(every([case.peer(t) for t in inputs])), sets)
     # Once more, after the peers: a device that has slowed down meanwhile shows.
-    entry["seconds_again"] = seconds(lambda: call.queue(stream), options.seconds)
-    roof = roofs.get(case.bound)
+    entry["seconds_again"] = timer.seconds(lambda: own(stream)) / sets
+    roof = report["ceilings"].get(case.bound)
     if roof:
         work = case.bytes if case.bound == "copy" else case.flops
-        entry["percent"] = 100 * work / roof / entry["seconds"]
-    return entry
+        entry["percent"] = 100 * work / roof / entry.get("seconds_graph", entry["seconds"])
 
 
-affuse = Affuse(options.library, options.device)
-roofs = ceilings()
-results = []
-for make_case in cases(make, tiny=not gpu):
-    results.append(measure(affuse, make_case, roofs))
-    print(f"{results[-1]['name']}: {results[-1].get('failed', results[-1].get('percent', 'ok'))}", file=sys.stderr, flush=True)
+def compile_peer(case, entry):
+    """Second round, after everything else: a compilation takes seconds."""
+    inputs = [case.tensors(place) for _ in range(entry["sets"])]
+    given = [low(t) for t in inputs] if case.precision == "bf16" else inputs
+    compiled = torch.compile(case.forward)
+    runs = [case.peer(t, compiled) for t in given]
+
+    def run():
+        for each in runs:
+            each()
+
+    contender(entry, "compile", lambda: run, entry["sets"])
+
+
+def guarded(entry, work):
+    """A case that throws is a failed case; the next one is measured all the same."""
+    try:
+        work()
+    except Exception as error:
+        entry["failed"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
     if gpu:
         torch.cuda.empty_cache()
-print(json.dumps({"affuse": affuse.version(), "torch": torch.__version__, "ceilings": roofs, "cases": results}))
-sys.exit(0)
+    save()
+
+
+def all_of(into, found, work, unit, scale):
+    for case in found:
+        if over():
+            leave_out(f"{name_of(case)}: the time was over")
+            continue
+        entry = {"name": name_of(case), "peers": {}}
+        into.append(entry)
+        guarded(entry, lambda: work(case, entry))
+        if "left_out" in entry:
+            into.remove(entry)
+            leave_out(f"{entry['name']}: {entry['left_out']}")
+        else:
+            say(f"{entry['name']}: " + (entry.get("failed") or f"{entry['seconds'] * scale:.1f} {unit}"))
+
+
+def name_of(case):
+    return case["name"] if isinstance(case, dict) else case.name
+
+
+def over():
+    return time.monotonic() > deadline
+
+
+save()
+try:
+    report["ceilings"] = ceilings(timer)
+except Exception as error:
+    leave_out(f"ceilings: {error}")
+for name, value in report["ceilings"].items():
+    say(f"{name}: {value / 1e12:.2f} T/s")
+
+if options.steps:
+    steps = Steps(options, timer, report["ceilings"], leave_out)
+    all_of(report["steps"], steps.cases(), steps.measure, "ms", 1e3)
+    steps.stop()
+else:
+    leave_out("training steps: no Node")
+found = cases(tiny=not gpu)
+all_of(report["operators"], found, measure, "us", 1e6)
+
+for case in found if gpu else []:
+    entry = next((e for e in report["operators"] if e["name"] == case.name and "failed" not in e), None)
+    if not case.compiled or entry is None:
+        continue
+    if over() or not hasattr(torch, "compile"):
+        leave_out(f"{case.name}: torch.compile: {'the time was over' if over() else 'this PyTorch has none'}")
+        continue
+    guarded(entry, lambda: compile_peer(case, entry))
+save()
+failed = [entry["name"] for entry in report["operators"] + report["steps"] if "failed" in entry]
+say(f"{len(report['operators']) + len(report['steps'])} cases, {len(failed)} failed")
+sys.exit(1 if failed else 0)

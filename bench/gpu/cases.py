@@ -1,101 +1,244 @@
-"""Cases of the GPU bench: tensors, what affuse runs, what PyTorch runs, FLOPs and bytes. `tiny` sizes are for the emulator."""
+"""Operators of the GPU bench: tensors, affuse's calls, the same by PyTorch, FLOPs and bytes. `tiny` sizes are for the emulator."""
+import math
+
 import torch
 import torch.nn.functional as F
 
+SIZE = {"f32": 4, "bf16": 2}
+# Of a result against float64, ‖difference‖ / ‖result‖: rounding of operands (2^-9 each for bf16) or of float32 sums.
+TOLERANCE = {"f32": 2e-5, "bf16": 1e-2}
+
+
+# Of FBP's signed root. Large, so that rounding of a sum near 0 is not magnified and the check can be sharp; time does not depend on it.
+EPS = 1e-3
+
 
 class Case:
-    """name; call(affuse) → Call; peer() → the same result by PyTorch; result: the output to compare; flops, bytes; bound: the
-    ceiling that the target names (matrix.bf16, matrix.f32 or copy)."""
+    """One forward, or forward and backward, of an operator.
 
-    def __init__(self, name, operator, inputs, outputs, attributes, peer, compare, flops, bytes, bound, tolerance):
-        self.name, self.operator, self.inputs, self.outputs, self.attributes = name, operator, inputs, outputs, attributes
-        self.peer, self.compare, self.flops, self.bytes, self.bound, self.tolerance = peer, compare, flops, bytes, bound, tolerance
+    make(tensors(…)) fills `tensors`; forward(t) is PyTorch's; `main` the output that both give; `wrt` the inputs whose gradients are
+    wanted (none: forward alone); `saved` what the forward keeps for the backward. bound: the ceiling of the device that limits it."""
+
+    def __init__(self, name, operator, shapes, forward, main, flops, bytes, bound, attributes=None, outputs=None, wrt=(), saved=(),
+                 precision=None, tolerance=1.0, compiled=False):
+        self.name, self.operator, self.shapes, self.forward, self.main = name, operator, shapes, forward, main
+        self.flops, self.bytes, self.bound = flops, bytes, bound
+        self.attributes = dict(attributes or {})
+        if precision:
+            self.attributes["precision"] = precision
+        self.outputs, self.wrt, self.saved = outputs or {}, list(wrt), list(saved)
+        self.precision = precision or "f32"
+        self.tolerance = tolerance * TOLERANCE[self.precision]
+        self.compiled = compiled  # torch.compile takes seconds for each: of the largest cases only
+
+    def elements(self):
+        return sum(math.prod(shape) for shape, _ in self.shapes.values()) + sum(math.prod(s) for s in self.outputs.values())
+
+    def tensors(self, device):
+        """Fresh inputs; the weights' spread keeps results near 1."""
+        return {name: torch.randn(*shape, device=device) * scale for name, (shape, scale) in self.shapes.items()}
+
+    def own(self, affuse, t):
+        """(calls in order, what they make by name)."""
+        made = {name: torch.empty(shape, device=t[next(iter(t))].device) for name, shape in self.outputs.items()}
+        inputs = {name: value for name, value in t.items() if not name.startswith("d_")}
+        calls = [affuse.call(self.operator, inputs, made, **self.attributes)]
+        if self.wrt:
+            gradients = {f"d{name}": torch.empty_like(t[name]) for name in self.wrt}
+            given = {**inputs, f"d{self.main}": t[f"d_{self.main}"], **{name: made[name] for name in self.saved}}
+            calls.append(affuse.call(f"{self.operator}.backward", given, gradients, **self.attributes))
+            made = {**made, **gradients}
+        return calls, made
+
+    def peer(self, t, forward=None):
+        """PyTorch's run on these tensors as a function of no arguments; leaves get their requires_grad here."""
+        forward = forward or self.forward
+        if not self.wrt:
+            def run():
+                with torch.no_grad():
+                    return {self.main: forward(t)}
+
+            return run
+        leaves = [t[name].requires_grad_() for name in self.wrt]
+
+        def both():
+            out = forward(t)
+            gradients = torch.autograd.grad(out, leaves, t[f"d_{self.main}"])
+            return {self.main: out.detach(), **{f"d{name}": g for name, g in zip(self.wrt, gradients)}}
+
+        return both
+
+    def exact(self, t):
+        """The results in float64."""
+        wide = {name: value.detach().double() for name, value in t.items()}
+        return self.peer(wide)()
 
 
-def fbp(make, B, m, n, o, k, precision):
-    a, v = make(B, m), make(B, n)
-    U, V = make(o * k, m, scale=m ** -0.5), make(o * k, n, scale=n ** -0.5)
-    half = torch.bfloat16 if precision == "bf16" else torch.float32
-    low = [t.to(half) for t in (a, v, U, V)]
-
-    def peer():
-        a, v, U, V = low
-        s = ((a @ U.T) * (v @ V.T)).view(B, o, k).sum(2).float()
-        z = torch.sign(s) * torch.sqrt(s.abs() + 1e-12)
+def fbp(B, m, n, o, k, precision, backward=False, compiled=False):
+    def forward(t):
+        p = (t["a"] @ t["U"].T) * (t["v"] @ t["V"].T)
+        s = p.view(B, o, k).sum(2)
+        z = s / torch.sqrt(s.abs() + EPS)
         return F.normalize(z, dim=1)
 
-    size = 2 if precision == "bf16" else 4
-    return Case(f"fbp/B={B},m={m},n={n},o={o},k={k},{precision}", "fbp", {"a": a, "v": v, "U": U, "V": V}, {"z": make(B, o)},
-                {"k": k, "normalize": "power-l2", "precision": precision}, peer, "z", 2.0 * B * (m + n) * o * k,
-                size * (B * (m + n) + o * k * (m + n)) + 4 * B * o, f"matrix.{precision}", 2e-2 if precision == "bf16" else 1e-3)
+    P, size = o * k, SIZE[precision]
+    shapes = {"a": ((B, m), 1), "v": ((B, n), 1), "U": ((P, m), m ** -0.5), "V": ((P, n), n ** -0.5)}
+    outputs = {"z": (B, o), "s": (B, o)}
+    flops = 2.0 * B * (m + n) * P
+    bytes = size * (B * (m + n) + P * (m + n)) + 8 * B * o
+    if backward:
+        shapes["d_z"] = ((B, o), 1)
+        outputs.update(hu=(B, P), hv=(B, P))
+        flops, bytes = 3 * flops, 3 * bytes
+    return Case(f"fbp{'+backward' if backward else ''}/B={B},m={m},n={n},o={o},k={k},{precision}", "fbp", shapes, forward, "z", flops, bytes,
+                f"matrix.{precision}", {"k": k, "normalize": "power-l2", "eps": EPS}, outputs,
+                wrt=("a", "v", "U", "V") if backward else (), saved=("z", "s", "hu", "hv") if backward else (), precision=precision,
+                tolerance=5 if precision == "f32" else 2, compiled=compiled)
 
 
-def linear(make, M, N, K, precision):
-    x, W, b = make(M, K), make(N, K, scale=K ** -0.5), make(N)
-    half = torch.bfloat16 if precision == "bf16" else torch.float32
-    low = [t.to(half) for t in (x, W, b)]
-    size = 2 if precision == "bf16" else 4
-    return Case(f"linear/M={M},N={N},K={K},{precision}", "linear", {"x": x, "W": W, "b": b}, {"y": make(M, N)}, {"precision": precision},
-                lambda: F.linear(*low).float(), "y", 2.0 * M * N * K, size * (M * K + N * K) + 4 * M * N, f"matrix.{precision}",
-                2e-2 if precision == "bf16" else 1e-3)
+def linear(M, N, K, precision, compiled=False):
+    shapes = {"x": ((M, K), 1), "W": ((N, K), K ** -0.5), "b": ((N,), 1)}
+    size = SIZE[precision]
+    return Case(f"linear/M={M},N={N},K={K},{precision}", "linear", shapes, lambda t: F.linear(t["x"], t["W"], t["b"]), "y", 2.0 * M * N * K,
+                size * (M * K + N * K) + 4 * M * N, f"matrix.{precision}", {}, {"y": (M, N)}, precision=precision, compiled=compiled)
 
 
-def afg(make, B, T, D, A):
-    x, W, b, u = make(B, T, D), make(A, D, scale=D ** -0.5), make(A), make(A, scale=0.3)
+def afg(B, T, D, A, precision="f32", backward=False, compiled=False):
+    def forward(t):
+        scores = 0.3 * (torch.tanh(F.linear(t["x"], t["W"], t["b"])) @ t["u"])
+        return torch.bmm(torch.softmax(scores, 1).unsqueeze(1), t["x"])
 
-    def peer():
-        weights = torch.softmax(torch.tanh(x @ W.T + b) @ u * 0.3, dim=1)
-        return torch.einsum("bt,btd->bd", weights, x)[:, None]
-
-    return Case(f"afg/B={B},T={T},D={D},A={A}", "afg", {"x": x, "W": W, "b": b, "u": u}, {"c": make(B, 1, D), "alpha": make(B, 1, T)},
-                {"scale": 0.3}, peer, "c", 2.0 * B * T * D * (A + 1), 4.0 * B * T * D, "copy" if A <= 128 else "matrix.f32", 1e-3)
-
-
-def layer_norm(make, R, C):
-    x, gamma, beta = make(R, C), make(C), make(C)
-    return Case(f"layer_norm/R={R},C={C}", "layer_norm", {"x": x, "gamma": gamma, "beta": beta}, {"y": make(R, C)}, {"eps": 1e-5},
-                lambda: F.layer_norm(x, (C,), gamma, beta, 1e-5), "y", 8.0 * R * C, 8.0 * R * C, "copy", 1e-4)
-
-
-def lrn(make, B, C, H, W):
-    x = make(B, C, H, W)
-    return Case(f"lrn/B={B},C={C},H={H},W={W}", "lrn", {"x": x}, {"y": make(B, C, H, W)}, {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1},
-                lambda: F.local_response_norm(x, 5, 1e-4, 0.75, 1.0), "y", 12.0 * x.numel(), 8.0 * x.numel(), "copy", 1e-4)
+    shapes = {"x": ((B, T, D), 1), "W": ((A, D), D ** -0.5), "b": ((A,), 1), "u": ((A,), 0.3)}
+    outputs = {"c": (B, 1, D), "alpha": (B, 1, T)}
+    flops, bytes = 2.0 * B * T * D * (A + 1), 4.0 * B * T * D
+    if backward:  # of the attention's parameters, as in a model whose frames are data
+        shapes["d_c"] = ((B, 1, D), 1)
+        flops, bytes = 3 * flops, 2 * bytes
+    return Case(f"afg{'+backward' if backward else ''}/B={B},T={T},D={D},A={A},{precision}", "afg", shapes, forward, "c", flops, bytes,
+                "copy" if A <= 128 else f"matrix.{precision}", {"scale": 0.3}, outputs, wrt=("W", "b", "u") if backward else (),
+                saved=("c", "alpha") if backward else (), precision=precision, tolerance=10, compiled=compiled)
 
 
-def adamw(make, N):
-    p, g, m, v = (make(N) for _ in range(4))
-    v.abs_()
-    expected = [t.clone() for t in (p, g, m, v)]
+def ratio_attention(B, T, D, compiled=False):
+    def forward(t):
+        gate = torch.sigmoid(t["x"] @ t["q"] + t["beta"])
+        return torch.bmm(gate.unsqueeze(1), t["x"]).squeeze(1) / gate.sum(1, keepdim=True)
 
-    def peer():
-        p, g, m, v = expected
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g * g
-        return p - 1e-3 * (m / 0.1 / (torch.sqrt(v / 0.001) + 1e-8) + 0.01 * p)
-
-    out = {"p": make(N), "m": make(N), "v": make(N)}
-    return Case(f"adamw/N={N}", "adamw", {"p": p, "g": g, "m": m, "v": v}, out,
-                {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weightDecay": 0.01, "step": 1}, peer, "p", 12.0 * N, 28.0 * N, "copy",
-                1e-4)
+    shapes = {"x": ((B, T, D), 1), "q": ((D,), D ** -0.5), "beta": ((1,), 1)}
+    return Case(f"ratio_attention/B={B},T={T},D={D}", "ratio_attention", shapes, forward, "c", 4.0 * B * T * D, 4.0 * B * T * D, "copy", {},
+                {"c": (B, D), "alpha": (B, T)}, compiled=compiled)
 
 
-def cases(make, tiny):
+def layer_norm(R, C, backward=False, compiled=False):
+    shapes = {"x": ((R, C), 1), "gamma": ((C,), 1), "beta": ((C,), 1)}
+    outputs = {"y": (R, C)}
+    if backward:
+        shapes["d_y"] = ((R, C), 1)
+        outputs.update(mean=(R,), rstd=(R,))
+    return Case(f"layer_norm{'+backward' if backward else ''}/R={R},C={C}", "layer_norm", shapes,
+                lambda t: F.layer_norm(t["x"], (C,), t["gamma"], t["beta"], 1e-5), "y", (24.0 if backward else 8.0) * R * C,
+                (20.0 if backward else 8.0) * R * C, "copy", {"eps": 1e-5}, outputs, wrt=("x", "gamma", "beta") if backward else (),
+                saved=("mean", "rstd") if backward else (), tolerance=5, compiled=compiled)
+
+
+def lrn(B, C, H, W, backward=False, compiled=False):
+    shapes = {"x": ((B, C, H, W), 1)}
+    if backward:
+        shapes["d_y"] = ((B, C, H, W), 1)
+    N = B * C * H * W
+    # PyTorch divides alpha by the size. A large alpha, so that the sum over channels shows in the result.
+    return Case(f"lrn{'+backward' if backward else ''}/B={B},C={C},H={H},W={W}", "lrn", shapes,
+                lambda t: F.local_response_norm(t["x"], 5, 0.5, 0.75, 2.0), "y", (36.0 if backward else 12.0) * N,
+                (20.0 if backward else 8.0) * N, "copy", {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2}, {"y": (B, C, H, W)},
+                wrt=("x",) if backward else (), tolerance=2, compiled=compiled)
+
+
+def conv2d(B, C, H, W, O, k, stride, pad, precision, backward=False, compiled=False):
+    OH, OW = (H + 2 * pad - k) // stride + 1, (W + 2 * pad - k) // stride + 1
+    shapes = {"x": ((B, C, H, W), 1), "W": ((O, C, k, k), (C * k * k) ** -0.5), "b": ((O,), 1)}
+    size = SIZE[precision]
+    flops = 2.0 * B * O * OH * OW * C * k * k
+    bytes = size * (B * C * H * W + O * C * k * k) + 4 * B * O * OH * OW
+    if backward:
+        shapes["d_y"] = ((B, O, OH, OW), 1)
+        flops, bytes = 3 * flops, 3 * bytes
+    return Case(f"conv2d{'+backward' if backward else ''}/B={B},C={C},H={H},W={W},O={O},k={k},stride={stride},{precision}", "conv2d", shapes,
+                lambda t: F.conv2d(t["x"], t["W"], t["b"], stride=stride, padding=pad), "y", flops, bytes, f"matrix.{precision}",
+                {"stride": stride, "pad": pad}, {"y": (B, O, OH, OW)}, wrt=("x", "W", "b") if backward else (), precision=precision,
+                tolerance=5, compiled=compiled)
+
+
+class AdamW:
+    """The update of one flat parameter in place, as the optimiser of a whole model makes it."""
+
+    forward, compiled, precision, wrt = None, False, "f32", ()
+    # p + 1e-3 of the update: one rounding of p
+    tolerance = 1e-6
+
+    def __init__(self, N):
+        self.N, self.name, self.operator, self.main = N, f"adamw/N={N}", "adamw", "p"
+        self.flops, self.bytes, self.bound = 12.0 * N, 28.0 * N, "copy"
+
+    def elements(self):
+        return 4 * self.N
+
+    def tensors(self, device):
+        t = {name: torch.randn(self.N, device=device) for name in "pgmv"}
+        t["v"].abs_()
+        return t
+
+    def own(self, affuse, t):
+        made = {name: t[name].clone() for name in "pmv"}
+        given = {**made, "g": t["g"]}
+        attributes = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weightDecay": 0.01, "step": 1}
+        return [affuse.call("adamw", given, made, **attributes)], made
+
+    def exact(self, t):
+        p, g, m, v = (t[name].double() for name in "pgmv")
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        p = p * (1 - 1e-3 * 0.01) - 1e-3 * (m / 0.1) / (torch.sqrt(v / 0.001) + 1e-8)
+        return {"p": p, "m": m, "v": v}
+
+    def peer(self, t, **options):
+        p = torch.nn.Parameter(t["p"].clone())
+        p.grad = t["g"]
+        optimizer = torch.optim.AdamW([p], lr=1e-3, weight_decay=0.01, **(options or {"foreach": True}))
+        on = p.device if options else "cpu"
+        optimizer.state[p] = {"step": torch.zeros((), device=on), "exp_avg": t["m"].clone(), "exp_avg_sq": t["v"].clone()}
+
+        def run():
+            optimizer.step()
+            state = optimizer.state[p]
+            return {"p": p.data, "m": state["exp_avg"], "v": state["exp_avg_sq"]}
+
+        return run
+
+
+def cases(tiny):
     if tiny:
-        yield lambda: linear(make, 9, 33, 17, "f32")
-        yield lambda: fbp(make, 5, 12, 9, 7, 3, "f32")
-        yield lambda: afg(make, 2, 9, 12, 8)
-        yield lambda: layer_norm(make, 5, 33)
-        yield lambda: lrn(make, 1, 7, 3, 5)
-        yield lambda: adamw(make, 77)
-        return
+        return [
+            linear(9, 33, 17, "f32"), linear(16, 24, 32, "bf16"),
+            fbp(5, 12, 9, 7, 3, "f32"), fbp(5, 12, 9, 7, 3, "bf16"), fbp(4, 8, 6, 5, 3, "f32", backward=True),
+            afg(2, 9, 12, 8), afg(2, 9, 12, 8, backward=True), ratio_attention(2, 7, 12),
+            layer_norm(5, 33), layer_norm(5, 33, backward=True), lrn(1, 7, 3, 5), lrn(1, 7, 3, 5, backward=True),
+            conv2d(1, 3, 6, 7, 4, 3, 1, 1, "f32"), conv2d(1, 3, 6, 7, 4, 3, 2, 1, "f32", backward=True), AdamW(77),
+        ]
+    found = []
     for precision in ("bf16", "f32"):
-        for B in (64, 256, 4096, 8192):
-            yield lambda B=B, precision=precision: fbp(make, B, 1024, 2048, 1000, 5, precision)
-        yield lambda precision=precision: linear(make, 4096, 4096, 4096, precision)
-        yield lambda precision=precision: linear(make, 256, 1024, 1024, precision)
-    for A in (64, 128, 256):
-        yield lambda A=A: afg(make, 256, 200, 1024, A)
-    yield lambda: layer_norm(make, 51200, 1024)
-    yield lambda: lrn(make, 64, 96, 48, 123)
-    yield lambda: adamw(make, 1 << 26)
+        compiled = precision == "bf16"
+        for B in (16, 64, 256, 1024, 4096, 8192):
+            found.append(fbp(B, 1024, 2048, 1000, 5, precision, compiled=compiled and B in (64, 256, 4096)))
+        for B in (64, 256, 4096):
+            found.append(fbp(B, 1024, 2048, 1000, 5, precision, backward=True, compiled=compiled and B in (256, 4096)))
+        found.append(linear(4096, 4096, 4096, precision))
+        found.append(linear(256, 1024, 1024, precision))
+        found.append(afg(256, 200, 1024, 256, precision, compiled=compiled))
+        found.append(afg(256, 200, 1024, 256, precision, backward=True, compiled=compiled))
+        found.append(conv2d(16, 96, 23, 60, 256, 5, 1, 2, precision))
+        found.append(conv2d(16, 96, 23, 60, 256, 5, 1, 2, precision, backward=True))
+    for A in (64, 128):
+        found.append(afg(256, 200, 1024, A, compiled=A == 128))
+    found += [afg(256, 200, 1024, 128, backward=True), ratio_attention(256, 200, 1024, compiled=True),
+              layer_norm(51200, 1024, compiled=True), layer_norm(51200, 1024, backward=True), lrn(64, 96, 48, 123, compiled=True),
+              lrn(64, 96, 48, 123, backward=True), AdamW(1 << 26)]
+    return found

@@ -1,140 +1,237 @@
 #!/bin/sh
 # The GPU suite: builds the CUDA library and the addon, then
-#   parity     every CUDA kernel and programs against the float64 reference
+#   parity     every CUDA kernel, products, row shapes, programs and training against float64 or the CPU
 #   sanitize   compute-sanitizer's memcheck, racecheck and initcheck over the smallest cases
-#   bench      kernels against the device's measured ceilings and PyTorch on the same tensors
-# and writes results/<gpu>.json, part by part, so that a part can be run again alone. No network. Needs CMake, a C++ compiler, nvcc;
-# PyTorch for the peers of bench. Node comes in the bundle or from the machine; without it parity and sanitize are left out.
+#   bench      kernels and training steps against the device's measured ceilings and PyTorch on the same tensors
+# and writes <gpu>.json and logs. No network. Needs CMake, a C++ compiler, nvcc; PyTorch for bench. Node comes in the bundle or from the
+# machine; without it parity, sanitize and training steps are left out, by name.
 #
-#   gpu-suite.sh [--device cuda|emulated] [--only parity|sanitize|bench] [--out FOLDER] [--jobs N]
+#   gpu-suite.sh [--device cuda|emulated] [--only build|parity|sanitize|bench] [--out FOLDER] [--jobs N] [--minutes 8] [--built FOLDER]
 #
-# emulated: the same with the emulator and tiny sizes, to try the script where there is no GPU; its times say nothing.
+# emulated   the same with the emulator and tiny sizes, to try the script where there is no GPU; its times say nothing
+# --only     one part; the results of the others stay in the file. Takes what was built before, so that a run can be continued
+# --minutes  for everything: what does not fit is cut off and named
+# --built    takes affuse.node, libaffuse.so and the device's library from there instead of building
+#
+# Exit code 0: everything that could run here ran and passed; 1: something failed, named at the end; 2: wrong arguments.
 set -u
+began=$(date +%s)
 cd "$(dirname "$0")" || exit 1
 [ -f CMakeLists.txt ] || cd ../.. || exit 1
-device=cuda only= out=results jobs=$(nproc 2>/dev/null || echo 2)
+device=cuda only='' out='' jobs=$(nproc 2>/dev/null || echo 2) minutes=8 built=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --device) device=$2; shift ;;
-    --only) only=$2; shift ;;
-    --out) out=$2; shift ;;
-    --jobs) jobs=$2; shift ;;
+    --device | --only | --out | --jobs | --minutes | --built)
+      [ $# -ge 2 ] || { echo "gpu-suite: expected a value after $1" >&2; exit 2; }
+      case $1 in
+        --device) device=$2 ;; --only) only=$2 ;; --out) out=$2 ;; --jobs) jobs=$2 ;; --minutes) minutes=$2 ;; --built) built=$2 ;;
+      esac
+      shift 2 ;;
     *) echo "gpu-suite: unknown argument $1" >&2; exit 2 ;;
   esac
-  shift
 done
 case $device in cuda | emulated) ;; *) echo "gpu-suite: expected --device cuda or emulated, got $device" >&2; exit 2 ;; esac
-case $only in '' | parity | sanitize | bench) ;; *) echo "gpu-suite: expected --only parity, sanitize or bench, got $only" >&2; exit 2 ;; esac
+case $only in '' | build | parity | sanitize | bench) ;;
+  *) echo "gpu-suite: expected --only build, parity, sanitize or bench, got $only" >&2; exit 2 ;; esac
+case $jobs$minutes in *[!0-9]*) echo "gpu-suite: expected whole numbers after --jobs and --minutes" >&2; exit 2 ;; esac
+[ -n "$out" ] || { [ -f bundle.json ] && out=results || out=bench/results; }
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
-PATH=$PWD/bin:$PATH:/usr/local/cuda/bin
-failed=0
+[ -x bin/node ] && bin/node -e 0 2>/dev/null && PATH=$PWD/bin:$PATH
+PATH=$PATH:/usr/local/cuda/bin
+export PYTHONDONTWRITEBYTECODE=1
+failed='' left=''
+fail() { failed="$failed $1"; echo "FAILED $1: $2" >&2; }
+leave_out() { left="$left${left:+; }$1"; echo "left out: $1"; }
+wanted() { [ -z "$only" ] || [ "$only" = "$1" ]; }
+# remaining MOST RESERVE: seconds for a part: at most MOST, and RESERVE stay for what follows. At least 20.
+remaining() {
+  rest=$((began + minutes * 60 - $(date +%s)))
+  [ -n "$only" ] || rest=$((rest - $2))
+  [ "$rest" -lt "$1" ] || rest=$1
+  [ "$rest" -gt 20 ] || rest=20
+  echo "$rest"
+}
 
 gpu=emulator driver=none
 if [ "$device" = cuda ]; then
-  gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1)
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1)
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
-  [ -n "$gpu" ] || { echo "gpu-suite: nvidia-smi names no GPU" >&2; exit 1; }
-  case $capability in 90 | 100) architecture=${capability}a-real ;; *) architecture=$capability-real ;; esac
+  ask() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null | head -1; }
+  gpu=$(ask name) driver=$(ask driver_version) capability=$(ask compute_cap | tr -d .)
+  [ -n "$gpu" ] || { echo "gpu-suite: nvidia-smi names no GPU; --device emulated runs without one" >&2; exit 1; }
+  case $capability in 90 | 100 | 103) architecture=${capability}a-real ;; *) architecture=$capability-real ;; esac
 fi
-file=$out/$(echo "$gpu" | tr 'A-Z /' 'a-z--').json
-
-wanted() { [ -z "$only" ] || [ "$only" = "$1" ]; }
-# record PART JSON: puts the JSON text under that name into the results file.
-record() {
-  python3 - "$file" "$1" "$2" "$gpu" "$driver" bundle.json <<'PY'
-import json, os, sys, time
-file, part, text, gpu, driver, bundle = sys.argv[1:]
-data = json.load(open(file)) if os.path.exists(file) else {}
-data.update(gpu=gpu, driver=driver, date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-if os.path.exists(bundle):
-    data["bundle"] = json.load(open(bundle))
-data[part] = json.loads(text)
-with open(file + ".new", "w") as to:
-    json.dump(data, to, indent=1)
-    to.write("\n")
-os.replace(file + ".new", file)
-PY
+name=$(echo "$gpu" | tr 'A-Z /' 'a-z--')
+parts=$out/$name.parts
+mkdir -p "$parts"
+# record PART JSON: the part's result; the whole file is put together from all parts.
+record() { [ $# -lt 2 ] || printf '%s\n' "$2" >"$parts/$1.json"; }
+put_together() {
+  {
+    printf '{\n"gpu": "%s",\n"driver": "%s",\n"date": "%s"' "$gpu" "$driver" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+    [ -f bundle.json ] && printf ',\n"bundle": %s' "$(cat bundle.json)"
+    for part in build parity sanitize bench; do
+      [ -s "$parts/$part.json" ] && printf ',\n"%s": %s' "$part" "$(cat "$parts/$part.json")"
+    done
+    printf '\n}\n'
+  } >"$out/$name.json.new" && mv "$out/$name.json.new" "$out/$name.json"
 }
 
-echo "== build for $gpu"
-build=build-gpu-$device
-if [ "$device" = cuda ]; then
-  set -- -DAFFUSE_CUDA=on "-DAFFUSE_CUDA_ARCHITECTURES=$architecture"
-else
-  set -- -DAFFUSE_CUDA=off -DAFFUSE_EMULATED=ON
-fi
-addon=ON
-command -v node >/dev/null 2>&1 || addon=OFF
-[ "$addon" = ON ] || echo "no Node: parity and sanitize are left out"
-cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DAFFUSE_SHARED=ON -DAFFUSE_ADDON=$addon -DAFFUSE_CPU_LEVELS=avx2 "$@" >"$out/build.log" 2>&1 &&
-  cmake --build "$build" --parallel "$jobs" >>"$out/build.log" 2>&1 || {
-  grep -E 'error|Error|beyond|budget' "$out/build.log" | head -40 >&2
-  echo "gpu-suite: the build failed; $out/build.log says why" >&2
-  exit 1
-}
-library=$PWD/$build/addon/libaffuse_$device.so
-if [ "$addon" = ON ]; then
-  mkdir -p build/Release
-  cp "$build/addon/affuse.node" "$library" build/Release/
-fi
-
-# suite NAME: one of the suites, from the bundle or from a checkout.
-suite() {
-  if [ -f "suite/$1.mjs" ]; then node "suite/$1.mjs"; else node --import tsx "test/cuda/$1.ts"; fi
-}
-
-if wanted parity && [ "$addon" = ON ]; then
-  echo "== parity"
-  export AFFUSE_TEST_DEVICE=$device
-  [ "$device" = emulated ] && export AFFUSE_TEST_MOST=700 "AFFUSE_EMULATED_LIBRARY=$library"
-  : >"$out/parity.log"
-  for name in parity.test program.test; do
-    suite $name >>"$out/parity.log" 2>&1 || failed=1
-  done
-  passed=$(awk '/Passed:/ { n += $2 } END { print n + 0 }' "$out/parity.log")
-  total=$(awk '/Total:/ { n += $2 } END { print n + 0 }' "$out/parity.log")
-  skipped=$(awk '/Skipped:/ { n += $2 } END { print n + 0 }' "$out/parity.log")
-  [ "$total" -gt 0 ] && [ "$passed" = "$total" ] || { failed=1; grep -E 'FAIL|:' "$out/parity.log" | head -40; }
-  echo "$passed of $total passed, $skipped skipped"
-  record parity "{\"passed\": $passed, \"failed\": $((total - passed)), \"skipped\": $skipped}"
-fi
-
-if wanted sanitize && [ "$addon" = ON ]; then
-  echo "== sanitize"
-  if [ "$device" != cuda ]; then
-    echo "compute-sanitizer is for a GPU; the emulator has AddressSanitizer and ThreadSanitizer (test/cuda/sanitize.test.ts)"
-  elif ! command -v compute-sanitizer >/dev/null 2>&1; then
-    echo "no compute-sanitizer on this machine"
-    record sanitize '{"skipped": "no compute-sanitizer"}'
+# --- build -------------------------------------------------------------------------------------------------------------
+with_node=yes
+command -v node >/dev/null 2>&1 || with_node=no
+folder=$PWD/build-gpu-$device/addon
+[ -z "$built" ] || folder=$(cd "$built" && pwd) || exit 1
+core=$folder/libaffuse.so library=$folder/libaffuse_$device.so addon=$folder/affuse.node
+ready() { [ -f "$core" ] && [ -f "$library" ] && { [ "$with_node" = no ] || [ -f "$addon" ]; }; }
+build() {
+  if [ "$device" = cuda ]; then
+    set -- -DAFFUSE_CUDA=on "-DAFFUSE_CUDA_ARCHITECTURES=$architecture"
+    # A bundle meets compilers that the budgets were not written for: what this one gives is kept beside the results.
+    [ ! -f bundle.json ] || set -- "$@" -DAFFUSE_CUDA_UPDATE_BUDGETS=ON
   else
+    set -- -DAFFUSE_CUDA=off -DAFFUSE_EMULATED=ON
+  fi
+  [ "$with_node" = yes ] && set -- "$@" -DAFFUSE_ADDON=ON || set -- "$@" -DAFFUSE_ADDON=OFF
+  if command -v ninja >/dev/null 2>&1 && [ ! -f "build-gpu-$device/Makefile" ]; then set -- "$@" -G Ninja; fi
+  targets='affuse_shared affuse_backends'
+  [ "$with_node" = no ] || targets="$targets affuse_node"
+  cmake -S . -B "build-gpu-$device" -DCMAKE_BUILD_TYPE=Release -DAFFUSE_SHARED=ON -DAFFUSE_CPU_LEVELS=avx2 "$@" &&
+    cmake --build "build-gpu-$device" --parallel "$jobs" --target $targets &&
+    cp "build-gpu-$device/libaffuse.so" "$folder/"
+}
+if [ -n "$built" ]; then
+  ready || { echo "gpu-suite: expected affuse.node, libaffuse.so and libaffuse_$device.so in $built" >&2; exit 1; }
+elif [ -n "$only" ] && [ "$only" != build ] && ready; then
+  echo "== built before"
+else
+  echo "== build for $gpu"
+  started=$(date +%s)
+  if (build) >"$out/build.log" 2>&1; then
+    record build "{\"seconds\": $(($(date +%s) - started)), \"jobs\": $jobs, \"for\": \"${architecture:-emulated}\"}"
+    echo "built in $(($(date +%s) - started)) s"
+    [ "$device" = emulated ] || [ ! -f bundle.json ] || cp kernels/cuda_budgets.txt "$out/cuda_budgets.txt"
+  else
+    grep -E 'error|Error|beyond|budget|fatal' "$out/build.log" | head -40 >&2
+    record build '{"failed": true}'
+    put_together
+    echo "gpu-suite: the build failed; $out/build.log says why" >&2
+    exit 1
+  fi
+fi
+export AFFUSE_ADDON="$addon" AFFUSE_TEST_DEVICE="$device"
+if [ "$device" = cuda ]; then export AFFUSE_CUDA_LIBRARY="$library"; else export AFFUSE_EMULATED_LIBRARY="$library" AFFUSE_TEST_MOST="${AFFUSE_TEST_MOST:-700}"; fi
+
+# suite NAME …: one of the suites, from the bundle or from a checkout.
+if [ -d suite ]; then
+  suites=$(cd suite && ls ./*.test.mjs | sed 's|./||; s|.test.mjs||')
+  command_of() { echo "suite/$1.test.mjs"; }
+  steps='node suite/steps.mjs'
+else
+  suites='parity products shapes program'
+  command_of() { echo "--import tsx test/cuda/$1.test.ts"; }
+  steps='node --import tsx bench/gpu/steps.ts'
+fi
+
+# --- parity ------------------------------------------------------------------------------------------------------------
+if wanted parity && [ "$with_node" = no ]; then
+  leave_out 'parity: no Node'
+  record parity '{"left_out": "no Node"}'
+elif wanted parity; then
+  echo "== parity"
+  results=
+  until=$(($(date +%s) + $(remaining 180 240)))
+  for suite in $suites; do
+    log=$out/parity-$suite.log
+    rest=$((until - $(date +%s)))
+    [ "$rest" -gt 5 ] || rest=5
+    timeout "$rest" node $(command_of "$suite") >"$log" 2>&1
+    status=$?
+    count() { sed -n "s/^ *$1: *\([0-9]*\).*/\1/p" "$log" | tail -1; }
+    passed=$(count Passed) total=$(count Total) skipped=$(count Skipped)
+    if [ $status -ne 0 ] || [ "${passed:-0}" -eq 0 ] || [ "$passed" != "$total" ]; then
+      fail "parity:$suite" "${passed:-0} of ${total:-?} passed, exit code $status$([ $status -eq 124 ] && echo ' (out of time)'); $log"
+      grep -E 'FAIL|expected|Error' "$log" | head -20 >&2
+    else
+      echo "$suite: $passed passed, ${skipped:-0} skipped"
+    fi
+    results="$results${results:+, }\"$suite\": {\"passed\": ${passed:-0}, \"total\": ${total:-0}, \"skipped\": ${skipped:-0}, \"exit\": $status}"
+  done
+  record parity "{$results}"
+fi
+
+# --- sanitize ----------------------------------------------------------------------------------------------------------
+if wanted sanitize; then
+  echo "== sanitize"
+  why=
+  [ "$device" = cuda ] || why='compute-sanitizer is for a GPU; for the emulator there is test/cuda/sanitize.test.ts'
+  [ -n "$why" ] || command -v compute-sanitizer >/dev/null 2>&1 || why='no compute-sanitizer on this machine'
+  [ "$with_node" = yes ] || why='no Node'
+  if [ -n "$why" ]; then
+    leave_out "sanitize: $why"
+    record sanitize "{\"left_out\": \"$why\"}"
+  else
+    rest=$(remaining 120 170)
+    # One process each, at once: they wait for the tool more than for the device.
+    for tool in memcheck racecheck initcheck; do
+      log=$out/sanitize-$tool.log
+      (
+        AFFUSE_TEST_MOST=300 timeout -s INT -k 20 "$rest" \
+          compute-sanitizer --tool $tool --target-processes all node $(command_of parity) >"$log" 2>&1
+        echo $? >"$log.exit"
+      ) &
+    done
+    wait
     results=
     for tool in memcheck racecheck initcheck; do
       log=$out/sanitize-$tool.log
-      if [ -f suite/parity.test.mjs ]; then set -- suite/parity.test.mjs; else set -- --import tsx test/cuda/parity.test.ts; fi
-      AFFUSE_TEST_DEVICE=cuda AFFUSE_TEST_MOST=400 timeout 150 \
-        compute-sanitizer --tool $tool --target-processes all node "$@" >"$log" 2>&1
-      status=$?
+      status=$(cat "$log.exit") && rm -f "$log.exit"
       errors=$(sed -n 's/.*ERROR SUMMARY: \([0-9]*\).*/\1/p; s/.*RACECHECK SUMMARY: \([0-9]*\) hazard.*/\1/p' "$log" | tail -1)
-      echo "$tool: ${errors:-no summary} errors, exit $status"
-      [ "${errors:-1}" = 0 ] || failed=1
-      results="$results${results:+, }\"$tool\": {\"errors\": ${errors:-null}, \"exit\": $status}"
+      ran=$(grep -o '•' "$log" | wc -l)
+      if [ "${errors:-none}" = 0 ]; then
+        echo "$tool: no errors, $ran suites' tests, exit code $status"
+      elif [ -z "$errors" ] && grep -qiE 'not supported|unable to|permission|Device not supported' "$log"; then
+        # It may be refused where the driver forbids debugging; nothing was found wrong then.
+        leave_out "sanitize:$tool: $(grep -iE 'not supported|unable to|permission' "$log" | head -1)"
+      elif [ -z "$errors" ] && [ "$status" -ge 124 ]; then
+        leave_out "sanitize:$tool: out of time after $rest s"
+      else
+        fail "sanitize:$tool" "${errors:-no summary of} errors, exit code $status; $log"
+      fi
+      results="$results${results:+, }\"$tool\": {\"errors\": ${errors:-null}, \"tests\": $ran, \"exit\": $status}"
     done
     record sanitize "{$results}"
   fi
 fi
 
+# --- bench -------------------------------------------------------------------------------------------------------------
 if wanted bench; then
   echo "== bench"
-  if results=$(python3 bench/gpu/bench.py --library "$PWD/$build/libaffuse.so" --backend "$library" --device "$device" 2>"$out/bench.log"); then
-    record bench "$results"
-    python3 bench/gpu/table.py "$file"
+  python=
+  for candidate in ${AFFUSE_PYTHON:-python3 /usr/bin/python3 python}; do
+    "$candidate" -c 'import torch' >/dev/null 2>&1 && { python=$candidate; break; }
+  done
+  if [ -z "$python" ]; then
+    leave_out 'bench: no Python with PyTorch'
+    record bench '{"left_out": "no Python with PyTorch"}'
   else
-    tail -5 "$out/bench.log" >&2
-    failed=1
+    rest=$(remaining 600 10)
+    set --
+    [ "$with_node" = no ] || set -- --steps "$steps"
+    # Its own limit first, so that it names what it leaves out; it may be in the middle of something then.
+    timeout $((rest + 60)) "$python" bench/gpu/bench.py --library "$core" --backend "$library" --device "$device" --out "$parts/bench.json" \
+      --seconds-left "$rest" "$@" 2>"$out/bench.log"
+    status=$?
+    grep '^left out: ' "$out/bench.log"
+    if [ $status -ne 0 ]; then
+      fail bench "exit code $status; $out/bench.log"
+      grep -E 'expected|Error|ERR_|failed' "$out/bench.log" | tail -20 >&2
+    fi
+    put_together
+    "$python" bench/gpu/table.py "$out/$name.json" || fail bench "no table"
   fi
 fi
 
-echo "results: $file"
-exit $failed
+put_together
+echo "results: $out/$name.json, $(($(date +%s) - began)) s"
+[ -z "$left" ] || echo "left out: $left"
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

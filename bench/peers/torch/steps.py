@@ -14,9 +14,10 @@ class Step:
         self.modalities = list(dict.fromkeys(self.modality.values()))
         self.mask = {}
         for name, x in self.x.items():
-            self.mask[name] = torch.arange(x.shape[1])[None, :] < tensors[f"lengths:{name}"][:, None]
+            self.mask[name] = torch.arange(x.shape[1], device=x.device)[None, :] < tensors[f"lengths:{name}"][:, None]
         self.labels, self.valence = tensors["labels"].long(), tensors["valence"]
         self.dropout = case["dropout"]
+        self.low = case.get("autocast", False)  # products in bf16; parameters and the optimiser stay float32
         self.fused = getattr(self, case["structure"])
         if case["kind"] == "step":
             for value in self.p.values():
@@ -24,7 +25,7 @@ class Step:
             decayed = [v for k, v in self.p.items() if not k.startswith("loss.")]
             exempt = [v for k, v in self.p.items() if k.startswith("loss.")]
             groups = [{"params": decayed, "weight_decay": 1e-5}, {"params": exempt, "weight_decay": 0.0}]
-            self.optimizer = torch.optim.Adam(groups, lr=case["lr"], foreach=True)
+            self.optimizer = torch.optim.Adam(groups, lr=case["lr"], **case.get("adam", {"foreach": True}))
 
     def linear(self, name, x):
         return F.linear(x, self.p[f"{name}.W"], self.p.get(f"{name}.b"))
@@ -87,15 +88,19 @@ class Step:
         both = torch.cat([torch.tanh(self.linear("head.ev", e)), self.linear("head.v", h)], 1)
         return e, F.linear(both, self.p["head.m"], self.p["head.m0"]).squeeze(1)
 
-    def train(self):
+    def objective(self):
         self.training = True
-        self.optimizer.zero_grad(set_to_none=True)
-        e, v = self.heads()
-        ce, mse = F.cross_entropy(e, self.labels), F.mse_loss(v, self.valence)
+        with torch.autocast(self.labels.device.type, torch.bfloat16, enabled=self.low, cache_enabled=False):
+            e, v = self.heads()
+        ce, mse = F.cross_entropy(e.float(), self.labels), F.mse_loss(v.float(), self.valence)
         s_e, s_v = self.p["loss.s_e"], self.p["loss.s_v"]
-        loss = torch.exp(-s_e) * ce + s_e / 2 + 0.5 * torch.exp(-s_v) * mse + s_v / 2
+        return torch.exp(-s_e) * ce + s_e / 2 + 0.5 * torch.exp(-s_v) * mse + s_v / 2, ce, mse
+
+    def train(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, ce, mse = self.objective()
         loss.backward()
-        norm = torch.linalg.vector_norm(torch.stack([v.grad.norm() for v in self.p.values()]))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([v.grad for v in self.p.values()])))
         self.optimizer.step()
         return {"loss": loss, "ce": ce, "mse": mse, "gradNorm": norm}
 
