@@ -1,7 +1,8 @@
-// fbp on a device. Forward: a block is a tile of rows by outputs of the fused kernel (tile_cuda.h); rows of a that several rows
-// of v share are projected once, by a product of their own. Where that tile does not suit (too few blocks to fill the device, k
-// beyond 8) two products split as they like write a chunk of projections, which a second kernel pools. A last small kernel
-// finishes the norm. Backward: projections kept or made again for a chunk of rows, gradients in their place, four products.
+// fbp on a device. Forward: a block is a tile of rows by outputs of the fused kernel (tile_cuda.h); rows of a that several
+// rows of v share are projected once, by a product of their own. Where that tile does not suit (too few blocks to fill the
+// device, k beyond 8) two products split as they like write a chunk of projections, which a second kernel pools. A last
+// small kernel finishes the norm. Backward: projections kept or made again for a chunk of rows, gradients in their place,
+// four products.
 #include "../gemm/cuda/product.h"
 #include "plan.h"
 #include "rows_cuda.h"
@@ -24,9 +25,9 @@ struct Fused {
   static constexpr int rows = Pair::kRows, outputs = Pair::kOutputs;
   using Operand = typename Pair::Operand;
   static void run(Queue& queue, const Operand& a, const Operand& U, const Operand& v, const Operand& V, const FbpFinish& f) {
-    const size_t shared = SharedBytes().take<typename Pair::Word>(Pair::kRing).template take<uint8_t>(rows * outputs).bytes;
-    launch("fbp_fused", fbp_fused<Pair, K>, queue, Grid{ceil_div(f.B, rows), ceil_div(f.o, outputs)}, gemm::kThreads, shared, a, U,
-           v, V, f);
+    const auto shared = SharedBytes().take<typename Pair::Word>(Pair::kRing).template take<uint8_t>(rows * outputs);
+    launch("fbp_fused", fbp_fused<Pair, K>, queue, Grid{ceil_div(f.B, rows), ceil_div(f.o, outputs)}, gemm::kThreads,
+           shared.bytes, a, U, v, V, f);
   }
 };
 template <int K>
@@ -96,8 +97,10 @@ struct ForwardRoom {
     gemm::Scratch room(base);
     const bool fused = way != Way::products, projects_u = !fused || z.group > 1;
     chunk = larger(1, z.A);
-    if (projects_u) chunk = larger(1, kProjected / (z.P * (1 + (fused ? 0 : z.group)))) < chunk
-                                ? larger(1, kProjected / (z.P * (1 + (fused ? 0 : z.group)))) : chunk;
+    if (projects_u) {
+      const int64_t fits = larger(1, kProjected / (z.P * (1 + (fused ? 0 : z.group))));
+      chunk = fits < chunk ? fits : chunk;
+    }
     const int64_t rows = chunk * z.group;
     if (projects_u && !keeps_u) hu = room.take(chunk * z.P);
     if (!fused && !keeps_v) hv = room.take(rows * z.P);
@@ -125,10 +128,10 @@ int activation_kind(int64_t kind) {
 }
 
 // h = f(x W^T + b) of some rows.
-void project(Queue& queue, const FbpSizes& z, const float* x, const float* W, const float* b, int64_t rows, int64_t K, int activation,
-             float* h, float* room) {
-  gemm::product(queue, {Layout::nt, rows, z.P, K, x, K, W, K, gemm::finish_of(h, nullptr, b, z.P, activation_kind(activation)), z.bf16},
-                room);
+void project(Queue& queue, const FbpSizes& z, const float* x, const float* W, const float* b, int64_t rows, int64_t K,
+             int activation, float* h, float* room) {
+  const auto finish = gemm::finish_of(h, nullptr, b, z.P, activation_kind(activation));
+  gemm::product(queue, {Layout::nt, rows, z.P, K, x, K, W, K, finish, z.bf16}, room);
 }
 
 DropoutMask mask_of(const OpCall& call) {
@@ -137,9 +140,10 @@ DropoutMask mask_of(const OpCall& call) {
 }
 
 // r, s, hu and hv of the whole call, each where wanted.
-void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const ForwardRoom& room, bool power, float* r, float* s,
-                 float* hu, float* hv) {
-  const float *a = call.in[FbpIn::a].f32(), *v = call.in[FbpIn::v].f32(), *U = call.in[FbpIn::U].f32(), *V = call.in[FbpIn::V].f32();
+void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const ForwardRoom& room, bool power, float* r,
+                 float* s, float* hu, float* hv) {
+  const float *a = call.in[FbpIn::a].f32(), *v = call.in[FbpIn::v].f32();
+  const float *U = call.in[FbpIn::U].f32(), *V = call.in[FbpIn::V].f32();
   const float *bu = call.in[FbpIn::bu].f32(), *bv = call.in[FbpIn::bv].f32();
   const int activation = int(call.attr[FbpAttr::activation].i);
   const bool fused = room.way != Way::products, projects_u = !fused || z.group > 1;
@@ -151,7 +155,8 @@ void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const Forw
     if (!projects_u) rounded_U = gemm::rounded(queue, plain(U, z.P, z.m), order, places, room.U);
   }
   for (int64_t first = 0; first < z.A; first += room.chunk) {
-    const int64_t count = z.A - first < room.chunk ? z.A - first : room.chunk, row = first * z.group, rows = count * z.group;
+    const int64_t count = z.A - first < room.chunk ? z.A - first : room.chunk;
+    const int64_t row = first * z.group, rows = count * z.group;
     const auto at = [](float* p, int64_t n) { return p ? p + n : nullptr; };
     float* const to_u = hu ? hu + first * z.P : projects_u ? room.hu : nullptr;
     if (projects_u) project(queue, z, a + first * z.m, U, bu, count, z.m, activation, to_u, room.products);
@@ -169,7 +174,8 @@ void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const Forw
         ExactFused<decltype(factors)::k>::run(queue, x, plain(U, z.P, z.m), y, plain(V, z.P, z.n), f);
       });
     } else {
-      const gemm::Rounded right = gemm::rounded(queue, y, room.v), left = projects_u ? right : gemm::rounded(queue, x, room.a);
+      const gemm::Rounded right = gemm::rounded(queue, y, room.v);
+      const gemm::Rounded left = projects_u ? right : gemm::rounded(queue, x, room.a);
       with_factors(z.k, [&](auto factors) {
         constexpr int K = decltype(factors)::k;
         if (room.way == Way::fused) LargeFused<K>::run(queue, left, rounded_U, right, rounded_V, f);
@@ -188,12 +194,12 @@ FbpScopes scopes_of(const OpCall& call, const FbpSizes& z) {
 }
 // A warp for a short scope, a block for a long one.
 template <class... Parameters, class... Arguments>
-void each_scope(Queue& queue, const char* name, void (*by_warp)(Parameters...), void (*by_block)(Parameters...), const FbpScopes& a,
-                Arguments... arguments) {
+void each_scope(Queue& queue, const char* name, void (*by_warp)(Parameters...), void (*by_block)(Parameters...),
+                const FbpScopes& a, Arguments... arguments) {
   const bool small = a.size <= 1024;
   const int64_t blocks = small ? ceil_div(a.count, 8) : a.count, most = int64_t(queue.processors) * 16;
-  launch(name, small ? by_warp : by_block, queue, Grid{blocks < most ? blocks : most}, 256, SharedBytes().take<double>(8).bytes, a,
-         arguments...);
+  launch(name, small ? by_warp : by_block, queue, Grid{blocks < most ? blocks : most}, 256,
+         SharedBytes().take<double>(8).bytes, a, arguments...);
 }
 
 void fbp(const OpCall& call, Queue& queue) {
@@ -255,12 +261,15 @@ void products(Queue& queue, const FbpSizes& z, const Side& side, const float* g,
   const auto stored = [&](float* y, bool add) {
     return gemm::finish_of(y, nullptr, nullptr, side.width, ActivationKind::none, add);
   };
-  if (side.dx)
-    gemm::product(queue, {Layout::nn, rows, side.width, z.P, g, z.P, side.W, side.width, stored(side.dx + first * side.width, false),
-                          z.bf16}, room);
-  if (side.dW)
-    gemm::product(queue, {Layout::tn, z.P, side.width, rows, g, z.P, side.x + first * side.width, side.width,
-                          stored(side.dW, first > 0), z.bf16}, room);
+  if (side.dx) {
+    const auto finish = stored(side.dx + first * side.width, false);
+    gemm::product(queue, {Layout::nn, rows, side.width, z.P, g, z.P, side.W, side.width, finish, z.bf16}, room);
+  }
+  if (side.dW) {
+    const float* const x = side.x + first * side.width;
+    const auto finish = stored(side.dW, first > 0);
+    gemm::product(queue, {Layout::tn, z.P, side.width, rows, g, z.P, x, side.width, finish, z.bf16}, room);
+  }
   if (side.db) gemm::column_sums(queue, g, rows, z.P, side.db, first > 0, room);
 }
 
@@ -279,12 +288,13 @@ void fbp_backward(const OpCall& call, Queue& queue) {
     run_forward(call, queue, z, room.forward, false, nullptr, room.s, nullptr, nullptr);
     s = room.s;
   }
-  each_scope(queue, "fbp_gradient_at_s", fbp_gradient_at_s<32>, fbp_gradient_at_s<256>, scopes_of(call, z), s, in[FbpIn::dz].f32(),
-             in[FbpIn::ds].f32(), room.ds);
+  each_scope(queue, "fbp_gradient_at_s", fbp_gradient_at_s<32>, fbp_gradient_at_s<256>, scopes_of(call, z), s,
+             in[FbpIn::dz].f32(), in[FbpIn::ds].f32(), room.ds);
   const bool kept = fbp_kept(in), wants_u = u.dx || u.dW || u.db, wants_v = v.dx || v.dW || v.db;
   const int activation = int(call.attr[FbpAttr::activation].i);
   for (int64_t first = 0; first < z.A; first += room.chunk) {
-    const int64_t count = z.A - first < room.chunk ? z.A - first : room.chunk, row = first * z.group, rows = count * z.group;
+    const int64_t count = z.A - first < room.chunk ? z.A - first : room.chunk;
+    const int64_t row = first * z.group, rows = count * z.group;
     const float *hu = room.gu, *hv = room.gv;
     if (kept) {
       hu = in[FbpIn::hu].f32() + first * z.P;
@@ -298,7 +308,8 @@ void fbp_backward(const OpCall& call, Queue& queue) {
     const bool wide = z.P % 4 == 0 && aligned(hu) && aligned(hv);
     const int64_t blocks = ceil_div(z.P, wide ? 1024 : 256), items = count * room.slices;
     const int64_t most = larger(1, int64_t(queue.processors) * 16 / blocks);
-    launch("fbp_gradients", wide ? fbp_gradients<4> : fbp_gradients<1>, queue, Grid{blocks, items < most ? items : most}, 256, 0, f);
+    const Grid grid{blocks, items < most ? items : most};
+    launch("fbp_gradients", wide ? fbp_gradients<4> : fbp_gradients<1>, queue, grid, 256, 0, f);
     if (wants_u && room.slices > 1)
       each(queue, "fbp gathered", count * z.P, wide, FbpGathered{f, divider(z.P, count * z.P)});
     if (wants_u) products(queue, z, u, room.gu, first, count, room.products);

@@ -94,8 +94,8 @@ AFFUSE_GLOBAL(256, 4) fbp_gradient_at_s(FbpScopes a, const float* s, const float
   }
 }
 
-// Gradients at the projections of `A` rows of a and the rows of v that meet them. A group is cut into slices of kFbpSlice rows,
-// whose sums lie in `partial` [A, slices, P] if there are several. gu may be hu and gv may be hv; null: not wanted.
+// Gradients at the projections of `A` rows of a and the rows of v that meet them. A group is cut into slices of kFbpSlice
+// rows, whose sums lie in `partial` [A, slices, P] if there are several. gu may be hu and gv may be hv; null: not wanted.
 constexpr int64_t kFbpSlice = 64;
 struct FbpGradients {
   int64_t A, o, P, group, slices, first;

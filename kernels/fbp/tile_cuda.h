@@ -1,6 +1,6 @@
-// The fused tile of FBP on a device: a block accumulates both projections of some rows and outputs in registers, multiplies them
-// and adds up the k factors of an output, which are a thread's own: weights come in an order that gives it all of them. Nothing
-// of [B, o k] reaches memory unless the projections are wanted as outputs.
+// The fused tile of FBP on a device: a block accumulates both projections of some rows and outputs in registers, multiplies
+// them and adds up the k factors of an output, which are a thread's own: weights come in an order that gives it all of them.
+// Nothing of [B, o k] reaches memory unless the projections are wanted as outputs.
 //
 //   ExactPair     float32: sum (i, q k + j) of thread (y, x) is row y + 16 i, factor j of output 16 q + x
 //   RoundedPair   bf16: fragment (m, q k + j) of a warp is factor j of eight outputs, 16 rows
@@ -80,10 +80,12 @@ struct ExactPair {
   using Operand = gemm::Plain;
   static constexpr int kRows = L::kRows;
   using Word = float;
-  static constexpr int kRing = gemm::kStages * (gemm::Feed<Operand, kRows>::kFloats + gemm::Feed<Operand, L::kColumns>::kFloats);
+  static constexpr int kRing =
+      gemm::kStages * (gemm::Feed<Operand, kRows>::kFloats + gemm::Feed<Operand, L::kColumns>::kFloats);
   using Sums = float[L::TM][L::TN];
 
-  AFFUSE_DEVICE static void project(const Operand& x, const Operand& W, int64_t row0, int64_t output0, Word* ring, Sums& sums) {
+  AFFUSE_DEVICE static void project(const Operand& x, const Operand& W, int64_t row0, int64_t output0, Word* ring,
+                                    Sums& sums) {
     const gemm::Feed<Operand, kRows> rows(x, gemm::InOrder{row0});
     const gemm::Feed<Operand, L::kColumns> columns(W, FbpOrder{output0, K, kGroup});
     gemm::pipeline<gemm::kStages>(rows, columns, ring, 0, x.K, gemm::kDepth,

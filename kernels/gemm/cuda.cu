@@ -1,6 +1,6 @@
-// The compiled products of cuda/product.h: tiles of three sizes by three layouts in float32, of two sizes in bf16; a block is
-// a tile of C and a piece of K. Tiles go in groups of eight tile rows, so that blocks that run together read the same columns.
-// A finished tile passes through shared memory, from where whole rows of it are stored.
+// The compiled products of cuda/product.h: tiles of three sizes by three layouts in float32, of two sizes in bf16; a block
+// is a tile of C and a piece of K. Tiles go in groups of eight tile rows, so that blocks that run together read the same
+// columns. A finished tile passes through shared memory, from where whole rows of it are stored.
 #include "cuda/operands.h"
 #include "cuda/product.h"
 
@@ -29,7 +29,8 @@ AFFUSE_DEVICE Place place_of(const Cut& cut) {
 // Part of a tile out of shared memory: `rows` rows of COLUMNS, kPad apart; row_of(r): row of C.
 constexpr int pitch(int columns) { return columns + 4; }
 template <int COLUMNS, class RowOf>
-AFFUSE_DEVICE void deliver(const Cut& cut, const Finish& finish, const float* tile, int rows, int64_t column0, const RowOf& row_of) {
+AFFUSE_DEVICE void deliver(const Cut& cut, const Finish& finish, const float* tile, int rows, int64_t column0,
+                           const RowOf& row_of) {
   constexpr int kFours = COLUMNS / 4;
   for (int f = int(threadIdx.x); f < rows * kFours; f += kThreads) {
     const int64_t row = row_of(f / kFours), column = column0 + f % kFours * 4;
@@ -84,7 +85,8 @@ AFFUSE_GLOBAL(kThreads, L::TM * L::TN < 64 ? 3 : 2) multiply_exact(A a, B b, Cut
 #pragma unroll
       for (int j = 0; j < L::TN; j += 4) {
         const float* const from = c[part * kEach + i] + j;
-        put(ring + L::template row<A::kAlong>(i) * pitch(L::kColumns) + L::column(j), Pack<4>{{from[0], from[1], from[2], from[3]}});
+        put(ring + L::template row<A::kAlong>(i) * pitch(L::kColumns) + L::column(j),
+            Pack<4>{{from[0], from[1], from[2], from[3]}});
       }
     barrier();
     deliver<L::kColumns>(cut, finish, ring, kPart, column0, [&](int r) { return row0 + part * kPart + r; });
@@ -138,7 +140,8 @@ AFFUSE_GLOBAL(kThreads, 2) multiply_rounded(Rounded a, Rounded b, Cut cut, Finis
 AFFUSE_GLOBAL(kThreads, 4) add_pieces(Cut cut, Finish finish, int pieces, int shift) {
   const int per_block = kThreads >> shift;
   const int64_t columns = cut.columns(), first = (int(threadIdx.x) & ((1 << shift) - 1)) * 4;
-  for (int64_t row = int64_t(blockIdx.x) * per_block + (threadIdx.x >> shift); row < cut.M; row += int64_t(gridDim.x) * per_block)
+  const int64_t step = int64_t(gridDim.x) * per_block;
+  for (int64_t row = int64_t(blockIdx.x) * per_block + (threadIdx.x >> shift); row < cut.M; row += step)
     for (int64_t column = first; column < cut.N; column += int64_t(4) << shift) {
       const float* from = cut.partial + row * columns + column;
       Pack<4> z = get<4>(from);
@@ -185,8 +188,10 @@ struct Way {
   int rows, columns;
   double share;
 };
-constexpr Way kExactWays[] = {{Large::kRows, Large::kColumns, 1.0}, {Middle::kRows, Middle::kColumns, 0.7}, {Flat::kRows, Flat::kColumns, 0.3}};
-constexpr Way kRoundedWays[] = {{LargeWarps::kRows, LargeWarps::kColumns, 1.0}, {MiddleWarps::kRows, MiddleWarps::kColumns, 0.6}};
+constexpr Way kExactWays[] = {
+    {Large::kRows, Large::kColumns, 1.0}, {Middle::kRows, Middle::kColumns, 0.7}, {Flat::kRows, Flat::kColumns, 0.3}};
+constexpr Way kRoundedWays[] = {
+    {LargeWarps::kRows, LargeWarps::kColumns, 1.0}, {MiddleWarps::kRows, MiddleWarps::kColumns, 0.6}};
 
 struct Plan {
   int way = 0, pieces = 1, piece = 0;
@@ -256,14 +261,17 @@ int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16
 void product(Queue& queue, const Product& p, float* workspace) {
   if (p.M == 0 || p.N == 0) return;
   if (p.K > (int64_t(1) << 31) - 256)
-    return queue.status->fail("ERR_AFFUSE_SIZE", "expected a product over at most 2^31 - 256 elements on a device, got %lld", (long long)p.K);
+    return queue.status->fail("ERR_AFFUSE_SIZE", "expected a product over at most 2^31 - 256 elements on a device, got %lld",
+                              (long long)p.K);
   const Plan way = plan(p.layout, p.M, p.N, p.K, p.bf16, queue.processors);
   Scratch room(workspace);
   float* const partial = room.take(partial_floats(p.M, p.N, way.pieces));
   const Way& tile = p.bf16 ? kRoundedWays[way.way] : kExactWays[way.way];
-  Cut cut{p.M, p.N, ceil_div(p.M, tile.rows), ceil_div(p.N, tile.columns), int(p.K), way.piece, way.pieces > 1 ? partial : nullptr};
+  Cut cut{p.M,      p.N,       ceil_div(p.M, tile.rows), ceil_div(p.N, tile.columns),
+          int(p.K), way.piece, way.pieces > 1 ? partial : nullptr};
   const bool rows_along = p.layout != Layout::tn, columns_along = p.layout == Layout::nt;
-  const auto plain_rows = operand<Plain>(p.rows, p.ld_rows, p.M, p.K), plain_columns = operand<Plain>(p.columns, p.ld_columns, p.N, p.K);
+  const auto plain_rows = operand<Plain>(p.rows, p.ld_rows, p.M, p.K);
+  const auto plain_columns = operand<Plain>(p.columns, p.ld_columns, p.N, p.K);
   const auto rows_across = operand<Transposed>(p.rows, p.ld_rows, p.M, p.K);
   const auto columns_across = operand<Transposed>(p.columns, p.ld_columns, p.N, p.K);
   if (p.bf16) {

@@ -13,17 +13,30 @@ const random = new Random(17, "products");
 const whole = (shape: number[], most: number): HostTensor => ({
   dtype: "f32",
   shape,
-  data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => random.integer(2 * most + 1) - most),
+  data: Float32Array.from(
+    { length: shape.reduce((a, b) => a * b, 1) },
+    () => random.integer(2 * most + 1) - most,
+  ),
 });
 
 /** Both devices on the same call: outputs must have the same bits (-0 and 0 are one). */
-function agree(label: string, op: string, inputs: (HostTensor | null)[], attributes: Attributes, want: boolean[]) {
+function agree(
+  label: string,
+  op: string,
+  inputs: (HostTensor | null)[],
+  attributes: Attributes,
+  want: boolean[],
+) {
   const [wanted, got] = [addon.call, deviceCall].map((call) => call("cpu", op, inputs, attributes, want));
   wanted?.forEach((out, k) => {
     if (!out) return;
     const other = got?.[k]?.data as Float32Array;
     const at = (out.data as Float32Array).findIndex((x, i) => x !== other[i]);
-    assert.is(at, -1, `${label}, ${op}, output ${k}: element ${at} is ${other[at]}, expected ${out.data[at]}`);
+    assert.is(
+      at,
+      -1,
+      `${label}, ${op}, output ${k}: element ${at} is ${other[at]}, expected ${out.data[at]}`,
+    );
   });
 }
 
@@ -70,8 +83,24 @@ for (const precision of PRECISIONS)
       const A = B / rowsPerGroup;
       const dropout = i % 2 ? 0.5 : 0;
       const label = `B ${B} m ${m} n ${n} o ${o} k ${k} groups of ${rowsPerGroup} dropout ${dropout} ${precision}`;
-      const inputs = [whole([A, m], 1), whole([B, n], 1), whole([P, m], 1), whole([P, n], 1), whole([P], 2), whole([P], 2)];
-      const attributes = { k, rowsPerGroup, dropout, precision, normalize: "none", activation: "relu", seed: 99n, step: 4 };
+      const inputs = [
+        whole([A, m], 1),
+        whole([B, n], 1),
+        whole([P, m], 1),
+        whole([P, n], 1),
+        whole([P], 2),
+        whole([P], 2),
+      ];
+      const attributes = {
+        k,
+        rowsPerGroup,
+        dropout,
+        precision,
+        normalize: "none",
+        activation: "relu",
+        seed: 99n,
+        step: 4,
+      };
       agree(label, "fbp", inputs, attributes, [true, true, true, true]);
       agree(label, "fbp", inputs, attributes, [false, true, false, false]);
       const absent = [null, null, null, null];

@@ -1,8 +1,8 @@
-// The matrix core on a device, bf16 operands: rounded once into memory (operands.h), multiplied by mma.sync m16n8k16 with float32
-// sums. Both operands lie along K, kHalves to a line of a stage, zeros beyond K.
+// The matrix core on a device, bf16 operands: rounded once into memory (operands.h), multiplied by mma.sync m16n8k16 with
+// float32 sums. Both operands lie along K, kHalves to a line of a stage, zeros beyond K.
 //
-// Eight warps, WY by WX; a warp has MT x NT fragments of 16 x 8. A stage's line is 64 bytes in four places of 16, dealt so that
-// the eight rows that load_matrix reads together lie in different banks: place p of line s stands at p ^ (s / 2 % 4).
+// Eight warps, WY by WX; a warp has MT x NT fragments of 16 x 8. A stage's line is 64 bytes in four places of 16, dealt so
+// that the eight rows that load_matrix reads together lie in different banks: place p of line s stands at p ^ (s / 2 % 4).
 #pragma once
 #include "tile.h"
 

@@ -17,7 +17,8 @@ inline int line_shift(int64_t places) {
 template <class Order>
 AFFUSE_GLOBAL(kThreads, 4) round_along(Plain x, Order order, uint32_t* to, int64_t places, int words, int shift) {
   const int per_block = kThreads >> shift, first = (int(threadIdx.x) & ((1 << shift) - 1)) * 4;
-  for (int64_t s = int64_t(blockIdx.x) * per_block + (threadIdx.x >> shift); s < places; s += int64_t(gridDim.x) * per_block) {
+  const int64_t step = int64_t(gridDim.x) * per_block;
+  for (int64_t s = int64_t(blockIdx.x) * per_block + (threadIdx.x >> shift); s < places; s += step) {
     const int64_t line = order(int(s));
     const float* const from = line >= 0 && line < x.lines ? x.p + line * x.ld : nullptr;
     for (int w = first; w < words; w += 4 << shift) {
@@ -56,8 +57,8 @@ Rounded rounded(Queue& queue, const Plain& x, const Order& order, int64_t places
   auto* const to = reinterpret_cast<uint32_t*>(workspace);
   const int words = int(rounded_words(x.K)), shift = line_shift(words / 4);
   const int64_t blocks = ceil_div(places, kThreads >> shift), most = int64_t(queue.processors) * 16;
-  launch("round_along", round_along<Order>, queue, Grid{blocks < most ? blocks : most}, kThreads, 0, x, order, to, places, words,
-         shift);
+  launch("round_along", round_along<Order>, queue, Grid{blocks < most ? blocks : most}, kThreads, 0, x, order, to, places,
+         words, shift);
   return {to, places, words};
 }
 inline Rounded rounded(Queue& queue, const Plain& x, float* workspace) {

@@ -3,13 +3,13 @@
 //   C[i,n] = sum over k of rows(i,k) columns(k,n)          i < M, n < N, k < K
 //
 //   gemm::Product p{gemm::Layout::nt, M, N, K, x, D, W, D, finish, bf16};    y = f(x W^T + b)
-//   gemm::product(queue, p, workspace);    gemm::product_floats(layout, M, N, K, bf16, processors) floats at 16 bytes
+//   gemm::product(queue, p, workspace);    product_floats(layout, M, N, K, bf16, processors) floats at 16 bytes
 //
 // float32: exact, kernels/gemm/cuda/tile.h. bf16: operands are rounded to bf16 and laid along K in the workspace first, once
 // for all blocks that read them: half the bytes in L2, every copy 16 bytes, one layout for the multiplication (mma.h).
 //
-// Blocks that do not fill the device split K; partial sums lie in the workspace and are added in the order of K. The way is a
-// function of sizes and queue.processors alone (plan()), and so are the results.
+// Blocks that do not fill the device split K; partial sums lie in the workspace and are added in the order of K. The way is
+// a function of sizes and queue.processors alone (plan()), and so are the results.
 #pragma once
 #include "../../common/cuda/activate.h"
 #include "../../common/cuda/stream.h"

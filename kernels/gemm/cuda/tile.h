@@ -1,8 +1,8 @@
-// The matrix core on a device, float32: a block multiplies LINES_A rows by LINES_B columns, kDepth of K at a time, out of a ring
+// The matrix core on a device, float32: a block multiplies a tile of rows by columns, kDepth of K at a time, out of a ring
 // of stages in shared memory that asynchronous copies fill.
 //
-//   Feed       copies one operand's part of a stage: from a matrix that lies along K (Plain) or across (Transposed), 16 bytes at
-//              a time where addresses are multiples of it, else 4; what lies outside is zero and never read
+//   Feed       copies one operand's part of a stage: from a matrix that lies along K (Plain) or across (Transposed), 16
+//              bytes at a time where addresses are multiples of it, else 4; what lies outside is zero and never read
 //   Lanes      who owns what: thread (y, x) of TY x TX has TM x TN sums
 //   multiply   one stage: exact float32 on the multiply-add units, operands as float4 from shared memory
 //   pipeline   the ring: kStages - 1 stages are on their way while one is multiplied, one barrier per stage
@@ -216,7 +216,7 @@ AFFUSE_DEVICE void multiply(const float* a, const float* b, float (&c)[L::TM][L:
   else multiply_across<L>(a, b, c);
 }
 
-// Stages of K from `from` to `to` through a ring of `stages`, each A::kFloats then B::kFloats; body(a, b) multiplies one. All
+// Stages of K from `from` to `to` through a ring of STAGES, each A::kFloats then B::kFloats; body(a, b) multiplies one. All
 // threads may use the ring again afterwards.
 template <int STAGES, class T, class A, class B, class Body>
 AFFUSE_DEVICE void pipeline(const A& a, const B& b, T* ring, int from, int to, int depth, const Body& body) {
