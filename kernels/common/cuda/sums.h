@@ -1,5 +1,5 @@
-// Sums over all elements of a buffer, in an order that the number of elements alone decides: one block adds a chunk (every
-// thread its own elements, then a tree of float64), and one block adds the chunks. Nothing returns to the host.
+// Sums over all elements of a buffer, in an order that the number of elements alone decides: one block adds a part of it (every
+// thread its own elements, chunk after chunk, then a tree of float64), and one block adds the parts. Nothing returns to the host.
 //
 //   struct Squares {
 //     using Sum = float;                    // of a thread's share of a chunk, at most kSumChunk/kSumThreads elements
@@ -15,50 +15,59 @@
 namespace affuse::cuda {
 
 constexpr int kSumThreads = 256;
-constexpr int64_t kSumChunk = 8192;  // elements; up to here one launch does it
-
-inline int64_t sum_chunks_of(int64_t n) { return n > kSumChunk ? (n + kSumChunk - 1) / kSumChunk : 1; }
+constexpr int64_t kSumChunk = 8192;  // elements that a block adds in F::Sum; up to here one launch does it
+// Elements of a block: more of them in long buffers, so that it seldom stops to reduce, as long as a thousand blocks are left.
+inline int64_t sum_part_of(int64_t n) {
+  const int64_t chunks = n / (kSumChunk * 1024);
+  return kSumChunk * (chunks < 1 ? 1 : chunks < 8 ? chunks : 8);
+}
+inline int64_t sum_parts_of(int64_t n) { return n > kSumChunk ? (n + sum_part_of(n) - 1) / sum_part_of(n) : 1; }
 
 template <class F>
 size_t long_sums_workspace(int64_t n) {
-  return n > kSumChunk ? size_t(sum_chunks_of(n)) * F::kSums * sizeof(double) : 0;
+  return n > kSumChunk ? size_t(sum_parts_of(n)) * F::kSums * sizeof(double) : 0;
 }
 
-// partial [chunks][kSums]; null: there is one chunk, and this is all.
+// partial [parts][kSums]; null: there is one part, and this is all.
 template <int N, class F>
-AFFUSE_GLOBAL(kSumThreads, 4) sum_chunks(F f, int64_t n, int64_t chunks, double* partial) {
+AFFUSE_GLOBAL(kSumThreads, 4) sum_parts(F f, int64_t n, int64_t part, int64_t parts, double* partial) {
   Shared shared;
   double* const room = shared.take<double>(kSumThreads / 32);
-  for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-    typename F::Sum s[F::kSums] = {};
-    const int64_t from = chunk * kSumChunk, end = n - from < kSumChunk ? n : from + kSumChunk;
+  for (int64_t index = blockIdx.x; index < parts; index += gridDim.x) {
+    const int64_t first = index * part, last = n - first < part ? n : first + part;
+    double total[F::kSums] = {};
+    for (int64_t from = first; from < last; from += kSumChunk) {
+      typename F::Sum s[F::kSums] = {};
+      const int64_t end = last - from < kSumChunk ? last : from + kSumChunk;
 #pragma unroll 2
-    for (int64_t i = from + int64_t(threadIdx.x) * N; i < end; i += kSumThreads * N) {
-      if (N == 1 || i + N <= end) {
-        f.template add<N>(i, s);
-      } else {
-        for (int64_t k = i; k < end; ++k) f.template add<1>(k, s);
+      for (int64_t i = from + int64_t(threadIdx.x) * N; i < end; i += kSumThreads * N) {
+        if (N == 1 || i + N <= end) {
+          f.template add<N>(i, s);
+        } else {
+          for (int64_t k = i; k < end; ++k) f.template add<1>(k, s);
+        }
       }
-    }
-    double total[F::kSums];
 #pragma unroll
-    for (int k = 0; k < F::kSums; ++k) total[k] = block_sum<kSumThreads>(double(s[k]), room);
+      for (int k = 0; k < F::kSums; ++k) total[k] += double(s[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < F::kSums; ++k) total[k] = block_sum<kSumThreads>(total[k], room);
     if (threadIdx.x != 0) continue;
     if (!partial) f.finish(total);
 #pragma unroll
     for (int k = 0; k < F::kSums; ++k)
-      if (partial) partial[chunk * F::kSums + k] = total[k];
+      if (partial) partial[index * F::kSums + k] = total[k];
   }
 }
 
 template <class F>
-AFFUSE_GLOBAL(kSumThreads, 1) sum_finish(F f, int64_t chunks, const double* partial) {
+AFFUSE_GLOBAL(kSumThreads, 1) sum_finish(F f, int64_t parts, const double* partial) {
   Shared shared;
   double* const room = shared.take<double>(kSumThreads / 32);
   double total[F::kSums] = {};
-  for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += kSumThreads)
+  for (int64_t index = threadIdx.x; index < parts; index += kSumThreads)
 #pragma unroll
-    for (int k = 0; k < F::kSums; ++k) total[k] += partial[chunk * F::kSums + k];
+    for (int k = 0; k < F::kSums; ++k) total[k] += partial[index * F::kSums + k];
 #pragma unroll
   for (int k = 0; k < F::kSums; ++k) total[k] = block_sum<kSumThreads>(total[k], room);
   if (threadIdx.x == 0) f.finish(total);
@@ -66,13 +75,13 @@ AFFUSE_GLOBAL(kSumThreads, 1) sum_finish(F f, int64_t chunks, const double* part
 
 template <class F>
 void long_sums(Queue& queue, const char* name, int64_t n, bool wide, const F& f, void* workspace) {
-  const int64_t chunks = sum_chunks_of(n), most = int64_t(queue.processors) * 16;
-  double* const partial = chunks > 1 ? static_cast<double*>(workspace) : nullptr;
+  const int64_t part = sum_part_of(n), parts = sum_parts_of(n), most = int64_t(queue.processors) * 16;
+  double* const partial = parts > 1 ? static_cast<double*>(workspace) : nullptr;
   const size_t shared = SharedBytes().take<double>(kSumThreads / 32).bytes;
-  const Grid grid{chunks < most ? chunks : most};
-  if (wide) launch(name, sum_chunks<4, F>, queue, grid, kSumThreads, shared, f, n, chunks, partial);
-  else launch(name, sum_chunks<1, F>, queue, grid, kSumThreads, shared, f, n, chunks, partial);
-  if (chunks > 1) launch(name, sum_finish<F>, queue, Grid{}, kSumThreads, shared, f, chunks, partial);
+  const Grid grid{parts < most ? parts : most};
+  if (wide) launch(name, sum_parts<4, F>, queue, grid, kSumThreads, shared, f, n, part, parts, partial);
+  else launch(name, sum_parts<1, F>, queue, grid, kSumThreads, shared, f, n, part, parts, partial);
+  if (parts > 1) launch(name, sum_finish<F>, queue, Grid{}, kSumThreads, shared, f, parts, partial);
 }
 
 }  // namespace affuse::cuda
