@@ -14,7 +14,8 @@ const TensorRule kBackwardInputs[] = {
 };
 const TensorRule kBackwardOutputs[] = {{"dx", "[...]", DType::f32, false, ""}};
 const AttrRule kAttrs[] = {
-    {"activation", AttrKind::choice, ActivationKind::relu, 0, 0, "none|relu|gelu|tanh|sigmoid", "gelu is the exact one, through erf"},
+    {"activation", AttrKind::choice, ActivationKind::relu, 0, 0, "none|relu|gelu|tanh|sigmoid",
+     "gelu is the exact one, through erf"},
 };
 
 double flops(const OpShape& s) { return double(s.in[0].count()); }

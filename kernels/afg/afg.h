@@ -17,8 +17,8 @@
 // Saved        k [B,T,A], optional: tanh(W x + b) of the valid frames, 0 elsewhere. With alpha and k saved the backward
 //              multiplies nothing by W again (except for dx); absent ones are computed again. c saves
 //              a sum over frames when there are 1024 or more of them.
-// precision    bf16: the operands of W x are rounded to bf16 (gemm/bf16.h), in the backward those of p̄ᵀ x and p̄ W too; sums,
-//              k, scores, softmax, the weighted sum of x, dc·x, α dc, db, du and dq stay float32.
+// precision    bf16: the operands of W x are rounded to bf16 (gemm/bf16.h), in the backward those of p̄ᵀ x and p̄ W too;
+//              sums, k, scores, softmax, the weighted sum of x, dc·x, α dc, db, du and dq stay float32.
 // Error bound  (ε = 2^-24, γ_n = nε/(1-nε))
 //              |δk_t| ≤ (γ_{D+1}(|W||x_t| + |b|) + 8ε)                             element by element, tanh' ≤ 1;
 //              with bf16 operands another (2^-7 + 2^-16) |W||x_t|

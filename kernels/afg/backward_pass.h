@@ -12,17 +12,19 @@
 // frames says; with more threads than spans the columns of dW are dealt out too, and ᾱ then is a step of its own. Either way
 // every element is the same chain of operations.
 //
-// Case as in cpu.cc, forward + backward, percent of the roof (affuse bench --filter '^afg.backward' --peers none), one thread:
+// Case as in cpu.cc, forward + backward, percent of the roof (affuse bench --filter '^afg.backward' --peers none), one
+// thread:
 //   64, 65  weights only; weights and x: at first
-//   78, 76  the weights: x read once and p̄ never stored, dW's sums fetched ahead (1 MB of them does not stay in L2, and every
-//           tile resumes from them), rows staged between the tiles, a few lines at a time. dx: panels of W shared by 224
-//           frames instead of 84, and lines stored past the cache
+//   78, 76  the weights: x read once and p̄ never stored, dW's sums fetched ahead (1 MB of them does not stay in L2, and
+//           every tile resumes from them), rows staged between the tiles, a few lines at a time. dx: panels of W shared by
+//           224 frames instead of 84, and lines stored past the cache
 //   80, 77  ᾱ added up where a row is staged, so that it leaves L2 once
-// Tried and left: chunks of 96, 192 and 256 frames (within 2, below 128); p̄ made row by row while staging (−2); keys fetched
-// in the last quarter of a chunk (−1); features read by the micro kernel where they lie (71 % of the roof against 84 with the
-// copying counted, 57 on small pages: rows 4 KB apart share two sets of L1); staging a panel of all rows at a time, into the
-// place of the panel just multiplied, which halves the room (−6: two lines of a row at a time wait for memory, and the
-// multiplications gain nothing). What is left, for the weights: multiplications 82 %, staging with ᾱ 9, p̄ 3, merging 1.
+// Tried and left: chunks of 96, 192 and 256 frames (within 2, below 128); p̄ made row by row while staging (−2); keys
+// fetched in the last quarter of a chunk (−1); features read by the micro kernel where they lie (71 % of the roof against
+// 84 with the copying counted, 57 on small pages: rows 4 KB apart share two sets of L1); staging a panel of all rows at a
+// time, into the place of the panel just multiplied, which halves the room (−6: two lines of a row at a time wait for
+// memory, and the multiplications gain nothing). What is left, for the weights: multiplications 82 %, staging with ᾱ 9,
+// p̄ 3, merging 1.
 #pragma once
 #include "frames_cpu.h"
 

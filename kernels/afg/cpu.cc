@@ -2,9 +2,9 @@
 //
 // The valid frames of all samples form one list, cut into blocks of rows. A task copies a block's rows into lines
 // (gemm/lines.h) and multiplies them by Wᵀ; while a tile of the product is in L1 it becomes tanh(Wx + b) and is reduced to
-// scores, and when the block's scores are complete its lines, still in L2, are added up with their weights. So x is read once,
-// from memory, and k is stored only if it is wanted. A sample's frames in one block are a segment: peak, total and weighted
-// sum. Whole samples put their sum straight into c; the others are merged at the end, block by block.
+// scores, and when the block's scores are complete its lines, still in L2, are added up with their weights. So x is read
+// once, from memory, and k is stored only if it is wanted. A sample's frames in one block are a segment: peak, total and
+// weighted sum. Whole samples put their sum straight into c; the others are merged at the end, block by block.
 //
 // T = 200, D = 1024, A = 256, B = 32, mixed lengths, W packed ahead, one thread of a 2.5 GHz Cascade Lake, x in memory,
 // percent of the FMA roof (151 GFLOP/s) measured beside it (affuse bench --filter '^afg/' --peers none):
@@ -15,9 +15,9 @@
 //   82.5  the gather's parts listed once per segment, its steps known to the compiler
 //   84    rows copied in lines instead of transposed: no shuffles, and the gather reads them as they lie
 //   85    the next block's rows fetched as late as the fill buffers allow
-// With k stored it goes past the cache, since nothing reads it before the backward. D = 512, A = 512: 85. Blocks of 42, 56, 70
-// and 84 rows differ by less than a percent. What is left (perf, one thread): the multiplications 86 % of the time, copying
-// rows 6 (they come from memory once), tanh and scores 4, gather 1, merging 1.
+// With k stored it goes past the cache, since nothing reads it before the backward. D = 512, A = 512: 85. Blocks of 42,
+// 56, 70 and 84 rows differ by less than a percent. What is left (perf, one thread): the multiplications 86 % of the
+// time, copying rows 6 (they come from memory once), tanh and scores 4, gather 1, merging 1.
 // With D small the keys cost more: tanh is 20 instructions a vector, about 12 cycles, beside D / 2 cycles of multiply-adds.
 #include "frames_cpu.h"
 

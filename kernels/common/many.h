@@ -1,13 +1,13 @@
 // Several vectors that go through one formula side by side, for files compiled once per ISA level (cpu.cc).
 //
-// exp, tanh and their like are chains of some twenty dependent instructions. The processor's scheduler holds about three such
-// chains, so one vector after another leaves its ports half idle; with kMany vectors in step the ports are full. The functions
-// of math.h take Vec or Many<Vec> alike:
+// exp, tanh and their like are chains of some twenty dependent instructions. The processor's scheduler holds about three
+// such chains, so one vector after another leaves its ports half idle; with kMany vectors in step the ports are full. The
+// functions of math.h take Vec or Many<Vec> alike:
 //
 //   for_many(count, [&](int64_t i, auto n) { put(y + i, tanh(get(x + i, n)), n); });
 //
-// calls the body with n = Many<Vec>::Whole while kMany * kLanes elements are left, and then as for_lanes does. A result is the
-// same whichever way it is computed.
+// calls the body with n = Many<Vec>::Whole while kMany * kLanes elements are left, and then as for_lanes does. A result
+// is the same whichever way it is computed.
 #pragma once
 #include "reduce.h"
 

@@ -2,15 +2,15 @@
 // in units of 2^-23 ("ulp" below); checked over the whole range
 // on every level by test/native/math.cc.
 //
-//   exp(x)         <= 2 ulp for results >= 2^-126, 0 for smaller ones (x < -87.33654), which as denormal numbers would cost some
-//                  hundred cycles each; inf above 88.73
+//   exp(x)         <= 2 ulp for results >= 2^-126, 0 for smaller ones (x < -87.33654), which as denormal numbers would
+//                  cost some hundred cycles each; inf above 88.73
 //   exp2(x)        <= 2 ulp likewise
 //   tanh(x)        <= 3 ulp everywhere, also near 0 (it keeps the sign of zero); +-1 beyond |x| = 9.02
 //   sigmoid(x)     <= 3 ulp for results >= 2^-126
 //   log(x)         <= 2 ulp for normal x > 0; log(0) = -inf, x < 0 gives NaN, log(inf) = inf, denormals are scaled first
 //   rsqrt(x)       1/sqrt(x) by division and square root: <= 1.5 ulp
-//   normal(x)      {Phi(x) = (1 + erf(x/sqrt 2))/2, phi(x)}: <= 6 + x^2/2 ulp for |x| <= 13 (no cancellation in the left tail),
-//                  absolute error below 2^-126 beyond
+//   normal(x)      {Phi(x) = (1 + erf(x/sqrt 2))/2, phi(x)}: <= 6 + x^2/2 ulp for |x| <= 13 (no cancellation in the left
+//                  tail), absolute error below 2^-126 beyond
 //   gelu, gelu_grad   x Phi(x) and Phi(x) + x phi(x), from the same pieces
 //
 // Arguments are Vec or Many<Vec> (many.h). NaN in, NaN out, for all of them; infinities saturate to the limits.
@@ -98,10 +98,10 @@ AFFUSE_INLINE Vec exp2(Vec x) {
   return detail::scale2(p, n);
 }
 
-// tanh |x| = E/(E+2) with E = expm1(2|x|): no cancellation anywhere. It is what the attention's keys cost beside the products,
-// so it is cut to what 3 ulp need: 2|x| = n ln 2 + r with ln 2 in one piece (where n is large, tanh is flat), n and 2^n from the
-// same addition, and on AVX-512 the quotient from an estimate of 14 bits and one correction (a division takes 16 cycles, all of
-// this 12).
+// tanh |x| = E/(E+2) with E = expm1(2|x|): no cancellation anywhere. It is what the attention's keys cost beside the
+// products, so it is cut to what 3 ulp need: 2|x| = n ln 2 + r with ln 2 in one piece (where n is large, tanh is flat), n
+// and 2^n from the same addition, and on AVX-512 the quotient from an estimate of 14 bits and one correction (a division
+// takes 16 cycles, all of this 12).
 template <class V>
 AFFUSE_INLINE V tanh(V x) {
   const Vec magic = set1(12582912.0f + 127.0f);  // 1.5 2^23: the low bits become n + 127

@@ -82,7 +82,8 @@ inline void parallel(const Workers& w, int64_t tasks, F&& body) {  // body(int64
     return;
   }
   using Body = std::remove_reference_t<F>;
-  w.run(w.self, tasks, [](void* arg, int64_t index, int worker) { (*static_cast<Body*>(arg))(index, worker); }, (void*)&body);
+  const auto call = [](void* arg, int64_t index, int worker) { (*static_cast<Body*>(arg))(index, worker); };
+  w.run(w.self, tasks, call, (void*)&body);
 }
 
 // Shapes and attributes of a call before there is any data: what inference, workspace and cost formulas see.
@@ -124,8 +125,9 @@ struct AttrRule {
   const char* doc = "";
 };
 
-// CPU levels. Order is the order of preference; a kernel without an entry for a level runs on the nearest one before it that it
-// has. kernels/<room>/cpu.cc is compiled for each, except that avx512bf16 is avx512 with other micro kernels for bf16 operands.
+// CPU levels. Order is the order of preference; a kernel without an entry for a level runs on the nearest one before it
+// that it has. kernels/<room>/cpu.cc is compiled for each, except that avx512bf16 is avx512 with other micro kernels for
+// bf16 operands.
 enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3, kNeon = 4, kIsaCount = 5 };
 
 struct OpDef {

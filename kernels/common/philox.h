@@ -138,8 +138,9 @@ static inline PhiloxKeys philox_keys(uint64_t seed) {
 }
 
 // Words of elements 4*group ... 4*group + blocks*kPhiloxBlock - 1, in order; no carry may reach the high word of group on
-// the way (philox_carries). A round's chain of multiplication, shift and xor takes 7 cycles and its instructions 6 per block,
-// so one block alone leaves the ports half idle: with AVX-512, whose 32 registers hold the state of two, blocks go in pairs.
+// the way (philox_carries). A round's chain of multiplication, shift and xor takes 7 cycles and its instructions 6 per
+// block, so one block alone leaves the ports half idle: with AVX-512, whose 32 registers hold the state of two, blocks go
+// in pairs.
 //
 // Only the low word of the group differs between lanes. Half of the first two rounds therefore is the same in all of them.
 template <int blocks>
@@ -186,8 +187,8 @@ static inline __attribute__((always_inline)) void philox_blocks(const DropoutMas
 
 // blocks * kPhiloxBlock elements: y = kept ? x * scale : 0. x == y is allowed. threshold < 2^32.
 template <int blocks>
-static inline __attribute__((always_inline)) void dropout_blocks(const DropoutMask& m, const PhiloxKeys& keys, uint64_t group,
-                                                                 const float* x, float* y) {
+static inline __attribute__((always_inline)) void dropout_blocks(const DropoutMask& m, const PhiloxKeys& keys,
+                                                                 uint64_t group, const float* x, float* y) {
   PhiloxWords words[4 * blocks];
   philox_blocks<blocks>(m, keys, group, words);
 #if AFFUSE_ISA_AVX512
@@ -284,8 +285,8 @@ static inline void dropout_block(const DropoutMask& m, const PhiloxKeys&, uint64
 }
 
 // y[i] = kept(first + i) ? x[i] * scale : 0 for i in [0, n): `first` is the flat index, in the whole tensor, of x[0].
-// x == y is allowed; any other overlap is not. A dropped NaN becomes 0. `ahead`: so many elements beyond the present ones are
-// asked for from memory (stream.h); 0: x and y are in the cache.
+// x == y is allowed; any other overlap is not. A dropped NaN becomes 0. `ahead`: so many elements beyond the present ones
+// are asked for from memory (stream.h); 0: x and y are in the cache.
 template <int64_t ahead = 0>
 [[maybe_unused]] static void dropout_apply(const DropoutMask& mask, uint64_t first, int64_t n, const float* x, float* y) {
   const DropoutMask m = mask;  // a copy that stores to y cannot change: what blocks share is computed once

@@ -91,7 +91,8 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
 // then each row of dx fetches its share: an element's sum is in row-major order of the windows, as it is window by window.
 //
 // A Chooser gives  Vec chosen(x, at, w, size): which element of the windows from w on takes the gradient, element (i, j)
-// of them being x[i][at[j] + w];  and  Vec add(Vec sum, Vec chosen, Vec dy, int number): with what element i * size + j gets.
+// of them being x[i][at[j] + w];  and  Vec add(Vec sum, Vec chosen, Vec dy, int number): with what element i * size + j
+// gets.
 struct Dealt {
   static constexpr int kMost = 8;              // size and stride
   static constexpr int64_t kFloats = 1 << 12;  // of x's rows, and of dx's

@@ -2,7 +2,8 @@
 //
 // The hardware's prefetchers follow a stream within a page of 4 KB and begin anew on the next. A loop that reads x and
 // writes y without asking ahead therefore waits at every page, and arithmetic does not hide it: with these requests a copy
-// runs at 1.2 times the speed of the plain loop, and tanh at the copy's. In cache they cost an instruction or two per vector.
+// runs at 1.2 times the speed of the plain loop, and tanh at the copy's. In cache they cost an instruction or two per
+// vector.
 #pragma once
 #include "many.h"
 

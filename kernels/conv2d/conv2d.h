@@ -129,7 +129,8 @@ struct Reach {
   int64_t n = 0;
   for (int64_t r = 0; r < c.stride && r < c.kh; ++r)
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q)
-      n += conv_packed_floats(c, c.x.C, phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O);
+      n += conv_packed_floats(c, c.x.C,
+                              phase_of(r, 1, c.kh, c.stride, 0).taps * phase_of(q, 1, c.kw, c.stride, 0).taps * c.O);
   return n;
 }
 

@@ -170,7 +170,8 @@ void forward(const OpCall& call, const Conv& c, const float* packed, float* y, f
   const auto run = [&](auto finish) {
     finish.y = place;
     finish.b = call.in[2].f32();
-    multiply_patches(c, workers, grid.rows(), c.O, c.x.C * c.taps(), patches_of(c, grid, x), packed, finish, room + at.product);
+    multiply_patches(c, workers, grid.rows(), c.O, c.x.C * c.taps(), patches_of(c, grid, x), packed, finish,
+                     room + at.product);
   };
   if (c.relu) run(Finish<true>{});
   else run(Finish<false>{});

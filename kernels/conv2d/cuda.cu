@@ -1,6 +1,6 @@
-// conv2d on a device: products over channel-last maps, as on the CPU (conv2d.h). A block has a tile of positions by channels; a row
-// of the patch matrix is read where it lies, in a map around which an edge of zeros is laid once, 16 bytes at a time where the
-// channels allow it.
+// conv2d on a device: products over channel-last maps, as on the CPU (conv2d.h). A block has a tile of positions by
+// channels; a row of the patch matrix is read where it lies, in a map around which an edge of zeros is laid once, 16
+// bytes at a time where the channels allow it.
 //
 //   forward   positions by O over K = kh kw C          dx   phase by phase of the stride: positions by C over taps O
 //   dW        O by K over all positions, cut into pieces that are added up in order; db: sums over the rows of g
@@ -45,8 +45,8 @@ AFFUSE_GLOBAL(gemm::kProductThreads, 2) multiply_positions(Patches p, Across wei
   float* const ring = shared.take<float>(gemm::kProductStages * unsigned(Along::floats<SIDE>() + Across::floats<SIDE>()));
   const int64_t row = blockIdx.x / tile_columns, row0 = row * SIDE, column0 = (blockIdx.x - row * tile_columns) * SIDE;
   const conv::PositionLines<SIDE> lines(p, row0);
-  gemm::multiply_tile<Unit, SIDE, Along>(lines, [&](float* stage, int64_t k) { weights.copy<SIDE>(stage, column0, k); }, row0,
-                                         column0, 0, p.K, ring, target);
+  gemm::multiply_tile<Unit, SIDE, Along>(
+      lines, [&](float* stage, int64_t k) { weights.copy<SIDE>(stage, column0, k); }, row0, column0, 0, p.K, ring, target);
 }
 
 struct WeightTarget {
@@ -73,7 +73,8 @@ AFFUSE_GLOBAL(gemm::kProductThreads, 2) multiply_gradients(Patches g, Patches x,
 }
 
 template <template <int> class Unit, int SIDE>
-void queue_positions(Queue& queue, const gemm::ProductPlan& plan, const Patches& p, const Across& weights, const Target& target) {
+void queue_positions(Queue& queue, const gemm::ProductPlan& plan, const Patches& p, const Across& weights,
+                     const Target& target) {
   launch("conv2d", multiply_positions<Unit, SIDE>, queue, Grid{plan.tiles}, gemm::kProductThreads,
          gemm::product_shared<Along, SIDE>(), p, weights, target, plan.columns);
 }
@@ -119,11 +120,13 @@ void run_forward(const OpCall& call, Queue& queue, const Conv& c, const ForwardR
   const int64_t C = c.x.C, O = c.O, K = C * c.taps();
   const conv::Grid grid = output_grid(c, call.in[3].i32());
   const float* const x = staged_x(queue, c, call, r.x);
-  each_of<1, 4>(queue, "conv2d W", O * K, conv::ForwardWeights{call.in[1].f32(), r.weights, C, c.taps(), divider(O, O * K), divider(C, O * K)});
+  each_of<1, 4>(queue, "conv2d W", O * K,
+                conv::ForwardWeights{call.in[1].f32(), r.weights, C, c.taps(), divider(O, O * K), divider(C, O * K)});
   const bool direct = c.y.last || O == 1;
   float* const rows = direct ? y : r.rows;
   const float* const bias = call.in[2].f32();
-  const Target target{{grid, rows, c.y.H * c.y.W * O, c.y.W * O, O}, bias, O, c.relu, O % 4 == 0 && aligned(rows) && aligned(bias)};
+  const Target target{
+      {grid, rows, c.y.H * c.y.W * O, c.y.W * O, O}, bias, O, c.relu, O % 4 == 0 && aligned(rows) && aligned(bias)};
   positions(queue, c.bf16, patches(c, grid, x), weights_of(r.weights, O, K), target);
   if (!direct) conv::unstage(queue, c.y, rows, y);
 }
@@ -176,7 +179,8 @@ void queue_gradients(Queue& queue, const gemm::ProductPlan& plan, const Patches&
   launch("conv2d dW", multiply_gradients<Unit, SIDE>, queue, Grid{plan.tiles, plan.pieces}, gemm::kProductThreads,
          gemm::product_shared<Across, SIDE>(), g, x, WeightTarget{to, g.K, x.K}, plan.columns, piece);
 }
-void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage& s, const float* g, const BackwardRoom& r) {
+void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage& s, const float* g,
+                     const BackwardRoom& r) {
   const int64_t C = c.x.C, O = c.O, K = C * c.taps();
   const conv::Grid grid = output_grid(c, call.in[3].i32());
   const Patches x = patches(c, grid, staged_x(queue, c, call, r.x));
@@ -188,7 +192,8 @@ void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stag
   else c.bf16 ? queue_gradients<gemm::RoundedOperands, 64>(queue, plan, rows, x, r.parts)
               : queue_gradients<gemm::Exact, 64>(queue, plan, rows, x, r.parts);
   each_of<1, 4>(queue, "conv2d dW pieces", O * K,
-                conv::WeightsAdded{r.parts, call.out[1].f32(), C, c.taps(), O * K, plan.pieces, divider(c.taps(), O * K), divider(C, O * K)});
+                conv::WeightsAdded{r.parts, call.out[1].f32(), C, c.taps(), O * K, plan.pieces, divider(c.taps(), O * K),
+                                   divider(C, O * K)});
 }
 
 void input_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage& s, const float* g, const BackwardRoom& r) {
@@ -203,14 +208,17 @@ void input_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage
       const Phase ph = phase_of(rh, c.x.H, c.kh, c.stride, c.pad), pw = phase_of(rw, c.x.W, c.kw, c.stride, c.pad);
       const int64_t K = ph.taps * pw.taps * O;
       if (ph.count == 0 || pw.count == 0 || c.x.B == 0) continue;
-      each_of<1, 4>(queue, "conv2d W", K * C,
-                    conv::PhaseWeights{call.in[1].f32(), weights, C, c.kw, c.taps(), c.stride, rh + c.stride * (ph.taps - 1),
-                                       rw + c.stride * (pw.taps - 1), divider(C, K * C), divider(O, K * C), divider(pw.taps, K * C)});
+      each_of<1, 4>(
+          queue, "conv2d W", K * C,
+          conv::PhaseWeights{call.in[1].f32(), weights, C, c.kw, c.taps(), c.stride, rh + c.stride * (ph.taps - 1),
+                             rw + c.stride * (pw.taps - 1), divider(C, K * C), divider(O, K * C), divider(pw.taps, K * C)});
       const conv::Grid grid = conv::grid_of(c.x.B, ph.count, pw.count, call.in[3].i32(), c.stride, pw.first + 1);
       const int64_t h = (ph.first + c.pad) / c.stride - (ph.taps - 1) + s.top;
       const int64_t w = (pw.first + c.pad) / c.stride - (pw.taps - 1) + s.left, row = s.W * O;
-      const Patches p = conv::patches_of({grid, const_cast<float*>(g) + h * row + w * O, s.image(), row, O}, row, pw.taps * O, K);
-      const conv::Rows to{grid, dx + (ph.first * c.x.W + pw.first) * C, c.x.H * c.x.W * C, c.stride * c.x.W * C, c.stride * C};
+      const Patches p =
+          conv::patches_of({grid, const_cast<float*>(g) + h * row + w * O, s.image(), row, O}, row, pw.taps * O, K);
+      const conv::Rows to{grid, dx + (ph.first * c.x.W + pw.first) * C, c.x.H * c.x.W * C, c.stride * c.x.W * C,
+                          c.stride * C};
       positions(queue, c.bf16, p, weights_of(weights, C, K), Target{to, nullptr, C, false, C % 4 == 0 && aligned(dx)});
       weights += (K * C + 63) / 64 * 64;
     }

@@ -1,6 +1,6 @@
-// add, mul, scale on a device. Gradients of a broadcast operand are sums over a's elements that meet one of b's: one warp for
-// an element where the summed elements are neighbours in memory, else one thread for each of 32 neighbouring columns; always
-// in the same order.
+// add, mul, scale on a device. Gradients of a broadcast operand are sums over a's elements that meet one of b's: one warp
+// for an element where the summed elements are neighbours in memory, else one thread for each of 32 neighbouring columns;
+// always in the same order.
 #include "../common/cuda/reduce.h"
 #include "../common/cuda/stream.h"
 #include "broadcast.h"
@@ -49,7 +49,8 @@ struct Scaled {
   AFFUSE_DEVICE void operator()(int64_t i) const { put(y + i, get<N>(x + i) * factor); }
 };
 template <class Kind>
-void binary(Queue& queue, const char* name, const TensorDesc& a, const TensorDesc& b, const float* x, const float* w, float* y) {
+void binary(Queue& queue, const char* name, const TensorDesc& a, const TensorDesc& b, const float* x, const float* w,
+            float* y) {
   const Broadcast p = broadcast_of(a, b);
   const bool wide = aligned(x) && aligned(w) && aligned(y) && (p.rank == 1 || p.size[p.rank - 1] % 4 == 0);
   const bool one = p.shared[p.rank - 1];

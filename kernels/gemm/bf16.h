@@ -13,9 +13,9 @@
 // Either way the product is, bit for bit, the float32 product of rounded operands.
 // Sizes and plans of run() are those of K rounded up to even, here called E. stream() takes any K.
 //
-// Error of an element against exact operands: one relative rounding of 2^-8 per factor, (2^-7 + 2^-16 + K 2^-24) sum |rows||columns|.
-// vdpbf16ps takes denormals for zeros and adds the upper product first; it differs from the expansion by rounding only.
-// NaN stays NaN, infinities stay, and what rounds beyond the largest bf16 (3.39e38) becomes an infinity.
+// Error of an element against exact operands: one relative rounding of 2^-8 per factor, (2^-7 + 2^-16 + K 2^-24) sum
+// |rows||columns|. vdpbf16ps takes denormals for zeros and adds the upper product first; it differs from the expansion by
+// rounding only. NaN stays NaN, infinities stay, and what rounds beyond the largest bf16 (3.39e38) becomes an infinity.
 //
 //   gemm::run(workers, M, N, E, gemm::Bf16Rows{gemm::PlainRows{x, K}, K}, packed, epilogue, scratch, Split::any,
 //             gemm::Bf16{gemm::keeps_pairs(M)});

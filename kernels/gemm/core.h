@@ -60,8 +60,8 @@ void tile_multiply_lying(int rows, int vecs, int64_t kc, const float* a, int64_t
                          int64_t following);
 
 // The same for a panel of few columns, all tiles of a packed block at once, with vectors along the rows: one multiply-add
-// for a column and a tile instead of one for a row. The chain of every element is the same. acc: tile t at start(t)*kTileStride.
-// a is read up to 16 floats past its end.
+// for a column and a tile instead of one for a row. The chain of every element is the same. acc: tile t at
+// start(t)*kTileStride. a is read up to 16 floats past its end.
 constexpr int kFewColumns = kLanes / 2;
 void multiply_few(const RowTiles& tiles, int cols, int64_t kc, const float* a, const float* b, float* acc, bool resume);
 
@@ -193,8 +193,8 @@ AFFUSE_INLINE void in_turns(int64_t task, int64_t row_blocks, int64_t col_blocks
 AFFUSE_INLINE int64_t& held(float* scratch) { return *reinterpret_cast<int64_t*>(scratch); }
 
 // run() without packing, where columns are few: copying a row costs as much as half a panel's multiplication, reading it as
-// it lies makes that a tenth slower. Not where a tile's lines fall into the same sets of L1, nor where the columns of a long K
-// would not stay in L2.
+// it lies makes that a tenth slower. Not where a tile's lines fall into the same sets of L1, nor where the columns of a
+// long K would not stay in L2.
 AFFUSE_INLINE bool leave_rows(int64_t N, int64_t K, int64_t ld) {
   const bool apart = (ld + 64) % 512 >= 128 || kTileRows * ld <= 5120;
   return apart && N <= 144 && N * K <= 131072;

@@ -2,8 +2,8 @@
 //
 // A block of kLanes steps of K holds, row after row, kLanes consecutive elements of each; a tile of `rows` rows and kc steps
 // is ceil(kc / kLanes) such blocks, lines_floats(rows, kc) floats. The micro kernel broadcasts from it as it does from
-// transposed rows (the lines of a block lie side by side, unlike the rows in memory, which share a set of L1), and a weighted
-// sum of rows needs no transposing back. Every element is the same chain of multiply-adds as tile_multiply()'s.
+// transposed rows (the lines of a block lie side by side, unlike the rows in memory, which share a set of L1), and a
+// weighted sum of rows needs no transposing back. Every element is the same chain of multiply-adds as tile_multiply()'s.
 #pragma once
 #include "gemm.h"
 

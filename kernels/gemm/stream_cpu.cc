@@ -6,8 +6,8 @@ namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
 template <int R, int NV>
-AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc, bool resume,
-                            const Aside& aside) {
+AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
+                            bool resume, const Aside& aside) {
   Vec c[R][NV];
   take_sums<R, NV>(c, acc, resume);
   constexpr int kAhead = 8 * NV * kLanes;

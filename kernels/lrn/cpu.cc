@@ -11,8 +11,8 @@ struct Powers {
 };
 #if defined(AFFUSE_ISA_AVX512)
 // From estimates of 14 bits: square roots and divisions would take longer than the memory does. With r ~ d^-1/2 and
-// h = d r^2, which is nearly 1, d^-1 = r^2 / h; with u ~ r^-1/2 and g = r u^2 likewise, d^-3/4 = r^2 u h^-3/4 g^-1/2. To first
-// order in h - 1 and g - 1, at most 2^-13 each, that is good to 2^-25; every product here is near its result.
+// h = d r^2, which is nearly 1, d^-1 = r^2 / h; with u ~ r^-1/2 and g = r u^2 likewise, d^-3/4 = r^2 u h^-3/4 g^-1/2. To
+// first order in h - 1 and g - 1, at most 2^-13 each, that is good to 2^-25; every product here is near its result.
 struct ThreeQuarters {
   AFFUSE_INLINE Powers of(Vec d) const {
     const Vec one = set1(1.0f), r = _mm512_rsqrt14_ps(d), u = _mm512_rsqrt14_ps(r), r2 = r * r;

@@ -95,7 +95,9 @@ void backward_with(const OpCall& call, Queue& queue) {
   with_size(p.size, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
     const int64_t n = call.in[2].count();
-    if (p.x.last) each<kPoolBlocks>(queue, "max_pool2d places", n, pools_wide(p, x, nullptr), Places<Number, true, kSize>{p, x, numbers});
+    if (p.x.last)
+      each<kPoolBlocks>(queue, "max_pool2d places", n, pools_wide(p, x, nullptr),
+                        Places<Number, true, kSize>{p, x, numbers});
     else each_of<1, kPoolBlocks>(queue, "max_pool2d places", n, Places<Number, false, kSize>{p, x, numbers});
   });
   pool_backward(queue, "max_pool2d.backward", call, p, Taken<Number>{dy, numbers});

@@ -56,11 +56,11 @@ float shift_of(const float* z, int64_t n, float before) {
   return largest < 0.0f ? largest : 0.0f;
 }
 
-// c = c · keep + Σ_i weight[i] row_i over `n` columns. Memory would rest meanwhile: every other one of the `coming` rows after
-// these is fetched, the others when they are scored.
+// c = c · keep + Σ_i weight[i] row_i over `n` columns. Memory would rest meanwhile: every other one of the `coming` rows
+// after these is fetched, the others when they are scored.
 template <bool full>
-AFFUSE_INLINE void add_columns(const float* x, const int32_t* frames, int64_t D, const float* weight, int64_t rows, float keep,
-                               float* c, int64_t n, int64_t coming) {
+AFFUSE_INLINE void add_columns(const float* x, const int32_t* frames, int64_t D, const float* weight, int64_t rows,
+                               float keep, float* c, int64_t n, int64_t coming) {
   Vec acc[kUnroll];
   const auto lanes = [&](int i) {
     const int64_t left = n - int64_t(i) * kLanes;

@@ -13,7 +13,8 @@ napi_value new_instance(napi_env env, napi_ref& class_ref, const char* name, nap
                         std::initializer_list<napi_property_descriptor> members, napi_value argument) {
   napi_value made_class, instance;
   if (!class_ref) {
-    require(napi_define_class(env, name, NAPI_AUTO_LENGTH, constructor, nullptr, members.size(), members.begin(), &made_class));
+    require(
+        napi_define_class(env, name, NAPI_AUTO_LENGTH, constructor, nullptr, members.size(), members.begin(), &made_class));
     require(napi_create_reference(env, made_class, 1, &class_ref));
   } else {
     require(napi_get_reference_value(env, class_ref, &made_class));
@@ -59,10 +60,11 @@ Range locate(napi_env env, const Arguments& args, const char* verb) {
   const double bytes = double(view.length) * double(dtype_size(view.dtype));
   if (!buffer) raise("ERR_AFFUSE_DISPOSED", "expected a live buffer to %s, got a disposed one", verb);
   if (const int pending = buffer->pending.load(std::memory_order_acquire))
-    raise("ERR_AFFUSE_BUSY", "expected no unfinished run that uses the buffer to %s, got %d; await them first", verb, pending);
+    raise("ERR_AFFUSE_BUSY", "expected no unfinished run that uses the buffer to %s, got %d; await them first", verb,
+          pending);
   if (!(from >= 0) || from != std::floor(from) || from + bytes > double(buffer->bytes()))
-    raise("ERR_AFFUSE_RANGE", "expected a range within the buffer's %zu bytes to %s, got %.0f bytes at %g", buffer->bytes(), verb,
-          bytes, from);
+    raise("ERR_AFFUSE_RANGE", "expected a range within the buffer's %zu bytes to %s, got %.0f bytes at %g", buffer->bytes(),
+          verb, bytes, from);
   return {*buffer, size_t(from), size_t(bytes), view.data};
 }
 

@@ -225,9 +225,11 @@ TensorDesc read_desc(napi_env env, napi_value value, const char* label) {
 void read_attributes(napi_env env, const OpDef& op, napi_value object, Attr* attr) {
   default_attributes(op, attr);
   if (is_nullish(env, object)) return;
-  if (type_of(env, object) != napi_object) raise("ERR_AFFUSE_ATTRIBUTE", "expected the attributes of %s as an object", op.name);
+  if (type_of(env, object) != napi_object)
+    raise("ERR_AFFUSE_ATTRIBUTE", "expected the attributes of %s as an object", op.name);
   napi_value names;
-  require(napi_get_all_property_names(env, object, napi_key_own_only, napi_key_enumerable, napi_key_numbers_to_strings, &names));
+  require(
+      napi_get_all_property_names(env, object, napi_key_own_only, napi_key_enumerable, napi_key_numbers_to_strings, &names));
   const uint32_t count = array_length(env, names);
   for (uint32_t i = 0; i < count; ++i) {
     napi_value name = get(env, names, i), value;

@@ -1,8 +1,9 @@
 // Between JavaScript values and the runtime's types, on plain Node-API.
 //
 // Not node-addon-api: when a worker is terminated, every Node-API call begins to fail, the ones that make error objects
-// included, and its error class then throws out of its own handler or aborts the process. Here a failed call is a C++ exception
-// without any JavaScript in it, and guarded() turns what reaches it into a JavaScript exception if that can still be had.
+// included, and its error class then throws out of its own handler or aborts the process. Here a failed call is a C++
+// exception without any JavaScript in it, and guarded() turns what reaches it into a JavaScript exception if that can
+// still be had.
 #pragma once
 #include <node_api.h>
 

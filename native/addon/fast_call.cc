@@ -1,7 +1,7 @@
 // The quick way through call(). A Node-API call costs 30 to 100 ns, and reading {dtype, shape, data} objects takes dozens of
 // them. So a few lines of JavaScript, which the engine compiles, flatten the arguments into one array of doubles that lives
-// in native memory, and the typed arrays alone go through Node-API. Whatever is unusual (a wrong type, shared lengths, a 64-bit
-// seed, an error of shape) goes to the plain call(), which says exactly what is wrong.
+// in native memory, and the typed arrays alone go through Node-API. Whatever is unusual (a wrong type, shared lengths, a
+// 64-bit seed, an error of shape) goes to the plain call(), which says exactly what is wrong.
 #include "addon.h"
 #include "native/runtime/cpu.h"
 #include "native/runtime/invoke.h"
@@ -180,7 +180,8 @@ bool read_array(napi_env env, napi_value value, DType dtype, bool unshared, Tens
   size_t length;
   void* data;
   napi_value buffer;
-  if (napi_get_typedarray_info(env, value, &type, &length, &data, unshared ? &buffer : nullptr, nullptr) != napi_ok) return false;
+  if (napi_get_typedarray_info(env, value, &type, &length, &data, unshared ? &buffer : nullptr, nullptr) != napi_ok)
+    return false;
   if (type != (dtype == DType::i32 ? napi_int32_array : napi_float32_array)) return false;
   // Empty arrays are rare, and may be detached ones: the plain call tells them apart.
   if (length == 0 || int64_t(length) != tensor.count()) return false;
@@ -200,7 +201,8 @@ napi_value run_quickly(napi_env env, const napi_value* args, double* state) {
   require(napi_typeof(env, args[1], &type));
   if (type != napi_undefined) {
     double count = 0;
-    if (napi_get_value_double(env, args[1], &count) != napi_ok || !(count >= 1 && count <= kMaxThreads) || count != int(count))
+    if (napi_get_value_double(env, args[1], &count) != napi_ok || !(count >= 1 && count <= kMaxThreads) ||
+        count != int(count))
       return nullptr;
     threads = int(count);
   }
@@ -213,11 +215,13 @@ napi_value run_quickly(napi_env env, const napi_value* args, double* state) {
     const double* record = state + i * kRecord;
     if (record[0] < 0) continue;
     in[i].dtype = op.inputs[i].dtype;
-    if (!read_record(record, in[i]) || !read_array(env, args[2 + i], in[i].dtype, in[i].dtype == DType::i32, in[i])) return nullptr;
+    if (!read_record(record, in[i]) || !read_array(env, args[2 + i], in[i].dtype, in[i].dtype == DType::i32, in[i]))
+      return nullptr;
     in_desc[i] = in[i];
   }
   Status status;
-  if (!check_inputs(op, in_desc, Device::cpu, status) || !infer_outputs(op, in_desc, attr, Device::cpu, made, status)) return nullptr;
+  if (!check_inputs(op, in_desc, Device::cpu, status) || !infer_outputs(op, in_desc, attr, Device::cpu, made, status))
+    return nullptr;
 
   napi_value fresh = nullptr;
   uint32_t fresh_count = 0;

@@ -46,7 +46,8 @@ std::vector<ScalarBinding> read_scalars(napi_env env, napi_value from, const OpD
     require(napi_get_value_string_utf8(env, key, name, sizeof name, &length));
     require(napi_get_property(env, from, key, &scalar));
     const int attribute = find_attribute(op, {name, length});
-    if (attribute < 0) raise("ERR_AFFUSE_ATTRIBUTE", "expected scalars bound to attributes of %s, got \"%.60s\"", op.name, name);
+    if (attribute < 0)
+      raise("ERR_AFFUSE_ATTRIBUTE", "expected scalars bound to attributes of %s, got \"%.60s\"", op.name, name);
     result.push_back({attribute, int(integer(env, scalar, "a scalar's index", 0, kMostItems))});
   }
   return result;

@@ -145,8 +145,8 @@ napi_value run(napi_env env, napi_callback_info info) {
       const std::string name = "feed " + std::to_string(i);
       const View view = view_of(env, feeds[i], name.c_str());
       if (view.dtype != value.dtype || view.length != value.count())
-        raise("ERR_AFFUSE_FEED", "expected %s as %lld elements of %s, got %lld of %s", name.c_str(), (long long)value.count(),
-              dtype_name(value.dtype), (long long)view.length, dtype_name(view.dtype));
+        raise("ERR_AFFUSE_FEED", "expected %s as %lld elements of %s, got %lld of %s", name.c_str(),
+              (long long)value.count(), dtype_name(value.dtype), (long long)view.length, dtype_name(view.dtype));
       job->feed(i, view, value.bytes(), lend, status);
     }
     check(status);

@@ -23,8 +23,8 @@ View view_of(napi_env env, napi_value value, const char* label) {
                : type == napi_float64_array ? DType::f64
                                             : DType::none;
   if (view.dtype == DType::none)
-    raise("ERR_AFFUSE_DTYPE", "expected the data of %s as a Float32Array, Float64Array or Int32Array, got another typed array",
-          label);
+    raise("ERR_AFFUSE_DTYPE",
+          "expected the data of %s as a Float32Array, Float64Array or Int32Array, got another typed array", label);
   view.length = int64_t(length);
   if (length) {
     bool plain = false;
@@ -152,14 +152,16 @@ OutputValues::OutputValues(napi_env env, const OpDef& op, napi_value list) : env
       wanted_[i] = true;
       arrays_[i] = value;
     } else if (type != napi_null && type != napi_undefined) {
-      raise("ERR_AFFUSE_USAGE", "expected output %s of %s as a typed array, true, false or null", op.outputs[i].name, op.name);
+      raise("ERR_AFFUSE_USAGE", "expected output %s of %s as a typed array, true, false or null", op.outputs[i].name,
+            op.name);
     }
   }
 }
 
 bool OutputValues::wants_fresh(int output, const TensorDesc& made) const {
   if (arrays_[output])
-    raise("ERR_AFFUSE_OUTPUT", "expected true, false or null for output %s of an asynchronous %s, got a target: its outputs are always fresh",
+    raise("ERR_AFFUSE_OUTPUT",
+          "expected true, false or null for output %s of an asynchronous %s, got a target: its outputs are always fresh",
           op_.outputs[output].name, op_.name);
   if (wanted_[output]) require_made(output, made);
   return wanted_[output];
@@ -167,7 +169,8 @@ bool OutputValues::wants_fresh(int output, const TensorDesc& made) const {
 
 void OutputValues::require_made(int output, const TensorDesc& made) const {
   if (!made.given())
-    raise("ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name, op_.outputs[output].name);
+    raise("ERR_AFFUSE_OUTPUT", "expected an output that these inputs of %s give, got %s", op_.name,
+          op_.outputs[output].name);
 }
 
 void OutputValues::take(const TensorDesc* made, const Tensor* in, Tensor* out) {
@@ -188,8 +191,8 @@ void OutputValues::take(const TensorDesc* made, const Tensor* in, Tensor* out) {
       raise("ERR_AFFUSE_DTYPE", "expected the target of output %s of %s as %s, got %s", op_.outputs[i].name, op_.name,
             dtype_name(made[i].dtype), dtype_name(view.dtype));
     if (view.length != made[i].count())
-      raise("ERR_AFFUSE_SHAPE", "expected a target of %lld elements for output %s %s of %s, got %lld", (long long)made[i].count(),
-            op_.outputs[i].name, ShapeText(made[i]).text, op_.name, (long long)view.length);
+      raise("ERR_AFFUSE_SHAPE", "expected a target of %lld elements for output %s %s of %s, got %lld",
+            (long long)made[i].count(), op_.outputs[i].name, ShapeText(made[i]).text, op_.name, (long long)view.length);
     if (view.shared)
       raise("ERR_AFFUSE_SHARED", "expected the target of output %s of %s in unshared memory, got a SharedArrayBuffer",
             op_.outputs[i].name, op_.name);

@@ -1,5 +1,5 @@
-// Typed arrays, and the tensors of one operator call as they come from JavaScript, in two steps: first every property is read
-// (which may run JavaScript and so move or detach memory), then every pointer is taken.
+// Typed arrays, and the tensors of one operator call as they come from JavaScript, in two steps: first every property is
+// read (which may run JavaScript and so move or detach memory), then every pointer is taken.
 #pragma once
 #include "convert.h"
 #include "native/runtime/memory.h"
@@ -13,7 +13,8 @@ struct View {
   void* data = nullptr;  // null when length is 0
   bool shared = false;   // over a SharedArrayBuffer
 };
-// ERR_AFFUSE_DTYPE when the value is no Float32Array, Float64Array or Int32Array; ERR_AFFUSE_DETACHED when its memory is gone.
+// ERR_AFFUSE_DTYPE when the value is no Float32Array, Float64Array or Int32Array; ERR_AFFUSE_DETACHED when its memory is
+// gone.
 View view_of(napi_env env, napi_value value, const char* label);
 
 // A typed array over native memory, which it takes over (release_memory), or a copy where the runtime allows no such thing.
@@ -21,7 +22,8 @@ napi_value adopt_array(napi_env env, const TensorDesc& desc, Memory memory);
 // A fresh typed array, and where its memory is.
 napi_value fresh_array(napi_env env, const TensorDesc& desc, void** data);
 
-// Length of an array argument; ERR_AFFUSE_USAGE when it is no array or longer than `limit`. null and undefined count as empty.
+// Length of an array argument; ERR_AFFUSE_USAGE when it is no array or longer than `limit`. null and undefined count as
+// empty.
 uint32_t list_length(napi_env env, napi_value list, const char* what, const char* op, int limit);
 
 class InputValues {
@@ -42,8 +44,9 @@ class InputValues {
 class OutputValues {
  public:
   OutputValues(napi_env env, const OpDef& op, napi_value list);
-  // Resolves targets against the inferred descriptions and makes fresh arrays. Refuses targets of a wrong type or length, shared
-  // or detached ones, and any that overlap each other or an input other than the one that the operator updates in place.
+  // Resolves targets against the inferred descriptions and makes fresh arrays. Refuses targets of a wrong type or length,
+  // shared or detached ones, and any that overlap each other or an input other than the one that the operator updates in
+  // place.
   void take(const TensorDesc* made, const Tensor* in, Tensor* out);
   napi_value result(const TensorDesc* made) const;
   // For calls that only make fresh outputs: whether this one is wanted; refuses targets.

@@ -1,5 +1,5 @@
-// Native objects behind JavaScript ones. The tag is this loaded library's own, so that neither another class's object nor one
-// of another copy of the package is ever taken for ours.
+// Native objects behind JavaScript ones. The tag is this loaded library's own, so that neither another class's object nor
+// one of another copy of the package is ever taken for ours.
 #pragma once
 #include <memory>
 

@@ -1,5 +1,5 @@
-// The device library: backend.h over driver.h and the kernels of the rooms. Compiled by nvcc into libaffuse_cuda and by g++ into
-// libaffuse_emulated.
+// The device library: backend.h over driver.h and the kernels of the rooms. Compiled by nvcc into libaffuse_cuda and by
+// g++ into libaffuse_emulated.
 #include "backend.h"
 
 #include <cstring>
@@ -17,8 +17,8 @@ class Device final : public Backend {
  public:
   bool open(int index, Status& status) {
     index_ = index;
-    return driver::describe(index, facts_, status) && driver::most_shared(index, &shared_, status) && driver::use(index, status) &&
-           driver::make_stream(stream_, status);
+    return driver::describe(index, facts_, status) && driver::most_shared(index, &shared_, status) &&
+           driver::use(index, status) && driver::make_stream(stream_, status);
   }
 
   const DeviceFacts& facts() const override { return facts_; }
@@ -109,6 +109,7 @@ const char* const* operator_names() {
 
 extern "C" __attribute__((visibility("default"))) const affuse::BackendLibrary* affuse_backend_library() {
   using namespace affuse::cuda;
-  static const affuse::BackendLibrary library{affuse::kBackendVersion, AFFUSE_VERSION, operator_names(), &driver::count, &open};
+  static const affuse::BackendLibrary library{affuse::kBackendVersion, AFFUSE_VERSION, operator_names(), &driver::count,
+                                              &open};
   return &library;
 }

@@ -32,12 +32,12 @@ class Backend {
   // The operator's place in the library, or -1: it has no kernel here.
   virtual int find(const char* op) const = 0;
   virtual size_t workspace(int op, const OpShape& shape) const = 0;
-  // Queues an operator. Every tensor and the workspace are device memory; what the kernels read of `call` is read before this
-  // returns. stream: a cudaStream_t of the caller's rather than the device's own queue.
+  // Queues an operator. Every tensor and the workspace are device memory; what the kernels read of `call` is read before
+  // this returns. stream: a cudaStream_t of the caller's rather than the device's own queue.
   virtual void run(int op, const OpCall& call, Status& status, void* stream = nullptr) = 0;
 
-  // From begin_recording() to end_recording() run() queues nothing: its launches are kept, under the step that was named last.
-  // An error in between ends the recording with null.
+  // From begin_recording() to end_recording() run() queues nothing: its launches are kept, under the step that was named
+  // last. An error in between ends the recording with null.
   virtual void begin_recording(Status& status) = 0;
   virtual void name_step(int step) = 0;
   virtual Recording* end_recording(Status& status) = 0;
@@ -46,8 +46,8 @@ class Backend {
   // Queues everything recorded. The recording is the caller's to delete, after finish().
   virtual void replay(Recording& recording, Status& status) = 0;
 
-  // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message. release() may
-  // be called while queued work still uses the memory.
+  // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message.
+  // release() may be called while queued work still uses the memory.
   virtual void* allocate(size_t bytes, const char* what, Status& status) = 0;
   virtual void release(void* memory) = 0;
   // Queued after what came before; host memory may be reused when they return. copy_out and finish wait for the queue.

@@ -38,7 +38,8 @@ inline const char* code_of(cudaError_t error) {
 inline bool check(cudaError_t error, const char* doing, Status& status) {
   if (error == cudaSuccess) return true;
   (void)cudaGetLastError();  // so that the next call does not report it again
-  status.fail(code_of(error), "expected the device to %s, got %s (%s)", doing, cudaGetErrorString(error), cudaGetErrorName(error));
+  status.fail(code_of(error), "expected the device to %s, got %s (%s)", doing, cudaGetErrorString(error),
+              cudaGetErrorName(error));
   return false;
 }
 
@@ -66,7 +67,8 @@ inline bool describe(int index, DeviceFacts& facts, Status& status) {
 }
 inline bool most_shared(int index, size_t* bytes, Status& status) {
   int most = 0;
-  if (!check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "describe itself", status)) return false;
+  if (!check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "describe itself", status))
+    return false;
   *bytes = size_t(most);
   return true;
 }

@@ -24,9 +24,10 @@ class DeviceMemory {
       memory = driver::allocate(size);
     }
     if (!memory) {
-      status.fail("ERR_AFFUSE_DEVICE_MEMORY",
-                  "expected %zu bytes of device memory for %s, got none (%zu bytes are in use by affuse). Use smaller batches.", bytes,
-                  what, in_use_);
+      status.fail(
+          "ERR_AFFUSE_DEVICE_MEMORY",
+          "expected %zu bytes of device memory for %s, got none (%zu bytes are in use by affuse). Use smaller batches.",
+          bytes, what, in_use_);
       return nullptr;
     }
     sizes_[memory] = size;

@@ -1,5 +1,5 @@
-// Recorded launches: on the device one CUDA graph, a chain of kernel nodes in the order of the launches; in the emulator a list.
-// Included by backend.cu only.
+// Recorded launches: on the device one CUDA graph, a chain of kernel nodes in the order of the launches; in the emulator
+// a list. Included by backend.cu only.
 #pragma once
 #include <memory>
 #include <vector>
@@ -42,7 +42,8 @@ class RecordedLaunches final : public Recording, public LaunchKeeper {
 
   void keep(const Started& started, Status& status) override {
     if (replacing_) {
-      if (complete()) return status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got more", step_);
+      if (complete())
+        return status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got more", step_);
       set(nodes_[next_++], started, status);
       return;
     }
@@ -59,7 +60,8 @@ class RecordedLaunches final : public Recording, public LaunchKeeper {
   void add(Node& node, const Started& started, Status& status) {
     const bool first = nodes_.size() == 1;
     const cudaGraphNode_t* const before = first ? nullptr : &nodes_[nodes_.size() - 2].node;
-    driver::check(cudaGraphAddKernelNode(&node.node, graph_, before, first ? 0 : 1, &started), "take a kernel into a graph", status);
+    driver::check(cudaGraphAddKernelNode(&node.node, graph_, before, first ? 0 : 1, &started), "take a kernel into a graph",
+                  status);
   }
   void set(Node& node, const Started& started, Status& status) {
     driver::check(cudaGraphExecKernelNodeSetParams(ready_, node.node, &started), "change a kernel of a graph", status);

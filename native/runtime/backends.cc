@@ -25,7 +25,8 @@ struct Library {
 };
 
 Library& library_of(Device::Kind kind) {
-  static Library cuda{"libaffuse_cuda.so", "AFFUSE_CUDA_LIBRARY"}, emulated{"libaffuse_emulated.so", "AFFUSE_EMULATED_LIBRARY"};
+  static Library cuda{"libaffuse_cuda.so", "AFFUSE_CUDA_LIBRARY"},
+      emulated{"libaffuse_emulated.so", "AFFUSE_EMULATED_LIBRARY"};
   return kind == Device::cuda ? cuda : emulated;
 }
 
@@ -42,7 +43,8 @@ std::string own_folder() {
 const BackendLibrary* open_library(Library& library, Device::Kind kind, Status& status) {
   const char* const disabled = getenv("AFFUSE_DISABLE_CUDA");
   if (kind == Device::cuda && disabled && !strcmp(disabled, "1")) {
-    status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE", "expected the CUDA backend, got AFFUSE_DISABLE_CUDA=1. Unset it, or use cpu.");
+    status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE",
+                "expected the CUDA backend, got AFFUSE_DISABLE_CUDA=1. Unset it, or use cpu.");
     return nullptr;
   }
   if (library.opened) return library.opened;
@@ -53,15 +55,17 @@ const BackendLibrary* open_library(Library& library, Device::Kind kind, Status& 
   if (!handle) {
     const char* const reason = dlerror();
     status.fail("ERR_AFFUSE_CUDA_UNAVAILABLE", "expected %s, got: %.200s. %s", path.c_str(), reason ? reason : "no reason",
-                kind == Device::cuda ? "Build it with node scripts/build-native.mjs -DAFFUSE_CUDA=on (needs nvcc), or use cpu."
-                                     : "Build it with node scripts/build-emulated.mjs.");
+                kind == Device::cuda
+                    ? "Build it with node scripts/build-native.mjs -DAFFUSE_CUDA=on (needs nvcc), or use cpu."
+                    : "Build it with node scripts/build-emulated.mjs.");
     return nullptr;
   }
   const auto entry = reinterpret_cast<const BackendLibrary* (*)()>(dlsym(handle, kBackendSymbol));
   const BackendLibrary* const found = entry ? entry() : nullptr;
   if (!found || found->version != kBackendVersion || strcmp(found->affuse_version, AFFUSE_VERSION)) {
-    status.fail("ERR_AFFUSE_BACKEND", "expected %s of affuse %s, interface %u, got %s, interface %u. Rebuild it with the addon.",
-                path.c_str(), AFFUSE_VERSION, kBackendVersion, found ? found->affuse_version : "another library",
+    status.fail("ERR_AFFUSE_BACKEND",
+                "expected %s of affuse %s, interface %u, got %s, interface %u. Rebuild it with the addon.", path.c_str(),
+                AFFUSE_VERSION, kBackendVersion, found ? found->affuse_version : "another library",
                 found ? found->version : 0);
     dlclose(handle);
     return nullptr;

@@ -73,7 +73,8 @@ void Buffer::write(size_t offset, const void* from, size_t bytes, Status& status
 
 PackedWeight& Buffer::packed(size_t offset, const TensorDesc& desc, const char* key, size_t bytes) {
   for (auto& entry : packed_)
-    if (entry->offset == offset && entry->bytes == bytes && same_shape(entry->desc, desc) && entry->key == key) return *entry;
+    if (entry->offset == offset && entry->bytes == bytes && same_shape(entry->desc, desc) && entry->key == key)
+      return *entry;
   auto entry = std::make_unique<PackedWeight>();
   entry->offset = offset;
   entry->extent = desc.bytes();

@@ -28,12 +28,14 @@ int report(const Status& status, affuse_error* error) {
 
 const OpDef* lookup(const char* name, Status& status) {
   const OpDef* op = name ? find_operator(name) : nullptr;
-  if (!op) status.fail("ERR_AFFUSE_UNKNOWN_OPERATOR", "expected the name of an operator, got \"%s\"", name ? name : "(null)");
+  if (!op)
+    status.fail("ERR_AFFUSE_UNKNOWN_OPERATOR", "expected the name of an operator, got \"%s\"", name ? name : "(null)");
   return op;
 }
 
 bool in_range(int index, int count, const char* what, Status& status) {
-  if (index < 0 || index >= count) status.fail("ERR_AFFUSE_RANGE", "expected the index of %s in [0, %d), got %d", what, count, index);
+  if (index < 0 || index >= count)
+    status.fail("ERR_AFFUSE_RANGE", "expected the index of %s in [0, %d), got %d", what, count, index);
   return status.ok();
 }
 
@@ -113,9 +115,9 @@ struct Call {
       if (!import(outputs[i], op->outputs[i].name, out[i], status)) return false;
       if (!out[i].given()) continue;
       if (out[i].dtype != made[i].dtype || !same_shape(out[i], made[i]) || (out[i].count() && !out[i].data)) {
-        status.fail("ERR_AFFUSE_SHAPE", "expected output %s of %s as %s %s with data, got %s %s%s", op->outputs[i].name, op->name,
-                    dtype_name(made[i].dtype), ShapeText(made[i]).text, dtype_name(out[i].dtype), ShapeText(out[i]).text,
-                    out[i].data || !out[i].count() ? "" : " with NULL");
+        status.fail("ERR_AFFUSE_SHAPE", "expected output %s of %s as %s %s with data, got %s %s%s", op->outputs[i].name,
+                    op->name, dtype_name(made[i].dtype), ShapeText(made[i]).text, dtype_name(out[i].dtype),
+                    ShapeText(out[i]).text, out[i].data || !out[i].count() ? "" : " with NULL");
         return false;
       }
     }
@@ -139,7 +141,8 @@ struct Call {
 // As the device's kernels want it: memory of the device for everything, the outputs that must exist included.
 void queue(Call& call, const affuse_tensor* outputs, int output_count, void* stream, Status& status) {
   if (!call.device.has_backend())
-    return status.fail("ERR_AFFUSE_DEVICE", "expected a device with memory of its own, such as cuda; affuse_run() is for the others");
+    return status.fail("ERR_AFFUSE_DEVICE",
+                       "expected a device with memory of its own, such as cuda; affuse_run() is for the others");
   Tensor out[kMaxOutputs];
   if (call.take_outputs(outputs, output_count, out, status))
     queue_on_device(*call.op, call.device, call.in, call.made, out, call.attr, stream, status);

@@ -113,7 +113,9 @@ bool convert(const AttrRule& rule, const AttrValue& value, Attr& attr) {
                      (value.kind == AttrValue::number && std::trunc(value.real) == value.real &&
                       std::fabs(value.real) <= 9007199254740992.0);
   const bool negative = value.kind == AttrValue::integer ? value.negative : value.real < 0;
-  const uint64_t magnitude = value.kind == AttrValue::integer ? value.magnitude : whole ? uint64_t(std::fabs(value.real)) : 0;
+  const uint64_t magnitude = value.kind == AttrValue::integer ? value.magnitude
+                             : whole                          ? uint64_t(std::fabs(value.real))
+                                                              : 0;
   const double real = value.kind == AttrValue::integer ? (negative ? -1.0 : 1.0) * double(magnitude) : value.real;
   switch (rule.kind) {
     case AttrKind::real:
@@ -229,9 +231,10 @@ bool check_inputs(const OpDef& op, const TensorDesc* in, Device device, Status& 
     }
     const bool wide = device == Device::reference && rule.dtype == DType::f32 && t.dtype == DType::f64;
     if (t.dtype != rule.dtype && !wide) {
-      status.fail("ERR_AFFUSE_DTYPE", "expected input %s of %s as %s%s, got %s", rule.name, op.name,
-                  dtype_name(rule.dtype),
-                  rule.dtype != DType::f32 ? "" : device == Device::reference ? " or float64" : " (float64 is for the reference device)",
+      status.fail("ERR_AFFUSE_DTYPE", "expected input %s of %s as %s%s, got %s", rule.name, op.name, dtype_name(rule.dtype),
+                  rule.dtype != DType::f32      ? ""
+                  : device == Device::reference ? " or float64"
+                                                : " (float64 is for the reference device)",
                   dtype_name(t.dtype));
     } else if (!rank_admitted(rule.shape, t.rank)) {
       status.fail("ERR_AFFUSE_RANK", "expected input %s of %s with the dimensions %s, got %s", rule.name, op.name,

@@ -16,7 +16,8 @@ struct Device {
   constexpr bool has_backend() const { return kind == cuda || kind == emulated; }
 };
 
-// "cpu", "reference", "cuda", "cuda:1" or "emulated"; ERR_AFFUSE_DEVICE for anything else. Does not look whether it is there.
+// "cpu", "reference", "cuda", "cuda:1" or "emulated"; ERR_AFFUSE_DEVICE for anything else. Does not look whether it is
+// there.
 bool parse_device(std::string_view name, Device& device, Status& status);
 
 // A value as a caller spells it, before the rule says what it has to be.

@@ -21,8 +21,8 @@ void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const Te
 
 // Queued on tensors that are device memory; nothing is checked that needs to look at them. stream: a cudaStream_t, null: the
 // device's own.
-void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
-                     void* stream, Status& status);
+void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
+                     const Attr* attr, void* stream, Status& status);
 
 // AFFUSE_POISON=1: workspaces and outputs are filled with NaN before every kernel, so that a value which a kernel forgets to
 // write, or reads before writing, shows.

@@ -70,14 +70,16 @@ struct DeviceCall {
 
 int find_kernel(const OpDef& op, const Backend& backend, Status& status) {
   const int index = backend.find(op.name);
-  if (index < 0) status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a CUDA kernel, got %s, which has none yet. Use cpu.", op.name);
+  if (index < 0)
+    status.fail("ERR_AFFUSE_DEVICE", "expected an operator with a CUDA kernel, got %s, which has none yet. Use cpu.",
+                op.name);
   return index;
 }
 
 }  // namespace
 
-void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out, const Attr* attr,
-                     void* stream, Status& status) {
+void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
+                     const Attr* attr, void* stream, Status& status) {
   const DeviceLock backend = lock_device(device, status);
   const int index = backend ? find_kernel(op, *backend, status) : -1;
   DeviceCall call(op, in, made, out);

@@ -29,7 +29,8 @@ struct TaskSpan {
 };
 
 // The work of a call. FLOPs by the operator's formula, bytes as every input read once and every wanted output written once.
-// Operators with an input `lengths` do no work for padding and read none: their figures are those of the frames that there are.
+// Operators with an input `lengths` do no work for padding and read none: their figures are those of the frames that
+// there are.
 struct Work {
   double flops, read, written;
 };

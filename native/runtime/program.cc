@@ -38,8 +38,9 @@ bool Program::check_value(int index, Status& status) const {
   const bool known = value.buffer >= -1 && value.buffer < int(spec_.buffers.size());
   const size_t room = !known ? 0 : value.buffer < 0 ? spec_.arena_bytes : spec_.buffers[size_t(value.buffer)]->bytes();
   if (!known || !value.given() || value.offset % kAlignment || value.offset > room || value.bytes() > room - value.offset)
-    status.fail("ERR_AFFUSE_PROGRAM", "expected value %d %s within its memory at a multiple of %zu, got buffer %d, offset %zu of %zu bytes",
-                index, ShapeText(value).text, kAlignment, value.buffer, value.offset, room);
+    status.fail("ERR_AFFUSE_PROGRAM",
+                "expected value %d %s within its memory at a multiple of %zu, got buffer %d, offset %zu of %zu bytes", index,
+                ShapeText(value).text, kAlignment, value.buffer, value.offset, room);
   return status.ok();
 }
 
@@ -68,7 +69,8 @@ bool Program::check_instruction(size_t index, Status& status) {
   for (int i = 0; i < op.input_count; ++i) {
     const int value = instruction.inputs[size_t(i)];
     if (value < -1 || value >= values) {
-      status.fail("ERR_AFFUSE_PROGRAM", "expected input %s as a value below %d or -1, got %d", op.inputs[i].name, values, value);
+      status.fail("ERR_AFFUSE_PROGRAM", "expected input %s as a value below %d or -1, got %d", op.inputs[i].name, values,
+                  value);
       return false;
     }
     if (value >= 0) in[i] = spec_.values[size_t(value)];
@@ -92,7 +94,8 @@ bool Program::check_instruction(size_t index, Status& status) {
     const int value = instruction.outputs[size_t(i)];
     if (value == -1) continue;
     if (value < 0 || value >= values) {
-      status.fail("ERR_AFFUSE_PROGRAM", "expected output %s as a value below %d or -1, got %d", op.outputs[i].name, values, value);
+      status.fail("ERR_AFFUSE_PROGRAM", "expected output %s as a value below %d or -1, got %d", op.outputs[i].name, values,
+                  value);
       return false;
     }
     const ProgramValue& target = spec_.values[size_t(value)];
@@ -101,11 +104,13 @@ bool Program::check_instruction(size_t index, Status& status) {
       return false;
     }
     // On the reference device a float32 value receives the float64 result rounded.
-    const bool fits = step.made[i].given() && same_shape(step.made[i], target) &&
-                      (target.dtype == step.made[i].dtype || (step.made[i].dtype == DType::f64 && target.dtype == DType::f32));
+    const bool fits =
+        step.made[i].given() && same_shape(step.made[i], target) &&
+        (target.dtype == step.made[i].dtype || (step.made[i].dtype == DType::f64 && target.dtype == DType::f32));
     if (!fits) {
       status.fail("ERR_AFFUSE_PROGRAM", "expected output %s as %s %s, got a value of %s %s", op.outputs[i].name,
-                  dtype_name(step.made[i].dtype), ShapeText(step.made[i]).text, dtype_name(target.dtype), ShapeText(target).text);
+                  dtype_name(step.made[i].dtype), ShapeText(step.made[i]).text, dtype_name(target.dtype),
+                  ShapeText(target).text);
       return false;
     }
     const Range range = range_of(target);
@@ -191,7 +196,8 @@ std::shared_ptr<Program> Program::create(ProgramSpec spec, Status& status) {
       }
   for (int value : own.feeds)
     if (own.values[size_t(value)].buffer >= 0) {
-      status.fail("ERR_AFFUSE_PROGRAM", "expected fed values in the arena, got value %d in a buffer; write() fills buffers", value);
+      status.fail("ERR_AFFUSE_PROGRAM", "expected fed values in the arena, got value %d in a buffer; write() fills buffers",
+                  value);
       return nullptr;
     }
   for (size_t i = 0; i < own.values.size(); ++i)

@@ -68,8 +68,8 @@ class Program {
   // Where a feed lives in an arena.
   char* place_of(const Memory& arena, int value) const;
 
-  // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set `cancelled`
-  // ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
+  // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set
+  // `cancelled` ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
   void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
   ~Program();
 

@@ -1,6 +1,6 @@
-// Programs on a device. Their arena, workspace and buffers are device memory; feeds are copied in, fetches out. The first run
-// queues operator after operator and so finds errors where they are; the second records the launches, and from then on a run is one
-// replay, before which the steps whose attributes follow scalars (learning rate, step) get new arguments.
+// Programs on a device. Their arena, workspace and buffers are device memory; feeds are copied in, fetches out. The first
+// run queues operator after operator and so finds errors where they are; the second records the launches, and from then
+// on a run is one replay, before which the steps whose attributes follow scalars (learning rate, step) get new arguments.
 #include <cstring>
 
 #include "backends.h"
@@ -42,7 +42,8 @@ bool Program::prepare_device(Status& status) {
     const OpDef& op = step.op();
     device_->operators.push_back(backend->find(op.name));
     if (device_->operators.back() < 0) {
-      status.fail("ERR_AFFUSE_DEVICE", "expected operators with CUDA kernels, got %s, which has none yet. Use cpu.", op.name);
+      status.fail("ERR_AFFUSE_DEVICE", "expected operators with CUDA kernels, got %s, which has none yet. Use cpu.",
+                  op.name);
       return false;
     }
     TensorDesc in[kMaxInputs], out[kMaxOutputs];
@@ -55,7 +56,8 @@ bool Program::prepare_device(Status& status) {
       out[i] = step.made[i];
       if (!wanted) spare += rounded(out[i].bytes());
     }
-    const size_t workspace = backend->workspace(device_->operators.back(), OpShape{in, out, step.instruction->attributes.data()});
+    const size_t workspace =
+        backend->workspace(device_->operators.back(), OpShape{in, out, step.instruction->attributes.data()});
     device_->workspace = std::max(device_->workspace, rounded(workspace));
     device_->spare = std::max(device_->spare, spare);
   }

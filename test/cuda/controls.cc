@@ -1,5 +1,5 @@
-// Kernels with one fault each, and the same without it: what the emulator and the sanitizers have to find. The argument is the
-// name of a control; prints "ok", the code and message of the launch, and whether the result is what it should be.
+// Kernels with one fault each, and the same without it: what the emulator and the sanitizers have to find. The argument
+// is the name of a control; prints "ok", the code and message of the launch, and whether the result is what it should be.
 #include <cmath>
 #include <cstdio>
 #include <cstring>

@@ -48,8 +48,8 @@ uint32_t bits_of(float x) {
 #define AFFUSE_MATH_STEP 1009
 #endif
 
-// Every AFFUSE_MATH_STEP-th float of |x| in [low, high], both signs if wanted. bound(x) in units of 2^-23 of scale(x, exact); results below
-// 2^-126 are left out.
+// Every AFFUSE_MATH_STEP-th float of |x| in [low, high], both signs if wanted. bound(x) in units of 2^-23 of scale(x,
+// exact); results below 2^-126 are left out.
 template <class Bound, class Scale>
 void check(const char* name, Function f, double (*exact)(double), float low, float high, bool negative, Bound bound,
            Scale scale) {

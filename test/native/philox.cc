@@ -1,6 +1,6 @@
-// dropout_apply of kernels/common/philox.h against its definition, one element at a time: bit for bit, at every offset within
-// a block, at lengths around those of blocks, and where the low word of a group's number overflows inside the run. Compiled by
-// math.test.ts once per instruction set; returns how many runs differed.
+// dropout_apply of kernels/common/philox.h against its definition, one element at a time: bit for bit, at every offset
+// within a block, at lengths around those of blocks, and where the low word of a group's number overflows inside the run.
+// Compiled by math.test.ts once per instruction set; returns how many runs differed.
 #include "kernels/common/philox.h"
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
-// Runs recorded operator calls (test/operators/record.ts) through the C interface of libaffuse, for machines without Node: the
-// float32 kernels of the level that AFFUSE_CPU names against the float64 reference results and the bounds that were recorded.
+// Runs recorded operator calls (test/operators/record.ts) through the C interface of libaffuse, for machines without
+// Node: the float32 kernels of the level that AFFUSE_CPU names against the float64 reference results and the bounds that
+// were recorded.
 //
 //   replay FILE [--only TEXT] [--threads N,N,…] [--sabotage]
 //
@@ -80,7 +81,8 @@ Shape read_shape(Reader& in) {
 struct Guarded {
   std::vector<uint32_t> words;
   int64_t from, count;
-  Guarded(int64_t count, int64_t offset) : words(size_t(2 * kGuard + offset + count), kSentinel), from(kGuard + offset), count(count) {}
+  Guarded(int64_t count, int64_t offset)
+      : words(size_t(2 * kGuard + offset + count), kSentinel), from(kGuard + offset), count(count) {}
   uint32_t* data() { return words.data() + from; }
   bool damaged() const {
     for (int64_t i = 0; i < int64_t(words.size()); ++i)
@@ -191,7 +193,8 @@ std::string compare(const Output& out, Guarded& got) {
   float x;
   memcpy(&x, got.data() + at, 4);
   snprintf(text, sizeof text, "%lld of %lld beyond the bound, worst element %lld: expected %.9g +- %.2g, got %.9g",
-           (long long)bad, (long long)out.shape.count, (long long)at, out.want[size_t(at)], out.bound[size_t(at)], double(x));
+           (long long)bad, (long long)out.shape.count, (long long)at, out.want[size_t(at)], out.bound[size_t(at)],
+           double(x));
   return text;
 }
 
@@ -275,7 +278,8 @@ int main(int argc, char** argv) {
       if (run.outputs[i].shape.desc.dtype == AFFUSE_NONE) continue;
       Results one;
       if (!(wrong = call(run, threads[0], 2, int(i), one)).empty()) say("asked for alone: " + wrong);
-      if (!(wrong = compare(run.outputs[i], one[i])).empty()) say("output " + std::to_string(i) + " asked for alone: " + wrong);
+      if (!(wrong = compare(run.outputs[i], one[i])).empty())
+        say("output " + std::to_string(i) + " asked for alone: " + wrong);
     }
   }
   printf("%s: %d runs of %d operators, %d failed\n", affuse_cpu_level(), runs, int(operators.size()), failed);

@@ -90,7 +90,8 @@ AFFUSE_GLOBAL(256, 4) clip_sums(Backward g) {
     if (begin < end) {
       const float* const alpha = g.alpha + pair * T;
 #pragma unroll 4
-      for (int64_t e = begin + threadIdx.x; e < end; e += 256) mean = fmaf(alpha[list.frame(b, e)], g.slope[e * J + j], mean);
+      for (int64_t e = begin + threadIdx.x; e < end; e += 256)
+        mean = fmaf(alpha[list.frame(b, e)], g.slope[e * J + j], mean);
       mean = block_sum<256>(mean, room);
       if (g.gather.padded(b)) {
         float grad = 0;
@@ -204,7 +205,8 @@ struct QueryGradients {
   template <int N>
   AFFUSE_DEVICE void operator()(int64_t i) const {
     const Parts at = columns.split(i), pair = queries.split(at.quotient);
-    const int64_t b = pair.quotient, j = pair.rest, a = at.rest, begin = g.gather.list.first[b], end = g.gather.list.first[b + 1];
+    const int64_t b = pair.quotient, j = pair.rest, a = at.rest, begin = g.gather.list.first[b],
+                  end = g.gather.list.first[b + 1];
     float sum = 0;
     if (begin < end) {
 #pragma unroll 4
@@ -267,7 +269,8 @@ void queue_weights(Queue& queue, const Backward& g) {
   const ProductPlan& plan = g.weights;
   float* const to = plan.pieces > 1 ? g.part_dW : g.dW;
   const bool wide_x = D % 4 == 0 && aligned(g.gather.x) && aligned(to);
-  const WeightProduct p{g.pre, g.gather.x, g.rows, g.gather.list.first, B, A, D, A % 4 == 0, wide_x, to, plan.pieces, nullptr};
+  const WeightProduct p{g.pre,      g.gather.x, g.rows, g.gather.list.first, B,      A, D,
+                        A % 4 == 0, wide_x,     to,     plan.pieces,         nullptr};
   launch("afg dW", multiply_weights<Unit, SIDE>, queue, Grid{plan.tiles, plan.pieces}, kProductThreads,
          gemm::product_shared<Across, SIDE>(), p, plan.columns);
   if (plan.pieces > 1)
@@ -278,10 +281,10 @@ void queue_frames(Queue& queue, const Backward& g) {
   const auto [B, T, D, A, J] = g.n;
   const ProductPlan& plan = g.frames;
   const bool wide = D % 4 == 0 && aligned(g.gather.W) && aligned(g.dx) && aligned(g.dc);
-  const FrameProduct p{g.pre, g.gather.W, g.rows, g.gather.list.first, g.clips, B, T, A, D, J, A % 4 == 0, wide, g.alpha, g.dc,
-                       g.dx, 0};
-  launch("afg dx", multiply_frames<Unit, SIDE>, queue, Grid{plan.tiles}, kProductThreads, gemm::product_shared<Along, SIDE>(), p,
-         plan.columns);
+  const FrameProduct p{g.pre, g.gather.W, g.rows, g.gather.list.first, g.clips, B, T, A, D, J, A % 4 == 0, wide, g.alpha,
+                       g.dc,  g.dx,       0};
+  launch("afg dx", multiply_frames<Unit, SIDE>, queue, Grid{plan.tiles}, kProductThreads,
+         gemm::product_shared<Along, SIDE>(), p, plan.columns);
 }
 
 inline void run_backward(Queue& queue, const Backward& g) {
@@ -300,11 +303,13 @@ inline void run_backward(Queue& queue, const Backward& g) {
     AFFUSE_LAUNCH(add_tiles, queue, Grid{ceil_div(A, 32)}, 256, SharedBytes().take<float>(256).take<float>(256).bytes, g);
   if (g.dq) each_of<1, 4>(queue, "afg dq", B * J * A, QueryGradients{g, divider(A, B * J * A), divider(J, B * J * A)});
   if (g.dW) {
-    if (g.weights.large) g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 128>(queue, g) : queue_weights<gemm::Exact, 128>(queue, g);
+    if (g.weights.large)
+      g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 128>(queue, g) : queue_weights<gemm::Exact, 128>(queue, g);
     else g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 64>(queue, g) : queue_weights<gemm::Exact, 64>(queue, g);
   }
   if (g.dx) {
-    if (g.frames.large) g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 128>(queue, g) : queue_frames<gemm::Exact, 128>(queue, g);
+    if (g.frames.large)
+      g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 128>(queue, g) : queue_frames<gemm::Exact, 128>(queue, g);
     else g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 64>(queue, g) : queue_frames<gemm::Exact, 64>(queue, g);
     AFFUSE_LAUNCH(clear_padding, queue, most(ceil_div(B * T, 8)), 256, 0, g.gather.list, g.dx, D, divider(T, B * T));
   }

@@ -1,6 +1,6 @@
-// The valid frames of all clips as one list on a device: entry first[b] + i is clip b's i-th valid frame. Kernels cut the list
-// into tiles of kTile entries; a tile may hold the end of one clip and the beginnings of others. The part of clip b in tile t has
-// the number t + b: along the list one of the two rises from part to part.
+// The valid frames of all clips as one list on a device: entry first[b] + i is clip b's i-th valid frame. Kernels cut the
+// list into tiles of kTile entries; a tile may hold the end of one clip and the beginnings of others. The part of clip b
+// in tile t has the number t + b: along the list one of the two rises from part to part.
 #pragma once
 #include "../../common/cuda/launch.h"
 #include "../../common/frames.h"
@@ -141,7 +141,10 @@ AFFUSE_GLOBAL(256, 1) sum_counts(FrameList list) {
   int64_t before = 0;
   for (int64_t b0 = 0; b0 < B; b0 += 256) {
     const int64_t b = b0 + threadIdx.x;
-    const int64_t own = b >= B ? 0 : list.counts ? list.counts[b] : list.frames.lengths ? list.frames.lengths[b] : list.frames.T;
+    const int64_t own = b >= B                ? 0
+                        : list.counts         ? list.counts[b]
+                        : list.frames.lengths ? list.frames.lengths[b]
+                                              : list.frames.T;
     const int64_t sum = warp_running_sum(own);
     if (lane() == 31) sums[warp()] = sum;
     barrier();

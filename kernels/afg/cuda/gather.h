@@ -1,15 +1,16 @@
 // afg's forward: tiles of 32 frames, then clips.
 //
-// gather_tiles, a block for a tile of the list: its rows of x come to shared memory piece by piece, with them pieces of W, while
-// the pieces before are multiplied; sums become keys, keys meet the queries, and when the scores are complete the same rows, still
-// in shared memory, are added up with their weights. So x is read once. Clips that lie within the tile are done; of the others it
-// leaves peak, total and weighted sum. Where shared memory does not hold 32 rows they are read a second time (from L2).
+// gather_tiles, a block for a tile of the list: its rows of x come to shared memory piece by piece, with them pieces of
+// W, while the pieces before are multiplied; sums become keys, keys meet the queries, and when the scores are complete
+// the same rows, still in shared memory, are added up with their weights. So x is read once. Clips that lie within the
+// tile are done; of the others it leaves peak, total and weighted sum. Where shared memory does not hold 32 rows they are
+// read a second time (from L2).
 //
 // finish_clips merges those in the order of the tiles, turns scores into weights and clears padding.
 //
-// Multiplication in float32: a warp has 32 rows by 64 columns, a lane 8 by 8; CW warps lie beside each other, SPLITS of them share
-// out a piece's depth. Rows and columns in shared memory are 16 floats, as four places of 16 bytes that are dealt so that what the
-// lanes of a warp read together lies in different banks.
+// Multiplication in float32: a warp has 32 rows by 64 columns, a lane 8 by 8; CW warps lie beside each other, SPLITS of
+// them share out a piece's depth. Rows and columns in shared memory are 16 floats, as four places of 16 bytes that are
+// dealt so that what the lanes of a warp read together lies in different banks.
 #pragma once
 #include <type_traits>
 
@@ -76,8 +77,8 @@ struct Shape {
   }
 };
 
-// The product of a tile's rows with W: multiply() takes a piece of both, write() leaves the sums in shared memory. Exact: every
-// sum is one chain of multiply-adds for each of the SPLITS, which are added up in order.
+// The product of a tile's rows with W: multiply() takes a piece of both, write() leaves the sums in shared memory. Exact:
+// every sum is one chain of multiply-adds for each of the SPLITS, which are added up in order.
 template <int CW, int SPLITS>
 struct ExactSums {
   using S = Shape<CW, SPLITS>;
@@ -151,15 +152,16 @@ struct RoundedSums {
       for (int n = 0; n < NT; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e)
-          to[(m * 16 + int(lane()) / 4 + e / 2 * 8) * S::kPitch + column() + n * 8 + int(lane()) % 4 * 2 + e % 2] = sum[m][n][e];
+          to[(m * 16 + int(lane()) / 4 + e / 2 * 8) * S::kPitch + column() + n * 8 + int(lane()) % 4 * 2 + e % 2] =
+              sum[m][n][e];
     barrier();
   }
 };
 
 // sums[j - j0][…] over the rows of one part; JB queries at a time.
 template <int JB, int N>
-AFFUSE_DEVICE void gather_part(const Gather& g, const float* x, const Tile& tile, const float* weight, int from, int to, int j0,
-                               int d, float* out) {
+AFFUSE_DEVICE void gather_part(const Gather& g, const float* x, const Tile& tile, const float* weight, int from, int to,
+                               int j0, int d, float* out) {
   Pack<N> sum[JB];
 #pragma unroll
   for (int j = 0; j < JB; ++j) sum[j] = fill<N>(0.0f);
@@ -201,13 +203,15 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
 #pragma unroll 4
         for (int i = tid; i < S::kColumns * 4; i += S::kThreads) {
           const int column = i / 4, at = d + i % 4 * 4;
-          copy_place<WIDE>(to + place_of(column, i % 4), g.W + int64_t(c0 + column) * g.D + at, c0 + column < g.A ? g.D - at : 0, g.W);
+          copy_place<WIDE>(to + place_of(column, i % 4), g.W + int64_t(c0 + column) * g.D + at,
+                           c0 + column < g.A ? g.D - at : 0, g.W);
         }
         if (g.resident && c0 > 0) return;
         float* const rows = xs + (g.resident ? piece : stage) * S::kPiece;
         for (int i = tid; i < kTile * 4; i += S::kThreads) {
           const int row = i / 4, at = d + i % 4 * 4;
-          copy_place<WIDE>(rows + place_of(piece, row, i % 4), g.x + tile.row[row] * g.D + at, row < tile.rows ? g.D - at : 0, g.x);
+          copy_place<WIDE>(rows + place_of(piece, row, i % 4), g.x + tile.row[row] * g.D + at,
+                           row < tile.rows ? g.D - at : 0, g.x);
         }
       };
       std::conditional_t<BF16, RoundedSums<CW, SPLITS>, ExactSums<CW, SPLITS>> sums;
@@ -292,7 +296,8 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
     }
 }
 
-// A block has a clip, a query and 32 N columns of c; each of its warps every eighth tile, added up in the order of the warps.
+// A block has a clip, a query and 32 N columns of c; each of its warps every eighth tile, added up in the order of the
+// warps.
 constexpr int kFinishThreads = 256;
 
 AFFUSE_DEVICE float largest_of(float v, float least) { return v > least ? v : least; }
@@ -316,7 +321,8 @@ AFFUSE_GLOBAL(kFinishThreads, 4) finish_clips(Gather g, int blocks) {  // blocks
         quiet = g.scale * block_sum<kFinishThreads>(quiet, room);
         peak = largest_of(quiet, peak);
       }
-      for (int64_t t = head + threadIdx.x; t <= tail; t += kFinishThreads) peak = largest_of(g.peak[(t + b) * g.J + j], peak);
+      for (int64_t t = head + threadIdx.x; t <= tail; t += kFinishThreads)
+        peak = largest_of(g.peak[(t + b) * g.J + j], peak);
       peak = warp_max(peak);
       if (lane() == 0) room[warp()] = peak;
       barrier();

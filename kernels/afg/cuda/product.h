@@ -1,5 +1,5 @@
-// The products of afg's backward: dW = p̄ᵀ x and dx = p̄ W, over as many frames as the list turns out to hold. Frames of x are read
-// where they lie (gemm/cuda/scattered.h).
+// The products of afg's backward: dW = p̄ᵀ x and dx = p̄ W, over as many frames as the list turns out to hold. Frames of
+// x are read where they lie (gemm/cuda/scattered.h).
 #pragma once
 #include "../../gemm/cuda/scattered.h"
 #include "frames.h"
@@ -41,8 +41,8 @@ AFFUSE_GLOBAL(kProductThreads, 2) multiply_weights(WeightProduct p, int64_t tile
   const int64_t from = blockIdx.y * piece, to = from + piece < count ? from + piece : count;
   p.at = p.to + blockIdx.y * p.A * p.D;
   const int64_t row = blockIdx.x / tile_columns, column = blockIdx.x - row * tile_columns;
-  multiply_tile<Unit, SIDE>(Across{p.pre, p.A, p.A, count, p.wide_pre, nullptr}, Across{p.x, p.D, p.D, count, p.wide_x, p.rows},
-                            row * SIDE, column * SIDE, from, to, ring, p);
+  multiply_tile<Unit, SIDE>(Across{p.pre, p.A, p.A, count, p.wide_pre, nullptr},
+                            Across{p.x, p.D, p.D, count, p.wide_x, p.rows}, row * SIDE, column * SIDE, from, to, ring, p);
 }
 
 // dx of the valid frames: p̄ W + Σ_j α_j dc_j.
@@ -85,8 +85,8 @@ AFFUSE_GLOBAL(kProductThreads, 2) multiply_frames(FrameProduct p, int64_t tile_c
   p.count = p.first[p.B];
   const int64_t row = blockIdx.x / tile_columns, column = blockIdx.x - row * tile_columns;
   if (row * SIDE >= p.count) return;
-  multiply_tile<Unit, SIDE>(Along{p.pre, p.A, p.count, p.A, p.wide_pre}, Across{p.W, p.D, p.D, p.A, p.wide, nullptr}, row * SIDE,
-                            column * SIDE, 0, p.A, ring, p);
+  multiply_tile<Unit, SIDE>(Along{p.pre, p.A, p.count, p.A, p.wide_pre}, Across{p.W, p.D, p.D, p.A, p.wide, nullptr},
+                            row * SIDE, column * SIDE, 0, p.A, ring, p);
 }
 
 }  // namespace affuse::cuda::afg

@@ -124,8 +124,8 @@ bool together(const Thread& a, const Thread& b) {
 void say(const char* why) {
   Machine& m = *machine;
   m.failed = true;
-  size_t used = size_t(snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u): %s", m.launch.kernel, m.block.x, m.block.y,
-                                m.block.z, why));
+  size_t used = size_t(snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u): %s", m.launch.kernel, m.block.x,
+                                m.block.y, m.block.z, why));
   const unsigned n = m.launch.threads;
   for (unsigned i = 0, groups = 0; i < n && groups < 4 && used < m.message_bytes; ++groups) {
     unsigned j = i + 1;
@@ -243,8 +243,9 @@ bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, si
   const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
   if (launch.threads < 1 || launch.threads > kMostThreads || blocks == 0 || blocks > 0x7fffffff || launch.grid.y > 65535 ||
       launch.grid.z > 65535) {
-    snprintf(message, message_bytes, "%s: expected 1…1024 threads and a grid within its limits, got %u threads, grid (%u,%u,%u)",
-             launch.kernel, launch.threads, launch.grid.x, launch.grid.y, launch.grid.z);
+    snprintf(message, message_bytes,
+             "%s: expected 1…1024 threads and a grid within its limits, got %u threads, grid (%u,%u,%u)", launch.kernel,
+             launch.threads, launch.grid.x, launch.grid.y, launch.grid.z);
     return false;
   }
   auto* m = static_cast<Machine*>(calloc(1, sizeof(Machine)));
@@ -297,7 +298,8 @@ void* take_shared(size_t bytes, const char* file, int line) {
   const int index = self().arrays++;
   if (index < m.array_count) {
     const Array& array = m.arrays[index];
-    if (array.bytes != bytes) fail(file, line, "a shared array of %zu bytes where another thread took %zu", bytes, array.bytes);
+    if (array.bytes != bytes)
+      fail(file, line, "a shared array of %zu bytes where another thread took %zu", bytes, array.bytes);
     order_after(array.data);
     return array.data;
   }
@@ -332,7 +334,8 @@ void fence() {
 }
 
 void exchange(unsigned mask, const void* value, size_t bytes, const char* file, int line) {
-  if (!(mask >> own_lane() & 1)) fail(file, line, "a warp collective whose mask %08x leaves out the lane that calls it", mask);
+  if (!(mask >> own_lane() & 1))
+    fail(file, line, "a warp collective whose mask %08x leaves out the lane that calls it", mask);
   Warp& warp = own_warp();
   const unsigned lane = own_lane();
   // Two rooms in turn: a lane may be at the next exchange before its neighbour has read this one.
@@ -349,7 +352,8 @@ void shown(unsigned lane, void* to, size_t bytes) {
 void copy_later(void* to, const void* from, size_t bytes, size_t valid) {
   Thread& me = self();
   if (me.end - me.first == kMostCopies) fail("", 0, "more than %d outstanding copies of one thread", kMostCopies);
-  machine->copies[size_t(machine->current) * kMostCopies + size_t(me.end++ % kMostCopies)] = {{to, from, bytes, valid}, me.group};
+  machine->copies[size_t(machine->current) * kMostCopies + size_t(me.end++ % kMostCopies)] = {{to, from, bytes, valid},
+                                                                                              me.group};
 }
 
 void commit() { ++self().group; }
@@ -372,8 +376,8 @@ void fail(const char* file, int line, const char* format, ...) {
   vsnprintf(why, sizeof why, format, args);
   va_end(args);
   if (!m.failed)
-    snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u), thread %u: %s (%s:%d)", m.launch.kernel, m.block.x, m.block.y,
-             m.block.z, m.current, why, file, line);
+    snprintf(m.message, m.message_bytes, "%s, block (%u,%u,%u), thread %u: %s (%s:%d)", m.launch.kernel, m.block.x,
+             m.block.y, m.block.z, m.current, why, file, line);
   m.failed = true;
   to_host(m.host, own_fiber());
   abort();

@@ -1,16 +1,16 @@
-// A CUDA device on the CPU, for kernels written against verbs.h: every thread of a block is a fiber, and one block runs after
-// another. It is slow and exact about what hardware forgives or hides:
+// A CUDA device on the CPU, for kernels written against verbs.h: every thread of a block is a fiber, and one block runs
+// after another. It is slow and exact about what hardware forgives or hides:
 //
-// - AFFUSE_EMULATOR_SEED (read at every launch; 0: in the order of their numbers) shuffles blocks and, at every turn, threads; a
-//   kernel whose result depends on the order shows itself
+// - AFFUSE_EMULATOR_SEED (read at every launch; 0: in the order of their numbers) shuffles blocks and, at every turn,
+//   threads; a kernel whose result depends on the order shows itself
 // - a shared array is a heap block of exactly its size, filled with NaN, so that AddressSanitizer sees overruns and a value
 //   that is read before it is written spoils the result
 // - barriers and warp collectives that not everybody reaches, or that different threads reach at different places, end the
 //   launch with the file and line of each group of threads
 // - asynchronous copies arrive at the wait, not before; until then their destination is NaN
 // - matrix products and loads follow the documented layout of fragments, lane by lane
-// - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers, fences and the start and
-//   end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
+// - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers, fences and the
+//   start and end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
 //
 // One launch at a time in a process; launches of other threads wait.
 #pragma once

@@ -53,8 +53,9 @@ struct Grid {
 
 inline bool fits(const Grid& grid, const char* kernel, Queue& queue) {
   if (grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535) return true;
-  queue.status->fail("ERR_AFFUSE_SIZE", "%s: expected a grid of at most 2147483647 x 65535 x 65535 blocks, got %lld x %lld x %lld",
-                     kernel, (long long)grid.x, (long long)grid.y, (long long)grid.z);
+  queue.status->fail("ERR_AFFUSE_SIZE",
+                     "%s: expected a grid of at most 2147483647 x 65535 x 65535 blocks, got %lld x %lld x %lld", kernel,
+                     (long long)grid.x, (long long)grid.y, (long long)grid.z);
   return false;
 }
 
@@ -66,7 +67,8 @@ void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid 
 #if defined(__CUDACC__)
   cudaError_t error = cudaSuccess;
   if (shared > 48 * 1024)  // more than this has to be asked for
-    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 int(shared));
   if (error == cudaSuccess) {
     std::tuple<std::remove_cv_t<Parameters>...> values{static_cast<Parameters>(arguments)...};
     std::apply(
@@ -101,7 +103,8 @@ void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid 
 // AFFUSE_LAUNCH(kernel, queue, grid, threads, shared, arguments…)
 #define AFFUSE_LAUNCH(kernel, ...) ::affuse::cuda::launch(#kernel, kernel, __VA_ARGS__)
 
-// An operator on a device: OpDef's cpu and workspace for memory of the device. All tensors are device memory, `workers` is null.
+// An operator on a device: OpDef's cpu and workspace for memory of the device. All tensors are device memory, `workers`
+// is null.
 struct DeviceOp {
   const char* name;  // of the OpDef
   void (*run)(const OpCall&, Queue&);

@@ -1,8 +1,8 @@
 // Pooling over square windows on a device: max_pool2d and avg_pool2d.
 //
-// A thread has one window (or four neighbouring channels of it, channel-last); going back, one element of x, whose gradient is
-// collected from the windows that hold it, in row-major order: nothing is added up in memory. Neighbouring threads have
-// neighbouring addresses in either layout; what windows share comes from the caches.
+// A thread has one window (or four neighbouring channels of it, channel-last); going back, one element of x, whose
+// gradient is collected from the windows that hold it, in row-major order: nothing is added up in memory. Neighbouring
+// threads have neighbouring addresses in either layout; what windows share comes from the caches.
 #pragma once
 #include "../maps.h"
 #include "divide.h"
@@ -66,7 +66,8 @@ struct PooledWidths {
   }
 };
 inline void pooled_widths(Queue& queue, const Tensor& out, const Tensor& widths, int64_t size, int64_t stride, int64_t pad) {
-  if (out.data) each_of<1, kPoolBlocks>(queue, "yWidths", out.dim[0], PooledWidths{widths.i32(), out.i32(), size, stride, pad});
+  if (out.data)
+    each_of<1, kPoolBlocks>(queue, "yWidths", out.dim[0], PooledWidths{widths.i32(), out.i32(), size, stride, pad});
 }
 
 // body(element, its number) for the window's elements at x; SIZE 0: the size is known at run time only.

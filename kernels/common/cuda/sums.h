@@ -1,5 +1,6 @@
-// Sums over all elements of a buffer, in an order that the number of elements alone decides: one block adds a part of it (every
-// thread its own elements, chunk after chunk, then a tree of float64), and one block adds the parts. Nothing returns to the host.
+// Sums over all elements of a buffer, in an order that the number of elements alone decides: one block adds a part of it
+// (every thread its own elements, chunk after chunk, then a tree of float64), and one block adds the parts. Nothing
+// returns to the host.
 //
 //   struct Squares {
 //     using Sum = float;                    // of a thread's share of a chunk, at most kSumChunk/kSumThreads elements
@@ -16,7 +17,8 @@ namespace affuse::cuda {
 
 constexpr int kSumThreads = 256;
 constexpr int64_t kSumChunk = 8192;  // elements that a block adds in F::Sum; up to here one launch does it
-// Elements of a block: more of them in long buffers, so that it seldom stops to reduce, as long as a thousand blocks are left.
+// Elements of a block: more of them in long buffers, so that it seldom stops to reduce, as long as a thousand blocks are
+// left.
 inline int64_t sum_part_of(int64_t n) {
   const int64_t chunks = n / (kSumChunk * 1024);
   return kSumChunk * (chunks < 1 ? 1 : chunks < 8 ? chunks : 8);

@@ -3,7 +3,8 @@
 //
 //   threadIdx.x, blockIdx.x/y/z, gridDim.x/y/z, blockDim.x    as in CUDA; blocks are one-dimensional
 //   lane(), warp()                   within the block
-//   Shared s; s.take<T>(n)           the block's next shared array; on the host SharedBytes().take<T>(n).bytes is what to ask for
+//   Shared s; s.take<T>(n)           the block's next shared array; on the host SharedBytes().take<T>(n).bytes is what to
+//                                    ask for
 //   barrier()                        all threads of the block, in step, see each other's writes
 //   warp_barrier()                   likewise the lanes of a warp
 //   fence()                          writes before it are seen by other blocks before writes after it
@@ -11,8 +12,8 @@
 //   load4(p), store4(p, v)           16 bytes at an address that is a multiple of 16
 //   copy_async<N>(to, from, valid)   N = 4 or 16 bytes from global to shared memory; from `valid` bytes on zeros
 //   commit(), wait<N>()              closes a group of copies; waits for all but the N youngest groups
-//   load_matrix(r, p)                four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8;
-//                                    load_matrix_transposed likewise
+//   load_matrix(r, p)                four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix
+//                                    l / 8; load_matrix_transposed likewise
 //   mma(c, a, b)                     C 16x8 += A 16x16 B 16x8 of bf16 pairs, or A 16x8 B 8x8 of tf32; the fragments of
 //                                    mma.sync.m16n8k16 and m16n8k8, row.col
 //   atomic_add(p, v)                 integers and floats; returns what was there

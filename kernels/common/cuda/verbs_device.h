@@ -6,7 +6,8 @@
 #include <cstdint>
 
 #define AFFUSE_DEVICE __device__ __forceinline__
-// AFFUSE_GLOBAL(threads, blocks) void name(…) { … }: a kernel of at most so many threads of which so many blocks share an SM.
+// AFFUSE_GLOBAL(threads, blocks) void name(…) { … }: a kernel of at most so many threads of which so many blocks share an
+// SM.
 #define AFFUSE_GLOBAL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 
 namespace affuse::cuda {
@@ -49,7 +50,8 @@ template <int N>
 AFFUSE_DEVICE void copy_async(void* to, const void* from, int valid = N) {
   static_assert(N == 4 || N == 16);
   if constexpr (N == 16)  // past L1: a tile is read once by this block
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid)
+                 : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid) : "memory");
 }

@@ -107,7 +107,8 @@ void wait() {
   }
 }
 
-// Lane l gets from matrix m elements (row l/4, columns 2(l%4), 2(l%4)+1); transposed: (rows 2(l%4) and the next, column l/4).
+// Lane l gets from matrix m elements (row l/4, columns 2(l%4), 2(l%4)+1); transposed: (rows 2(l%4) and the next,
+// column l/4).
 template <bool transposed>
 void load_matrices(uint32_t (&r)[4], const void* p, Here here) {
   check_aligned(p, 16, here);
@@ -126,7 +127,9 @@ void load_matrices(uint32_t (&r)[4], const void* p, Here here) {
   }
 }
 inline void load_matrix(uint32_t (&r)[4], const void* p, Here here = Here::at()) { load_matrices<false>(r, p, here); }
-inline void load_matrix_transposed(uint32_t (&r)[4], const void* p, Here here = Here::at()) { load_matrices<true>(r, p, here); }
+inline void load_matrix_transposed(uint32_t (&r)[4], const void* p, Here here = Here::at()) {
+  load_matrices<true>(r, p, here);
+}
 
 inline uint32_t bits_of(float x) {
   uint32_t bits;
@@ -182,7 +185,8 @@ T atomic_add(T* p, T v) {
   if constexpr (sizeof(T) == 4 && T(0.5) != T(0)) {
     uint32_t seen = __atomic_load_n(reinterpret_cast<uint32_t*>(p), __ATOMIC_RELAXED), next;
     do next = bits_of(float_of(seen) + v);
-    while (!__atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(p), &seen, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    while (!__atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(p), &seen, next, true, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED));
     return float_of(seen);
   } else {
     return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);

@@ -54,7 +54,8 @@ AFFUSE_GLOBAL(256, 4) stage_planes(Staging g, Divider channel_tiles, Divider col
   Shared shared;
   float* const tile = shared.take<float>(32 * 33);
   for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
-    const Parts channel = channel_tiles.split(t), column = column_tiles.split(channel.quotient), row = g.height.split(column.quotient);
+    const Parts channel = channel_tiles.split(t), column = column_tiles.split(channel.quotient),
+                row = g.height.split(column.quotient);
     const int64_t b = row.quotient, h = row.rest - g.s.top, c0 = channel.rest * 32, w0 = column.rest * 32;
     const int64_t w = w0 + lane() - g.s.left;
     const bool own = g.own(b, h, w);
@@ -79,15 +80,16 @@ inline void stage(Queue& queue, const Maps& m, const Stage& s, const float* from
   const Staging g{m, s, from, gate, to, widths, step, reach, divider(m.C, n), divider(s.W, n), divider(s.H, n)};
   if (m.last)
     return each<4>(queue, "stage", n, m.C % 4 == 0 && aligned(from) && aligned(gate) && aligned(to), g);
-  const int64_t channels = gemm::ceil_div(m.C, 32), columns = gemm::ceil_div(s.W, 32), tiles = m.B * s.H * channels * columns;
+  const int64_t channels = gemm::ceil_div(m.C, 32), columns = gemm::ceil_div(s.W, 32),
+                tiles = m.B * s.H * channels * columns;
   const int64_t most = int64_t(queue.processors) * 32;
-  AFFUSE_LAUNCH(stage_planes, queue, affuse::cuda::Grid{tiles < most ? tiles : most}, 256, SharedBytes().take<float>(32 * 33).bytes, g,
-                divider(channels, tiles), divider(columns, tiles), tiles);
+  AFFUSE_LAUNCH(stage_planes, queue, affuse::cuda::Grid{tiles < most ? tiles : most}, 256,
+                SharedBytes().take<float>(32 * 33).bytes, g, divider(channels, tiles), divider(columns, tiles), tiles);
 }
 
 // Rows [B][area][C] as planes [B][C][area].
-AFFUSE_GLOBAL(256, 4) to_planes(const float* rows, float* out, int64_t C, int64_t area, Divider channel_tiles, Divider area_tiles,
-                                int64_t tiles) {
+AFFUSE_GLOBAL(256, 4) to_planes(const float* rows, float* out, int64_t C, int64_t area, Divider channel_tiles,
+                                Divider area_tiles, int64_t tiles) {
   Shared shared;
   float* const tile = shared.take<float>(32 * 33);
   for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
@@ -108,10 +110,12 @@ AFFUSE_GLOBAL(256, 4) to_planes(const float* rows, float* out, int64_t C, int64_
   }
 }
 inline void unstage(Queue& queue, const Maps& m, const float* rows, float* out) {
-  const int64_t area = m.H * m.W, channels = gemm::ceil_div(m.C, 32), places = gemm::ceil_div(area, 32), tiles = m.B * channels * places;
+  const int64_t area = m.H * m.W, channels = gemm::ceil_div(m.C, 32), places = gemm::ceil_div(area, 32),
+                tiles = m.B * channels * places;
   const int64_t most = int64_t(queue.processors) * 32;
-  AFFUSE_LAUNCH(to_planes, queue, affuse::cuda::Grid{tiles < most ? tiles : most}, 256, SharedBytes().take<float>(32 * 33).bytes, rows, out,
-                m.C, area, divider(channels, tiles), divider(places, tiles), tiles);
+  AFFUSE_LAUNCH(to_planes, queue, affuse::cuda::Grid{tiles < most ? tiles : most}, 256,
+                SharedBytes().take<float>(32 * 33).bytes, rows, out, m.C, area, divider(channels, tiles),
+                divider(places, tiles), tiles);
 }
 
 // W for the forward: row (i kw + j) C + c, column o.

@@ -1,5 +1,5 @@
-// The patch matrix of a convolution on a device, read out of a channel-last map with its edge ("staged", conv2d.h): row m of the
-// matrix is `runs` of neighbouring floats from the place of position m on.
+// The patch matrix of a convolution on a device, read out of a channel-last map with its edge ("staged", conv2d.h): row m
+// of the matrix is `runs` of neighbouring floats from the place of position m on.
 #pragma once
 #include "../../common/cuda/divide.h"
 #include "../../gemm/cuda/scattered.h"

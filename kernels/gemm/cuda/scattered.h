@@ -1,9 +1,9 @@
-// Products of operands that a room reads where they lie, frames of ragged clips or the windows of a map (product.h multiplies
-// matrices). A block has a tile of SIDE by SIDE sums, kProductDepth of K at a time out of a ring of stages that asynchronous copies
-// fill.
+// Products of operands that a room reads where they lie, frames of ragged clips or the windows of a map (product.h
+// multiplies matrices). A block has a tile of SIDE by SIDE sums, kProductDepth of K at a time out of a ring of stages
+// that asynchronous copies fill.
 //
-// Exact: a thread has a square of sums, every sum one chain of multiply-adds in ascending K. RoundedOperands: the same stages of
-// float32 are rounded to bf16 on the way to the fragments of mma, so that nothing is copied beforehand.
+// Exact: a thread has a square of sums, every sum one chain of multiply-adds in ascending K. RoundedOperands: the same
+// stages of float32 are rounded to bf16 on the way to the fragments of mma, so that nothing is copied beforehand.
 #pragma once
 #include <type_traits>
 
@@ -120,7 +120,8 @@ struct Exact {
       if (i / 4 != part) continue;
 #pragma unroll
       for (int j = 0; j < kEach; j += 4)
-        put(out + (row<A>(i) - 64 * part) * (SIDE + 4) + column(j), Pack<4>{{sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]}});
+        put(out + (row<A>(i) - 64 * part) * (SIDE + 4) + column(j),
+            Pack<4>{{sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]}});
     }
   }
 };
@@ -162,15 +163,17 @@ struct RoundedOperands {
       for (int n = 0; n < NT; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e)
-          out[(row() - 64 * part + m * 16 + e / 2 * 8) * (SIDE + 4) + column() + n * 8 + int(lane()) % 4 * 2 + e % 2] = sum[m][n][e];
+          out[(row() - 64 * part + m * 16 + e / 2 * 8) * (SIDE + 4) + column() + n * 8 + int(lane()) % 4 * 2 + e % 2] =
+              sum[m][n][e];
   }
 };
 
 // K in [from, to) of the tile at (row0, column0); finish(row, column, four neighbouring sums) also beyond the edges.
-// copy_a(stage, k) and copy_b(stage, k) start the copies of a stage; A says how the left operand's lies, the right one's is Across.
+// copy_a(stage, k) and copy_b(stage, k) start the copies of a stage; A says how the left operand's lies, the right one's
+// is Across.
 template <template <int> class Unit, int SIDE, class A, class CopyA, class CopyB, class F>
-AFFUSE_DEVICE void multiply_tile(const CopyA& copy_a, const CopyB& copy_b, int64_t row0, int64_t column0, int64_t from, int64_t to,
-                                 float* ring, const F& finish) {
+AFFUSE_DEVICE void multiply_tile(const CopyA& copy_a, const CopyB& copy_b, int64_t row0, int64_t column0, int64_t from,
+                                 int64_t to, float* ring, const F& finish) {
   constexpr int kA = A::template floats<SIDE>(), kStage = kA + Across::floats<SIDE>();
   const auto start = [&](int64_t k, int stage) {
     if (k < to) {
@@ -205,11 +208,11 @@ AFFUSE_DEVICE void multiply_tile(const CopyA& copy_a, const CopyB& copy_b, int64
 }
 
 template <template <int> class Unit, int SIDE, class A, class F>
-AFFUSE_DEVICE void multiply_tile(const A& a, const Across& b, int64_t row0, int64_t column0, int64_t from, int64_t to, float* ring,
-                                 const F& finish) {
+AFFUSE_DEVICE void multiply_tile(const A& a, const Across& b, int64_t row0, int64_t column0, int64_t from, int64_t to,
+                                 float* ring, const F& finish) {
   multiply_tile<Unit, SIDE, A>([&](float* stage, int64_t k) { a.template copy<SIDE>(stage, row0, k); },
-                               [&](float* stage, int64_t k) { b.template copy<SIDE>(stage, column0, k); }, row0, column0, from, to,
-                               ring, finish);
+                               [&](float* stage, int64_t k) { b.template copy<SIDE>(stage, column0, k); }, row0, column0,
+                               from, to, ring, finish);
 }
 
 template <class A, int SIDE>

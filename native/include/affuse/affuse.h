@@ -8,7 +8,8 @@
  *   const affuse_tensor out[1] = {affuse_tensor_f32(z, 2, (const int64_t[]){B, o})};
  *   const affuse_attribute attributes[] = {{"k", "4"}};
  *   affuse_error error;
- *   if (affuse_run("fbp", "cpu", in, 4, attributes, 1, out, 1, 0, &error)) fprintf(stderr, "%s: %s\n", error.code, error.message);
+ *   if (affuse_run("fbp", "cpu", in, 4, attributes, 1, out, 1, 0, &error))
+ *     fprintf(stderr, "%s: %s\n", error.code, error.message);
  */
 #ifndef AFFUSE_AFFUSE_H
 #define AFFUSE_AFFUSE_H
@@ -105,28 +106,28 @@ AFFUSE_API void affuse_shutdown(void);
 /* Writes the description of every output that these inputs allow (dtype AFFUSE_NONE: not this one); data is not touched.
  * `device` is "cpu" (float32) or "reference" (float64, one thread, as the formula reads); NULL means "cpu". */
 AFFUSE_API int affuse_infer(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
-                            const affuse_attribute* attributes, int attribute_count, affuse_tensor* outputs, int output_count,
-                            affuse_error* error);
+                            const affuse_attribute* attributes, int attribute_count, affuse_tensor* outputs,
+                            int output_count, affuse_error* error);
 
 /* Runs an operator. Inputs and outputs stand in the operator's order; those beyond the counts are absent. Outputs must have
  * the inferred description and may overlap nothing, except that adam's, adamw's and clip_by_norm's outputs may be the inputs
  * of the same name. threads: 0 for affuse_threads(); never changes a result. */
 AFFUSE_API int affuse_run(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
-                          const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs, int output_count,
-                          int threads, affuse_error* error);
+                          const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs,
+                          int output_count, int threads, affuse_error* error);
 
 /* --- devices --------------------------------------------------------------------------------------------------------- */
 
-/* affuse_run() takes "cuda" and "cuda:1" too: it copies in, runs, copies out and waits. These two are for memory that is on the
- * device already (cudaMalloc, a torch tensor's data_ptr()).
+/* affuse_run() takes "cuda" and "cuda:1" too: it copies in, runs, copies out and waits. These two are for memory that is
+ * on the device already (cudaMalloc, a torch tensor's data_ptr()).
  *
- * affuse_queue() queues an operator on `stream` (a cudaStream_t; NULL: affuse's own) and returns. All data is device memory, at
- * multiples of 4 bytes; lengths, labels and widths are not checked, as nobody can look at them without waiting. Its workspace is
- * reused by the next call, so calls for one device go to one stream at a time, or wait in between with affuse_finish().
- * affuse_finish() waits for affuse's own stream and gives the first error of what was queued there. */
+ * affuse_queue() queues an operator on `stream` (a cudaStream_t; NULL: affuse's own) and returns. All data is device memory,
+ * at multiples of 4 bytes; lengths, labels and widths are not checked, as nobody can look at them without waiting. Its
+ * workspace is reused by the next call, so calls for one device go to one stream at a time, or wait in between with
+ * affuse_finish(). affuse_finish() waits for affuse's own stream and gives the first error of what was queued there. */
 AFFUSE_API int affuse_queue(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
-                            const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs, int output_count,
-                            void* stream, affuse_error* error);
+                            const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs,
+                            int output_count, void* stream, affuse_error* error);
 AFFUSE_API int affuse_finish(const char* device, affuse_error* error);
 
 /* --- conveniences --------------------------------------------------------------------------------------------------- */
