@@ -36,7 +36,7 @@ const PARTS = [
   "scripts",
   "lib/root",
 ];
-const SUITES = ["parity", "products", "shapes", "program"];
+const SUITES = ["op-cli", "parity", "products", "program", "shapes", "training"];
 const PACKAGES = ["node-addon-api", "node-api-headers"];
 
 const { values } = parseArgs({

@@ -127,7 +127,7 @@ if [ -d suite ]; then
   command_of() { echo "suite/$1.test.mjs"; }
   steps='node suite/steps.mjs'
 else
-  suites='parity products shapes program'
+  suites='op-cli parity products program shapes training'
   command_of() { echo "--import tsx test/cuda/$1.test.ts"; }
   steps='node --import tsx bench/gpu/steps.ts'
 fi

@@ -56,7 +56,7 @@ export const register: Register = (program) => {
       new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
     )
     .option("--threads <n>", "threads of the kernels", whole)
-    .option("--device <d>", "cpu")
+    .option("--device <d>", "cpu, cuda, cuda:1 …; emulated for tests (cpu)")
     .option("--json", "print the scores as JSON")
     .addHelpText(
       "after",

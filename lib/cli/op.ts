@@ -30,7 +30,7 @@ export const register: Register = (program) => {
     .option("--out <file>", "where the outputs go")
     .option("--attr <k=v...>", "attributes, such as k=4 normalize=l2")
     .option("--outputs <names>", "optional outputs to make as well, separated by commas")
-    .option("--device <device>", "cpu, cuda, or reference (float64, one thread)", "cpu")
+    .option("--device <device>", "cpu, cuda, emulated (CUDA's kernels without a GPU, for tests), or reference (float64, one thread)", "cpu")
     .option("--threads <n>", "threads (default: all that this process may use)", wholeNumber)
     .option("--list", "list the operators instead")
     .option("--json", "print one JSON document")

@@ -1,0 +1,93 @@
+// `affuse train --device emulated` on a small demo corpus as a user makes it: the CPU's results after a step of every structure.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { readSafetensors } from "../../lib/data/safetensors.ts";
+import { FUSION, UNIMODAL } from "../../lib/demo/settings.ts";
+import { affuse } from "../helpers/cli.ts";
+import { device, ensureDevice } from "./device.ts";
+
+ensureDevice();
+const folder = mkdtempSync(path.join(tmpdir(), "affuse-train-device-"));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+const at = (...parts: string[]) => path.join(folder, ...parts);
+const structures = [...UNIMODAL, ...FUSION];
+
+async function run(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await affuse(args);
+  assert.is(code, 0, `affuse ${args.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+test.before(async () => {
+  await run("synth", at("corpus"), "--clips", "12", "--test-clips", "4");
+  await run("extract", at("corpus"), "--out", at("features"));
+  // The demonstration's own model (lib/demo/settings.ts), in one step.
+  writeFileSync(
+    at("step.yaml"),
+    `data: corpus
+features: features
+structures: [${structures.join(", ")}]
+model: {attention: {dim: 64}, mlp: {widths: [64, 32], dropout: 0.2}, fbp: {outputs: 64}}
+train: {epochs: 1, folds: 1, seed: 1, lr: 0.003, batchSize: 16}
+`,
+  );
+  for (const on of ["cpu", device]) await run("train", at("step.yaml"), "--device", on, "--out", at(on));
+});
+
+/** Of the losses and of everything that was learned: sums in another order; FBP's signed roots magnify what small ones lost. */
+const bound = (structure: string) => (structure === "gfbp" ? 2e-5 : 1e-6);
+
+for (const structure of structures) {
+  test(`${structure}: losses, parameters, optimiser`, () => {
+    const [expected, got] = ["cpu", device].map((on) => {
+      const file = (name: string) => at(on, structure, "fold0", name);
+      return {
+        history: JSON.parse(readFileSync(file("history.jsonl"), "utf8")) as Record<string, number>,
+        tensors: readSafetensors(file("last.safetensors")).tensors,
+      };
+    });
+    for (const name of ["step", "loss", "ce", "mse", "gradNorm", "sigmaEmotion", "sigmaValence"]) {
+      const [x, y] = [got?.history[name] as number, expected?.history[name] as number];
+      assert.ok(
+        Math.abs(x - y) <= bound(structure) * Math.max(1, Math.abs(y)),
+        `${name}: ${x}, expected ${y}`,
+      );
+    }
+    assert.equal([...(got?.tensors.keys() ?? [])], [...(expected?.tensors.keys() ?? [])]);
+    let off = 0;
+    let all = 0;
+    for (const [name, { data }] of expected?.tensors ?? []) {
+      const other = got?.tensors.get(name)?.data as Float32Array;
+      for (let i = 0; i < data.length; i++) {
+        off += (other[i] as number) === (data[i] as number) ? 0 : (Number(other[i]) - Number(data[i])) ** 2;
+        all += Number(data[i]) ** 2;
+      }
+    }
+    assert.ok(all > 0 && Math.sqrt(off / all) <= bound(structure), `${Math.sqrt(off / all)}`);
+  });
+}
+
+test("eval and ensemble of that run on the device", async () => {
+  const scores = await Promise.all(
+    ["cpu", device].map(async (on) =>
+      JSON.parse(await run("eval", at("cpu"), "--on", "test1", "--device", on, "--json")),
+    ),
+  );
+  const [expected, got] = scores.map(({ systems }) => systems.ensemble.emotion);
+  assert.ok(Math.abs(got.wa - expected.wa) < 1e-12);
+});
+
+test("a device that is not there is refused by its code", async () => {
+  const options = { env: { AFFUSE_DISABLE_CUDA: "1" } };
+  const { code, stderr } = await affuse(
+    ["train", at("step.yaml"), "--device", "cuda", "--out", at("no")],
+    options,
+  );
+  assert.is(code, 1);
+  assert.match(stderr, /^ERR_AFFUSE_CUDA_UNAVAILABLE/m);
+});
+
+test.run();
