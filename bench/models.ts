@@ -42,24 +42,22 @@ export interface ModelSide {
   dispose(): void;
 }
 
-/** As batches come from lib/data: steps read them where they lie. */
-function readInPlace(data: Float32Array): Float32Array {
-  const frames = allocateFrames(data.length);
-  frames.set(data);
-  return frames;
-}
-
+/** Frames lie as batches come from lib/data: steps read them in place. */
 export function makeBatch(test: ModelCase): Batch {
   const { batch, T, shortest } = test;
-  const make = (name: string, shape: number[], more: object = {}) =>
-    makeTensor({ shape, role: "batch", ...more }, `${test.structure} ${name}`, 0).data;
+  const make = (
+    name: string,
+    shape: number[],
+    more: object = {},
+    allocate?: (length: number) => Float32Array,
+  ) => makeTensor({ shape, role: "batch", ...more }, `${test.structure} ${name}`, 0, allocate).data;
   return {
     size: batch,
     streams: Object.fromEntries(
       test.streams.map(({ name, dim }) => [
         name,
         {
-          data: readInPlace(make(`x:${name}`, [batch, T, dim]) as Float32Array),
+          data: make(`x:${name}`, [batch, T, dim], {}, allocateFrames) as Float32Array,
           lengths: make(`lengths:${name}`, [batch], { range: [shortest, T] }) as Int32Array,
           T,
           presence: new Float32Array(batch).fill(1),

@@ -28,7 +28,12 @@ export const elements = (shape: readonly number[]): number => shape.reduce((a, b
  * Lengths are the same in every set (`label` leaves the set out for ranges), so that every call does as much
  * work.
  */
-export function makeTensor(spec: TensorSpec, label: string, set: number): HostTensor {
+export function makeTensor(
+  spec: TensorSpec,
+  label: string,
+  set: number,
+  allocate: (length: number) => Float32Array = (length) => new Float32Array(length),
+): HostTensor {
   const count = elements(spec.shape);
   if (spec.range) {
     const random = generator(seedOf(label));
@@ -37,7 +42,7 @@ export function makeTensor(spec: TensorSpec, label: string, set: number): HostTe
     return { dtype: "i32", shape: spec.shape, data };
   }
   const random = generator(seedOf(`${label} ${set}`));
-  const data = new Float32Array(count);
+  const data = allocate(count);
   const scale = spec.scale ?? 1;
   if (spec.positive) for (let i = 0; i < count; i++) data[i] = scale * random();
   else for (let i = 0; i < count; i++) data[i] = scale * (2 * random() - 1);
