@@ -58,6 +58,7 @@ if(affuse_cuda STREQUAL "on")
   add_custom_command(TARGET affuse_cuda POST_BUILD
     COMMAND ${CMAKE_COMMAND} -DOBJECTS=${PROJECT_BINARY_DIR}/CMakeFiles/affuse_cuda.dir
       -DBUDGETS=${PROJECT_SOURCE_DIR}/kernels/cuda_budgets.txt -DUPDATE=${AFFUSE_CUDA_UPDATE_BUDGETS}
+      -DCOMPILER=${CMAKE_CUDA_COMPILER_VERSION}
       -P ${PROJECT_SOURCE_DIR}/cmake/cuda_budgets.cmake
     VERBATIM)
 endif()
