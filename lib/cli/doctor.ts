@@ -1,5 +1,5 @@
 /** `affuse doctor`: what this machine has, what works, and what to do about what does not. */
-import { accessSync, constants, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { requireFromRoot } from "#root";
 import { AffuseError, isAffuseError } from "../errors.ts";
@@ -79,6 +79,42 @@ function optionalParts(): OptionalPart[] {
   ];
 }
 
+/** What to do about a device that cannot be used, by the code of its error. */
+const DEVICE_ADVICE: Readonly<Record<string, string>> = {
+  ERR_AFFUSE_CUDA_UNAVAILABLE:
+    "build its library with node scripts/build-native.mjs -DAFFUSE_CUDA=on (needs nvcc), and unset AFFUSE_DISABLE_CUDA.",
+  ERR_AFFUSE_BACKEND: "build its library again together with the addon: node scripts/build-native.mjs -DAFFUSE_CUDA=on.",
+  ERR_AFFUSE_CUDA_DRIVER: "install an NVIDIA driver, or a newer one; nvidia-smi shows what is there.",
+  ERR_AFFUSE_CUDA_NO_DEVICE: "see nvidia-smi and CUDA_VISIBLE_DEVICES; a container has to be given the GPU (--gpus all).",
+  ERR_AFFUSE_CUDA_ARCHITECTURE: "build its library with -DAFFUSE_CUDA_ARCHITECTURES=<compute capability without its point>-real.",
+  ERR_AFFUSE_DEVICE_MEMORY: "nvidia-smi shows who uses its memory; end that, or use smaller batches.",
+  ERR_AFFUSE_DEVICE_LOST: "end every process that uses it and start again; the kernel's log (dmesg, Xid) has the cause.",
+};
+
+/** Whether an NVIDIA driver says that there is a GPU: only then a library that is not built is a lack. */
+const hasGpu = () => existsSync("/dev/nvidiactl");
+
+/**
+ * The backends; a device that counts as available is tried with one operator, which is where a wrong architecture and a full
+ * memory show.
+ */
+function triedBackends(addon: NativeAddon): Backend[] {
+  return addon.backends().map((backend) => {
+    if (!backend.available || backend.name !== "cuda" || !backend.operators.includes("scale")) return backend;
+    try {
+      const x = Float32Array.of(1, -2, 3);
+      const y = addon.call("cuda", "scale", [{ dtype: "f32", shape: [3], data: x }], { factor: 2 }, [true])[0]?.data;
+      if (y && x.every((value, i) => y[i] === 2 * value)) return backend;
+      const reason = `expected twice [${x}], got [${y}]`;
+      return { ...backend, available: false, code: "ERR_AFFUSE_DEVICE_RESULT", reason, operators: [] };
+    } catch (error) {
+      if (!isAffuseError(error)) throw error;
+      const [reason = ""] = error.message.split("\n");
+      return { ...backend, available: false, code: error.code, reason, operators: [] };
+    }
+  });
+}
+
 function examine(version: string): Report {
   const advice: string[] = [];
   const supported = Number(process.versions.node.split(".")[0]) >= 20;
@@ -96,6 +132,11 @@ function examine(version: string): Report {
     advice.push(error.hint || error.message);
   }
   const { attempts } = tryLoadAddon();
+  const backends = addon && problem === null ? triedBackends(addon) : (addon?.backends() ?? []);
+  for (const { name, available, code } of backends) {
+    const what = available || name !== "cuda" ? undefined : DEVICE_ADVICE[code ?? ""];
+    if (what && (code !== "ERR_AFFUSE_CUDA_UNAVAILABLE" || hasGpu())) advice.push(`For device cuda: ${what}`);
+  }
   const optional = optionalParts();
   for (const part of optional) {
     if (part.version === null && part.advice) advice.push(`For ${part.purpose}: ${part.advice}`);
@@ -108,7 +149,7 @@ function examine(version: string): Report {
     addon: { loaded: addon !== null, attempts, problem },
     cpu: addon?.cpu() ?? null,
     operators: addon?.operators().length ?? 0,
-    backends: addon?.backends() ?? [],
+    backends,
     optional,
     advice,
   };

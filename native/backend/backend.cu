@@ -8,17 +8,21 @@
 #include "device_rooms.inc"
 #include "driver.h"
 #include "memory.h"
+#include "ranges.h"
 #include "recording.h"
 
 namespace affuse::cuda {
 namespace {
+
+// Does nothing: whether the library has code for a device is asked of it.
+AFFUSE_GLOBAL(32, 1) probe() {}
 
 class Device final : public Backend {
  public:
   bool open(int index, Status& status) {
     index_ = index;
     return driver::describe(index, facts_, status) && driver::most_shared(index, &shared_, status) &&
-           driver::use(index, status) && driver::make_stream(stream_, status);
+           driver::use(index, status) && driver::has_code(probe, facts_, status) && driver::make_stream(stream_, status);
   }
 
   const DeviceFacts& facts() const override { return facts_; }
@@ -34,6 +38,8 @@ class Device final : public Backend {
   }
   void run(int op, const OpCall& call, Status& status, void* stream) override {
     if (!driver::use(index_, status)) return;
+    const Range range(kDeviceOps[op]->name);
+    if (recording_) recording_->note(kDeviceOps[op]->name);
     Queue queue{stream ? static_cast<Stream>(stream) : stream_, facts_.processors, &status, recording_.get(), shared_};
     kDeviceOps[op]->run(call, queue);
   }
@@ -52,6 +58,7 @@ class Device final : public Backend {
   }
   void update(Recording& recording, int step, int op, const OpCall& call, Status& status) override {
     if (!driver::use(index_, status)) return;
+    const Range range(kDeviceOps[op]->name);
     auto& launches = static_cast<RecordedLaunches&>(recording);
     launches.replace(step);
     Queue queue{stream_, facts_.processors, &status, &launches, shared_};
@@ -60,7 +67,9 @@ class Device final : public Backend {
       status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got less", step);
   }
   void replay(Recording& recording, Status& status) override {
-    if (driver::use(index_, status)) static_cast<RecordedLaunches&>(recording).replay(stream_, status);
+    auto& launches = static_cast<RecordedLaunches&>(recording);
+    const Range range(launches.name());
+    if (driver::use(index_, status)) launches.replay(stream_, status);
   }
 
   void* allocate(size_t bytes, const char* what, Status& status) override {

@@ -4,36 +4,21 @@
 #include "backend.h"
 #include "kernels/common/cuda/launch.h"
 
+#include <cstdio>
+#include <cstring>
+
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #else
 #include <unistd.h>
 
 #include <cstdlib>
-#include <cstring>
 #endif
 
 namespace affuse::cuda::driver {
 
 #if defined(__CUDACC__)
 
-inline const char* code_of(cudaError_t error) {
-  switch (error) {
-    case cudaErrorMemoryAllocation: return "ERR_AFFUSE_DEVICE_MEMORY";
-    case cudaErrorInsufficientDriver: return "ERR_AFFUSE_CUDA_DRIVER";
-    case cudaErrorNoDevice: return "ERR_AFFUSE_CUDA_NO_DEVICE";
-    case cudaErrorNoKernelImageForDevice:
-    case cudaErrorInvalidDeviceFunction: return "ERR_AFFUSE_CUDA_ARCHITECTURE";
-    case cudaErrorIllegalAddress:
-    case cudaErrorLaunchFailure:
-    case cudaErrorLaunchTimeout:
-    case cudaErrorHardwareStackError:
-    case cudaErrorIllegalInstruction:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorECCUncorrectable: return "ERR_AFFUSE_DEVICE_LOST";
-    default: return "ERR_AFFUSE_CUDA";
-  }
-}
 // True if there was no error.
 inline bool check(cudaError_t error, const char* doing, Status& status) {
   if (error == cudaSuccess) return true;
@@ -46,8 +31,11 @@ inline bool check(cudaError_t error, const char* doing, Status& status) {
 inline int count(Status& status) {
   int devices = 0, driver = 0;
   if (!check(cudaDriverGetVersion(&driver), "name its driver's version", status)) return 0;
-  if (driver == 0) {
-    status.fail("ERR_AFFUSE_CUDA_DRIVER", "expected an NVIDIA driver, got none");
+  if (driver / 1000 < CUDART_VERSION / 1000) {  // minor versions of a major one go together
+    char got[32] = "none";
+    if (driver) snprintf(got, sizeof got, "one of CUDA %d.%d", driver / 1000, driver % 1000 / 10);
+    status.fail("ERR_AFFUSE_CUDA_DRIVER", "expected an NVIDIA driver of CUDA %d.0 or newer, got %s. Use cpu.",
+                CUDART_VERSION / 1000, got);
     return 0;
   }
   return check(cudaGetDeviceCount(&devices), "be counted", status) ? devices : 0;
@@ -73,6 +61,21 @@ inline bool most_shared(int index, size_t* bytes, Status& status) {
   return true;
 }
 inline bool use(int index, Status& status) { return check(cudaSetDevice(index), "be selected", status); }
+// Whether the library has code for this device: `kernel` stands for all, as they are compiled together.
+template <class Kernel>
+bool has_code(Kernel* kernel, const DeviceFacts& facts, Status& status) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel));
+  if (error == cudaSuccess) return true;
+  (void)cudaGetLastError();
+  const char* const code = code_of(error);
+  if (strcmp(code, "ERR_AFFUSE_CUDA_ARCHITECTURE")) return check(error, "load the kernels", status);
+  status.fail(code,
+              "expected kernels for compute capability %d.%d (%s), got a library without. Build it with "
+              "-DAFFUSE_CUDA_ARCHITECTURES=%d%d-real (80 is the least), or use cpu.",
+              facts.major, facts.minor, facts.name, facts.major, facts.minor);
+  return false;
+}
 inline bool make_stream(Stream& stream, Status& status) {
   return check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream", status);
 }
@@ -110,6 +113,10 @@ inline bool most_shared(int, size_t* bytes, Status&) {
   return true;
 }
 inline bool use(int, Status&) { return true; }
+template <class Kernel>
+bool has_code(Kernel*, const DeviceFacts&, Status&) {
+  return true;
+}
 inline bool make_stream(Stream& stream, Status&) {
   stream = nullptr;
   return true;

@@ -31,6 +31,20 @@ class RecordedLaunches final : public Recording, public LaunchKeeper {
   }
 #endif
 
+  // What a timeline calls it: the first and the last of its operators, which are noted in order.
+  void note(const char* op) {
+    if (!operators_++) snprintf(name_, sizeof name_, "program %s", op);
+    last_ = op;
+  }
+  const char* name() {
+    if (last_) {
+      const size_t used = strlen(name_);
+      snprintf(name_ + used, sizeof name_ - used, " … %s (%d operators)", last_, operators_);
+      last_ = nullptr;
+    }
+    return name_;
+  }
+
   // Where launches go from now on: to the end, or in the place of what `step` has.
   void append(int step) { step_ = step, replacing_ = false; }
   void replace(int step) {
@@ -77,6 +91,9 @@ class RecordedLaunches final : public Recording, public LaunchKeeper {
   void set(Node& node, const Started& started, Status&) { node.started = started; }
 #endif
   std::vector<Node> nodes_;
+  char name_[120] = "program";
+  const char* last_ = nullptr;
+  int operators_ = 0;
   int step_ = 0;
   bool replacing_ = false;
   size_t next_ = 0;

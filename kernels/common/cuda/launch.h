@@ -4,7 +4,7 @@
 #include "verbs.h"
 
 #if defined(__CUDACC__)
-#include <cuda_runtime.h>
+#include "errors.h"
 #else
 #include <functional>
 #endif
@@ -81,9 +81,11 @@ void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid 
         },
         values);
   }
-  if (error != cudaSuccess)
-    queue.status->fail("ERR_AFFUSE_CUDA", "%s: expected a launch, got %s (%s)", name, cudaGetErrorString(error),
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // so that the next call does not report it again
+    queue.status->fail(code_of(error), "%s: expected a launch, got %s (%s)", name, cudaGetErrorString(error),
                        cudaGetErrorName(error));
+  }
 #else
   const emulator::Launch what{name, {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)}, unsigned(threads), shared};
   const Started started = [what, call = std::tuple<void (*)(Parameters...), Parameters...>{

@@ -1,0 +1,225 @@
+// What a machine says when its GPU cannot be used, with stand-ins for what is wrong: a device library that fails in each way
+// (stand_in.cc), and, where there is nvcc, the CUDA runtime's own words on a driver that is absent, old or without a device
+// (fake_driver.cc). The CPU works all the while, and `affuse doctor` tells what to do.
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { packageRoot } from "#root";
+import { affuse } from "../helpers/cli.ts";
+import { addon } from "../operators/suite.ts";
+
+const folder = mkdtempSync(path.join(tmpdir(), "affuse-errors-"));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+const at = (name: string) => path.join(folder, name);
+const cxx = process.env.CXX ?? "c++";
+
+function compile(command: string, ...args: string[]): void {
+  const { status, stderr, error } = spawnSync(command, args, { cwd: packageRoot, encoding: "utf8" });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${stderr || error}`);
+}
+
+type Environment = Record<string, string | undefined>;
+
+interface Doctor {
+  ok: boolean;
+  backends: { name: string; available: boolean; code: string | null; reason: string | null }[];
+  advice: string[];
+}
+
+async function doctor(env: Environment) {
+  const { code, stdout, stderr } = await affuse(["doctor", "--json"], { env });
+  assert.is(code, 0, stderr); // the CPU works
+  const report = JSON.parse(stdout) as Doctor;
+  assert.ok(report.ok);
+  const cuda = report.backends.find(({ name }) => name === "cuda");
+  if (!cuda) throw new Error("no backend cuda");
+  const people = await affuse(["doctor"], { env });
+  const advice = report.advice.filter((line) => line.startsWith("For device cuda")).join("\n");
+  assert.ok(people.stdout.includes(advice));
+  return { ...cuda, advice };
+}
+
+/** Twice three numbers by call and by program, on the device and then on the CPU, in a process of its own. */
+const SCRIPT = `
+import { loadAddon } from ${JSON.stringify(path.join(packageRoot, "lib/native/load.ts"))};
+const addon = loadAddon();
+const x = { dtype: "f32", shape: [3], data: Float32Array.of(1, 2, 3) };
+const value = { dtype: "f32", shape: [3], buffer: -1 };
+const desc = (device) => ({
+  device, arenaBytes: 512, buffers: [], values: [{ ...value, offset: 0, feed: 0 }, { ...value, offset: 256 }],
+  instructions: [{ op: "scale", inputs: [0], outputs: [1], attributes: { factor: 2 } }], feeds: [0], fetches: [1], scalars: 0,
+});
+const tried = async (work) => {
+  try {
+    return [...(await work())].join();
+  } catch (error) {
+    return error.code;
+  }
+};
+const results = [];
+for (const device of ["cuda", "cpu", "cuda"]) {
+  results.push(await tried(() => addon.call(device, "scale", [x], { factor: 2 }, [true])[0].data));
+  results.push(await tried(async () => (await addon.createProgram(desc(device)).run([x.data], []))[0]));
+}
+console.log(JSON.stringify(results));
+`;
+
+function results(env: Environment): string[] {
+  writeFileSync(at("script.mts"), SCRIPT);
+  return JSON.parse(
+    execFileSync(process.execPath, ["--import", "tsx", at("script.mts")], {
+      cwd: packageRoot,
+      encoding: "utf8",
+      env: { ...process.env, ...env },
+    }),
+  );
+}
+
+const standIn = at("stand_in.so");
+test.before(() => {
+  const version = `-DSTAND_IN_VERSION="${addon.version}"`;
+  const flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-I.", version];
+  compile(cxx, ...flags, "test/cuda/stand_in.cc", "kernels/common/status.cc", "-o", standIn);
+});
+
+const FAULTS: [mode: string, code: string, advice: RegExp][] = [
+  ["no driver", "ERR_AFFUSE_CUDA_DRIVER", /install an NVIDIA driver/],
+  ["old driver", "ERR_AFFUSE_CUDA_DRIVER", /or a newer one/],
+  ["no device", "ERR_AFFUSE_CUDA_NO_DEVICE", /CUDA_VISIBLE_DEVICES/],
+  ["version", "ERR_AFFUSE_BACKEND", /again together with the addon/],
+  ["architecture", "ERR_AFFUSE_CUDA_ARCHITECTURE", /AFFUSE_CUDA_ARCHITECTURES/],
+  ["memory", "ERR_AFFUSE_DEVICE_MEMORY", /smaller batches/],
+  ["lost", "ERR_AFFUSE_DEVICE_LOST", /Xid/],
+];
+
+for (const [mode, code, advice] of FAULTS) {
+  test(`${mode}: ${code} from calls and programs, then the CPU, and the doctor's advice`, async () => {
+    const env = { AFFUSE_CUDA_LIBRARY: standIn, AFFUSE_STAND_IN: mode };
+    assert.equal(results(env), [code, code, "2,4,6", "2,4,6", code, code]);
+    const found = await doctor(env);
+    assert.is(found.available, false);
+    assert.is(found.code, code);
+    assert.match(found.advice, advice);
+  });
+}
+
+test("a device that works, and one that computes something else", async () => {
+  const env = { AFFUSE_CUDA_LIBRARY: standIn };
+  assert.equal(results(env), Array(6).fill("2,4,6"));
+  assert.is((await doctor(env)).available, true);
+  const wrong = await doctor({ ...env, AFFUSE_STAND_IN: "wrong" });
+  assert.is(wrong.code, "ERR_AFFUSE_DEVICE_RESULT");
+  assert.match(wrong.reason ?? "", /expected twice/);
+});
+
+test("a library that is not there, or is none", async () => {
+  const found = await doctor({ AFFUSE_CUDA_LIBRARY: at("nowhere.so") });
+  assert.is(found.code, "ERR_AFFUSE_CUDA_UNAVAILABLE");
+  assert.match(found.reason ?? "", /nowhere\.so.*build-native/s);
+  compile(cxx, "-shared", "-fPIC", "-x", "c++", "/dev/null", "-o", at("other.so"));
+  assert.is((await doctor({ AFFUSE_CUDA_LIBRARY: at("other.so") })).code, "ERR_AFFUSE_BACKEND");
+});
+
+/** nvcc's folder, or null. */
+function toolkit(): string | null {
+  for (const nvcc of ["nvcc", "/usr/local/cuda/bin/nvcc"]) {
+    const { status, stdout, stderr } = spawnSync(nvcc, ["--dryrun", "-c", "x.cu"], { encoding: "utf8" });
+    const top = /#\$ TOP=(.*)/.exec(`${stdout}${stderr}`)?.[1];
+    if (status === 0 && top) return path.resolve(top.trim());
+  }
+  return null;
+}
+const cuda = toolkit();
+if (!cuda) console.log("skipped: no nvcc");
+const compiled = cuda ? test : test.skip;
+
+compiled("the CUDA runtime on a driver that is absent, old, or without a device", async () => {
+  mkdirSync(at("driver"));
+  compile(cxx, "-std=c++20", "-shared", "-fPIC", "test/cuda/fake_driver.cc", "-o", at("driver/libcuda.so.1"));
+  // The library with one room: what is asked here ends before any kernel.
+  writeFileSync(
+    at("device_rooms.inc"),
+    `#include "kernels/common/cuda/launch.h"
+namespace affuse::cuda {
+extern const DeviceOp kAdd, kScale;
+static const DeviceOp* const kDeviceOps[] = {&kAdd, &kScale, nullptr};
+}
+`,
+  );
+  const library = at("libaffuse_cuda.so");
+  const nvcc = path.join(cuda as string, "bin/nvcc");
+  const flags = [
+    "-std=c++20",
+    "-arch=sm_80",
+    "-I.",
+    "-Inative/backend",
+    `-I${folder}`,
+    "--expt-relaxed-constexpr",
+  ];
+  const sources = ["native/backend/backend.cu", "kernels/elementwise/cuda.cu", "kernels/common/status.cc"];
+  const version = `-DAFFUSE_VERSION="${addon.version}"`;
+  compile(
+    nvcc,
+    ...flags,
+    version,
+    "-shared",
+    "-cudart",
+    "static",
+    "-Xcompiler",
+    "-fPIC",
+    ...sources,
+    "-o",
+    library,
+  );
+  const driver = async (env: Environment) => {
+    const { code, reason } = await doctor({
+      AFFUSE_CUDA_LIBRARY: library,
+      LD_LIBRARY_PATH: at("driver"),
+      ...env,
+    });
+    return `${code}: ${reason}`;
+  };
+  if (!existsSync("/dev/nvidiactl"))
+    assert.match(
+      await driver({ LD_LIBRARY_PATH: "" }),
+      /_CUDA_DRIVER: expected an NVIDIA driver of CUDA \d+\.0.*got none/,
+    );
+  assert.match(await driver({ FAKE_VERSION: "10020" }), /_CUDA_DRIVER: expected.*got one of CUDA 10\.2/);
+  assert.match(await driver({ FAKE_INIT: "100" }), /_CUDA_NO_DEVICE: .*cudaErrorNoDevice/);
+  assert.match(await driver({ FAKE_INIT: "803" }), /_CUDA_DRIVER: .*cudaErrorSystemDriverMismatch/);
+  assert.match(await driver({ FAKE_INIT: "999" }), /ERR_AFFUSE_CUDA: .*cudaErrorUnknown/);
+});
+
+const nvtx =
+  cuda &&
+  ["include", "targets/x86_64-linux/include"].find((i) =>
+    existsSync(path.join(cuda, i, "nvtx3/nvToolsExt.h")),
+  );
+(nvtx ? test : test.skip)("a timeline's tool is told the names of programs and operators", () => {
+  const flags = [
+    "-std=c++20",
+    "-I.",
+    `-I${path.join(cuda as string, nvtx as string)}`,
+    "test/cuda/ranges.cc",
+  ];
+  compile(cxx, ...flags, "-DAFFUSE_NVTX=1", "-o", at("ranges"), "-ldl");
+  compile(cxx, ...flags, "-DAFFUSE_TEST_INJECTION=1", "-shared", "-fPIC", "-o", at("tool.so"));
+  const told = execFileSync(at("ranges"), {
+    encoding: "utf8",
+    env: { NVTX_INJECTION64_PATH: at("tool.so") },
+  });
+  const expected = [
+    "domain affuse",
+    "push program linear … adamw (12 operators)",
+    "push linear",
+    "pop",
+    "pop",
+  ];
+  assert.equal(told.trim().split("\n"), expected);
+  assert.is(execFileSync(at("ranges"), { encoding: "utf8" }), "");
+});
+
+test.run();
