@@ -86,8 +86,6 @@ ready() { [ -f "$core" ] && [ -f "$library" ] && { [ "$with_node" = no ] || [ -f
 build() {
   if [ "$device" = cuda ]; then
     set -- -DAFFUSE_CUDA=on "-DAFFUSE_CUDA_ARCHITECTURES=$architecture"
-    # A bundle meets compilers that the budgets were not written for: what this one gives is kept beside the results.
-    [ ! -f bundle.json ] || set -- "$@" -DAFFUSE_CUDA_UPDATE_BUDGETS=ON
   else
     set -- -DAFFUSE_CUDA=off -DAFFUSE_EMULATED=ON
   fi
@@ -109,7 +107,6 @@ else
   if (build) >"$out/build.log" 2>&1; then
     record build "{\"seconds\": $(($(date +%s) - started)), \"jobs\": $jobs, \"for\": \"${architecture:-emulated}\"}"
     echo "built in $(($(date +%s) - started)) s"
-    [ "$device" = emulated ] || [ ! -f bundle.json ] || cp kernels/cuda_budgets.txt "$out/cuda_budgets.txt"
   else
     grep -E 'error|Error|beyond|budget|fatal' "$out/build.log" | head -40 >&2
     record build '{"failed": true}'
