@@ -43,14 +43,7 @@ AFFUSE_NOINLINE void multiply_pairs(int64_t pairs, const float* AFFUSE_RESTRICT 
     a += 2 * R;
     b += NV * kLanes;
   };
-  int64_t k = 0;
-  for (; k + 2 <= pairs; k += 2) {
-    prefetch_l2(next);
-    next += 2 * next_step;
-    step();
-    step();
-  }
-  if (k < pairs) step();
+  steps_beside_upcoming(pairs, next, next_step, step);
   leave_sums<R, NV>(c, acc);
 }
 

@@ -6,42 +6,14 @@
 namespace affuse::AFFUSE_ISA::gemm {
 namespace {
 
-// R x NV vectors of sums in registers. Columns stream from L2: fetch some rows of the panel ahead, and on the side bring a
-// piece of the next panel into L2 (measured: 108 to 135 GFLOP/s when weights come from L3). Of two lines side by side one is
-// fetched: the hardware brings the other, and fetches of both would take the line fill buffers from the loads. The piece is
-// read in two places in turns, or four: the hardware reads ahead within pages, in several at a time.
+// R x NV vectors of sums in registers. Columns stream from L2; the next panel comes there meanwhile (measured: 108 to 135
+// GFLOP/s when weights come from L3).
 template <int R, int NV>
 AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const float* AFFUSE_RESTRICT b, float* acc,
                               bool resume, const float* next, int64_t next_step) {
   Vec c[R][NV];
   take_sums<R, NV>(c, acc, resume);
-  constexpr int kAhead = 8 * NV * kLanes;
-  auto step = [&] () __attribute__((always_inline)) {
-    Vec x[NV];
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
-    prefetch(b + kAhead);
-    if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
-    if constexpr (R >= 8) prefetch(a + 32 * R);  // about a line per step: rows that stream from L3
-    multiply_step<R, NV>(c, a, x);
-    a += R;
-    b += NV * kLanes;
-  };
-  const bool whole = next_step > 16;  // a panel for one tile
-  const int64_t half = kc / 4 * next_step * 2, quarter = half / 2;
-  int64_t k = 0;
-  for (; k + 4 <= kc; k += 4) {
-    prefetch_l2(next);
-    step();
-    if (whole) prefetch_l2(next + quarter);
-    step();
-    prefetch_l2(next + half);
-    step();
-    if (whole) prefetch_l2(next + half + quarter);
-    step();
-    next += whole ? next_step : 2 * next_step;
-  }
-  for (; k < kc; ++k) step();
+  steps_beside_upcoming(kc, next, next_step, [&]() __attribute__((always_inline)) { stream_step<R, NV>(c, a, b); });
   leave_sums<R, NV>(c, acc);
 }
 

@@ -10,18 +10,7 @@ AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const fl
                             bool resume, const Aside& aside) {
   Vec c[R][NV];
   take_sums<R, NV>(c, acc, resume);
-  constexpr int kAhead = 8 * NV * kLanes;
-  auto step = [&] () __attribute__((always_inline)) {
-    Vec x[NV];
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
-    prefetch(b + kAhead);
-    if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
-    if constexpr (R >= 8) prefetch(a + 32 * R);
-    multiply_step<R, NV>(c, a, x);
-    a += R;
-    b += NV * kLanes;
-  };
+  const auto step = [&]() __attribute__((always_inline)) { stream_step<R, NV>(c, a, b); };
   const float *from = aside.from, *fetch = aside.fetch, *then = aside.then;
   float* to = aside.to;
   const int64_t ld = aside.ld, second = aside.second;

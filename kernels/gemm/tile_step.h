@@ -55,6 +55,44 @@ AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)
   }
 }
 
+// One step of float32 operands, [.][R] and [.][NV*kLanes], some rows of both fetched ahead; goes on to the next.
+template <int R, int NV>
+AFFUSE_INLINE void stream_step(Vec (&c)[R][NV], const float* AFFUSE_RESTRICT& a, const float* AFFUSE_RESTRICT& b) {
+  constexpr int kAhead = 8 * NV * kLanes;
+  Vec x[NV];
+#pragma GCC unroll 2
+  for (int v = 0; v < NV; ++v) x[v] = load(b + v * kLanes);
+  prefetch(b + kAhead);
+  if constexpr (NV * kLanes > 16) prefetch(b + kAhead + 16);
+  if constexpr (R >= 8) prefetch(a + 32 * R);  // about a line per step: rows that stream from L3
+  multiply_step<R, NV>(c, a, x);
+  a += R;
+  b += NV * kLanes;
+}
+
+// `steps` steps; on the side this tile's share of the upcoming panel, steps*next_step floats from `next`, comes into L2. Of
+// two lines side by side one is fetched: the hardware brings the other, and fetches of both would take the line fill buffers
+// from the loads. The share is read in two places in turns, or four: the hardware reads ahead within pages, in several at a
+// time (affuse bench --filter '^fbp/B=16').
+template <class Step>
+AFFUSE_INLINE void steps_beside_upcoming(int64_t steps, const float* next, int64_t next_step, const Step& step) {
+  const bool whole = next_step > 16;  // a panel for one tile
+  const int64_t half = steps / 4 * next_step * 2, quarter = half / 2;
+  int64_t k = 0;
+  for (; k + 4 <= steps; k += 4) {
+    prefetch_l2(next);
+    step();
+    if (whole) prefetch_l2(next + quarter);
+    step();
+    prefetch_l2(next + half);
+    step();
+    if (whole) prefetch_l2(next + half + quarter);
+    step();
+    next += whole ? next_step : 2 * next_step;
+  }
+  for (; k < steps; ++k) step();
+}
+
 // AFFUSE_TILES(fn): the table of a micro kernel fn<rows, vectors> by height and vectors - 1, every height up to the level's
 // kTileRows.
 #define AFFUSE_TILES_ROW(fn, n) {&fn<n, 1>, &fn<n, 2>}

@@ -154,3 +154,23 @@ export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
   }
   return largest;
 }
+
+/** Frames per clip of toyBatch. */
+export const toyFrames = { voice: 16, prosody: 8, face: 24 };
+
+/** Clips whose class and valence are written into the frames of every stream. */
+export function toyBatch(random: Random, size: number): Batch {
+  const batch = makeBatch(random, size, toyFrames);
+  const labels = Int32Array.from({ length: size }, () => random.integer(classes.length));
+  for (const { name, dim } of streams) {
+    const stream = batch.streams[name];
+    if (!stream) continue;
+    labels.forEach((label, b) => {
+      for (let t = 0; t < (stream.lengths[b] as number); t++) {
+        const at = (b * stream.T + t) * dim + label;
+        stream.data[at] = (stream.data[at] as number) + 2;
+      }
+    });
+  }
+  return { ...batch, labels, valence: Float32Array.from(labels, (label) => label - 1) };
+}

@@ -4,27 +4,9 @@ import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
 import { type Batch, createModel } from "../../lib/models/index.ts";
 import { loadAddon } from "../../lib/native/index.ts";
-import { classes, distance, makeBatch, streams, tinyConfig } from "./helpers.ts";
+import { classes, distance, streams, tinyConfig, toyBatch } from "./helpers.ts";
 
-const frames = { voice: 16, prosody: 8, face: 24 };
 const STEPS = 60;
-
-/** Clips whose class is written into every frame of every stream. */
-function toyBatch(random: Random, size: number): Batch {
-  const batch = makeBatch(random, size, frames);
-  const labels = Int32Array.from({ length: size }, () => random.integer(classes.length));
-  for (const { name, dim } of streams) {
-    const stream = batch.streams[name];
-    if (!stream) continue;
-    labels.forEach((label, b) => {
-      for (let t = 0; t < (stream.lengths[b] as number); t++) {
-        const at = (b * stream.T + t) * dim + label;
-        stream.data[at] = (stream.data[at] as number) + 2;
-      }
-    });
-  }
-  return { ...batch, labels, valence: Float32Array.from(labels, (label) => label - 1) };
-}
 
 async function trained(structure: "concat" | "gfbp", precision: "f32" | "bf16") {
   const random = new Random(71, structure);

@@ -4,9 +4,8 @@ import { Random } from "../../lib/data/random.ts";
 import { createModel, type Batch, type Model, type ModelState } from "../../lib/models/index.ts";
 import { bucket } from "../../lib/models/bucket.ts";
 import { parseModelConfig } from "../../lib/models/config.ts";
-import { classes, distance, makeBatch, streams, structures, tinyConfig } from "./helpers.ts";
+import { classes, distance, makeBatch, streams, structures, tinyConfig, toyBatch, toyFrames } from "./helpers.ts";
 
-const frames = { voice: 16, prosody: 8, face: 24 };
 
 function code(error: unknown): string {
   return (error as { code?: string }).code ?? String(error);
@@ -19,24 +18,6 @@ async function failure(action: () => unknown): Promise<string> {
     return code(error);
   }
   return "no error";
-}
-
-/** Clips whose class and valence are written into the frames of every stream. */
-function toyBatch(random: Random, size: number): Batch {
-  const batch = makeBatch(random, size, frames);
-  const labels = Int32Array.from({ length: size }, () => random.integer(classes.length));
-  const valence = labels.map((label) => label - 1);
-  for (const { name, dim } of streams) {
-    const stream = batch.streams[name];
-    if (!stream) continue;
-    labels.forEach((label, b) => {
-      for (let t = 0; t < (stream.lengths[b] as number); t++) {
-        const at = (b * stream.T + t) * dim + label;
-        stream.data[at] = (stream.data[at] as number) + 2;
-      }
-    });
-  }
-  return { ...batch, labels, valence: Float32Array.from(valence) };
 }
 
 function sameState(a: ModelState, b: ModelState): boolean {
@@ -200,7 +181,7 @@ test("clipping bounds the step's gradient, the reported norm is the one before",
 test("a clip without any stream still gets a finite prediction, and a finite training step", async () => {
   for (const structure of structures) {
     const model = createModel(tinyConfig(structure), streams, classes);
-    const batch = makeBatch(new Random(56, structure), 3, frames, () => true);
+    const batch = makeBatch(new Random(56, structure), 3, toyFrames, () => true);
     const prediction = await model.infer(batch);
     for (const name of ["logits", "posteriors", "valence", "embedding"] as const) {
       assert.ok(prediction[name].every(Number.isFinite), `${structure} ${name}`);
@@ -214,12 +195,12 @@ test("a clip without any stream still gets a finite prediction, and a finite tra
 test("presence 0 hides a stream whatever its rows hold", async () => {
   for (const structure of structures) {
     const model = createModel(tinyConfig(structure), streams, classes);
-    const batch = makeBatch(new Random(57, structure), 4, frames);
+    const batch = makeBatch(new Random(57, structure), 4, toyFrames);
     const hidden = batch.streams.face;
     if (!hidden) throw new Error("no stream");
     hidden.presence[1] = 0;
     const a = await model.infer(batch);
-    hidden.data.fill(Number.NaN, frames.face * 4, 2 * frames.face * 4);
+    hidden.data.fill(Number.NaN, toyFrames.face * 4, 2 * toyFrames.face * 4);
     const b = await model.infer(batch);
     assert.equal(a.logits.slice(3, 6), b.logits.slice(3, 6), structure);
     model.dispose();
