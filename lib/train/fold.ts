@@ -11,7 +11,7 @@ import { AffuseError } from "../errors.ts";
 import { argmax } from "../metrics/evaluate.ts";
 import { emotionScores, hasValence, merMetric, valenceScores } from "../metrics/scores.ts";
 import type { ModelConfigInput, Structure } from "../models/config.ts";
-import type { Model, ModelState, NamedTensor, StreamSpec } from "../models/types.ts";
+import type { Model, ModelState, NamedTensor, StepResult, StreamSpec } from "../models/types.ts";
 import {
   type Checkpoint,
   type CheckpointInfo,
@@ -205,6 +205,12 @@ export async function trainFold(job: FoldJob): Promise<FoldResult> {
   }
 }
 
+/** A step that was given to the model, and its clips. */
+interface Stepping {
+  names: string[];
+  stepping: Promise<StepResult>;
+}
+
 class FoldTrainer {
   readonly #job: FoldJob;
   readonly #model: Model;
@@ -293,13 +299,8 @@ class FoldTrainer {
     const first = batches[progress.batch];
     let next = first ? load(first) : null;
     let last = { sE: 0, sV: 0 };
-    while (progress.batch < batches.length) {
-      this.#checkInterrupted(signal);
-      const names = batches[progress.batch] as string[];
-      const batch = await (next as Promise<Awaited<ReturnType<typeof load>>>);
-      const stepping = this.#model.trainStep(batch, { lr, step: progress.step + 1 });
-      const following = batches[progress.batch + 1];
-      next = following ? load(following) : null; // read while the step runs
+    const saves = (step: number) => run.checkpointSteps > 0 && step % run.checkpointSteps === 0;
+    const settle = async ({ names, stepping }: Stepping) => {
       const result = await stepping;
       if (![result.loss, result.ce, result.mse, result.gradNorm].every(Number.isFinite)) {
         throw new AffuseError(
@@ -325,12 +326,34 @@ class FoldTrainer {
         batches: batches.length,
         loss: result.loss,
       });
-      if (
-        run.checkpointSteps > 0 &&
-        progress.step % run.checkpointSteps === 0 &&
-        progress.batch < batches.length
-      )
-        this.#save();
+      if (saves(progress.step) && progress.batch < batches.length) this.#save();
+    };
+    // A device is given the next step while it still computes one, so that its frames travel meanwhile.
+    const ahead = run.device === "cpu" ? 0 : 1;
+    let running: Stepping | null = null;
+    try {
+      for (let at = progress.batch; at < batches.length; at++) {
+        // Nothing may be running when the state is saved.
+        if (running && (signal?.aborted || saves(progress.step + 1))) {
+          await settle(running);
+          running = null;
+        }
+        this.#checkInterrupted(signal);
+        const names = batches[at] as string[];
+        const batch = await (next as Promise<Awaited<ReturnType<typeof load>>>);
+        const stepping = this.#model.trainStep(batch, { lr, step: progress.step + (running ? 2 : 1) });
+        stepping.catch(() => {}); // reported when it is awaited
+        const before: Stepping | null = running;
+        running = { names, stepping };
+        const following = batches[at + 1];
+        next = following ? load(following) : null; // read while the step runs
+        if (before) await settle(before);
+        if (ahead > 0 && at + 1 < batches.length) continue;
+        await settle(running);
+        running = null;
+      }
+    } finally {
+      await running?.stepping.catch(() => {}); // after an error: the model is idle when it is seen
     }
     this.#checkInterrupted(signal);
     last = { sE: progress.sums.sE ?? last.sE, sV: progress.sums.sV ?? last.sV };

@@ -30,6 +30,15 @@ class ProgramJob : public PromiseJob {
 
   std::vector<double>& scalars() { return run_.scalars; }
 
+  // A device's feeds travel while the run before still computes. Not where runs are profiled: theirs are timed.
+  bool prepares() const override { return !has_arena() && !recorder_; }
+  void prepare() override {
+    try {
+      program_->prepare(run_);
+    } catch (const std::bad_alloc&) {  // run() will say so if it still is
+    }
+  }
+
   // Straight into the arena when nothing else can be running; otherwise aside, until the run has an arena.
   void reserve_arena(Status& status) {
     if (has_arena()) arena_ = arenas_.acquire(program_->spec().arena_bytes, status);

@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "ranges.h"
 #include "recording.h"
+#include "staging.h"
 
 namespace affuse::cuda {
 namespace {
@@ -72,10 +73,10 @@ class Device final : public Backend {
     if (driver::use(index_, status)) launches.replay(stream_, status);
   }
 
-  void* allocate(size_t bytes, const char* what, Status& status) override {
-    return driver::use(index_, status) ? memory_.allocate(bytes, what, status) : nullptr;
+  void* allocate(size_t bytes, const char* what, Status& status, bool idle) override {
+    return driver::use(index_, status) ? memory_.allocate(bytes, what, status, idle) : nullptr;
   }
-  void release(void* memory) override { memory_.release(memory); }
+  void release(void* memory, bool idle) override { memory_.release(memory, idle); }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (bytes && driver::use(index_, status)) driver::copy_in(to, host, bytes, stream_, status);
   }
@@ -88,7 +89,27 @@ class Device final : public Backend {
     if (bytes && driver::use(index_, status)) driver::fill(memory, byte, bytes, stream_, status);
   }
   void finish(Status& status) override {
-    if (driver::use(index_, status)) driver::wait(stream_, status);
+    if (!driver::use(index_, status)) return;
+    driver::wait(stream_, status);
+    if (status.ok()) memory_.all_idle();
+  }
+
+  void feed(void* to, const void* host, size_t bytes, Status& status) override {
+    if (bytes && driver::use(index_, status)) staging_.feed(to, host, bytes, status);
+  }
+  void await_feeds(Status& status) override {
+    if (driver::use(index_, status)) staging_.arrived(stream_, status);
+  }
+  void* mark(Status& status) override {
+    auto made = std::make_unique<driver::Event>();
+    if (!driver::use(index_, status) || !driver::make_event(*made, status)) return nullptr;
+    driver::record(*made, stream_, status);
+    return made.release();
+  }
+  void wait(void* mark, Status& status) override {
+    const std::unique_ptr<driver::Event> event(static_cast<driver::Event*>(mark));
+    if (driver::use(index_, status)) driver::wait_event(*event, status);
+    driver::end_event(*event);
   }
 
  private:
@@ -97,6 +118,7 @@ class Device final : public Backend {
   Stream stream_ = nullptr;
   size_t shared_ = 0;
   DeviceMemory memory_;
+  Staging staging_;
   std::unique_ptr<RecordedLaunches> recording_;
 };
 

@@ -6,7 +6,7 @@
 namespace affuse {
 
 // Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
-constexpr uint32_t kBackendVersion = 1;
+constexpr uint32_t kBackendVersion = 2;
 
 struct DeviceFacts {
   char name[128] = "";
@@ -22,8 +22,8 @@ class Recording {
   virtual ~Recording() = default;
 };
 
-// One open device: memory and one queue of work. Calls come from one thread at a time (Backends::lock). An error ends a call
-// and leaves the device usable, except ERR_AFFUSE_DEVICE_LOST.
+// One open device: memory and one queue of work. Calls come from one thread at a time (lock_device), but for feed() and
+// wait(). An error ends a call and leaves the device usable, except ERR_AFFUSE_DEVICE_LOST.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -47,14 +47,25 @@ class Backend {
   virtual void replay(Recording& recording, Status& status) = 0;
 
   // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message.
-  // release() may be called while queued work still uses the memory.
-  virtual void* allocate(size_t bytes, const char* what, Status& status) = 0;
-  virtual void release(void* memory) = 0;
+  // release() may be called while queued work still uses the memory. `idle`: none does; what was released otherwise is
+  // given out as idle only after finish().
+  virtual void* allocate(size_t bytes, const char* what, Status& status, bool idle = false) = 0;
+  virtual void release(void* memory, bool idle = false) = 0;
   // Queued after what came before; host memory may be reused when they return. copy_out and finish wait for the queue.
   virtual void copy_in(void* to, const void* host, size_t bytes, Status& status) = 0;
   virtual void copy_out(void* host, const void* from, size_t bytes, Status& status) = 0;
   virtual void fill(void* memory, int byte, size_t bytes, Status& status) = 0;
   virtual void finish(Status& status) = 0;
+
+  // Host memory to memory that was allocated as idle, beside the queue's work: through two page-locked blocks, of which
+  // one is filled while the other is on its way. Host memory may be reused when it returns. await_feeds() keeps what is
+  // queued after it until everything fed has arrived.
+  virtual void feed(void* to, const void* host, size_t bytes, Status& status) = 0;
+  virtual void await_feeds(Status& status) = 0;
+  // A mark behind everything queued so far, null with an error; wait() returns when the queue has come there, and ends
+  // the mark.
+  virtual void* mark(Status& status) = 0;
+  virtual void wait(void* mark, Status& status) = 0;
 };
 
 struct BackendLibrary {

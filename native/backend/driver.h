@@ -96,6 +96,25 @@ inline void fill(void* memory, int byte, size_t bytes, Stream stream, Status& st
   check(cudaMemsetAsync(memory, byte, bytes, stream), "fill memory", status);
 }
 inline void wait(Stream stream, Status& status) { check(cudaStreamSynchronize(stream), "finish its work", status); }
+// A place in a stream, for another stream or the host to wait for.
+using Event = cudaEvent_t;
+inline bool make_event(Event& event, Status& status) {
+  return check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event", status);
+}
+inline void end_event(Event event) { (void)cudaEventDestroy(event); }
+inline void record(Event event, Stream stream, Status& status) {
+  check(cudaEventRecord(event, stream), "record an event", status);
+}
+inline void wait_event(Event event, Status& status) { check(cudaEventSynchronize(event), "finish its work", status); }
+inline void follow(Stream stream, Event event, Status& status) {
+  check(cudaStreamWaitEvent(stream, event, 0), "order its work", status);
+}
+inline void* allocate_locked(size_t bytes, Status& status) {
+  void* memory = nullptr;
+  const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocPortable);
+  return check(error, "lock pages of the host", status) ? memory : nullptr;
+}
+constexpr size_t kStagingBlock = size_t(8) << 20;
 constexpr bool kCaches = true;
 
 #else
@@ -130,6 +149,14 @@ inline void copy_in(void* to, const void* from, size_t bytes, Stream, Status&) {
 inline void copy_out(void* to, const void* from, size_t bytes, Stream, Status&) { memcpy(to, from, bytes); }
 inline void fill(void* memory, int byte, size_t bytes, Stream, Status&) { memset(memory, byte, bytes); }
 inline void wait(Stream, Status&) {}
+using Event = int;
+inline bool make_event(Event&, Status&) { return true; }
+inline void end_event(Event) {}
+inline void record(Event, Stream, Status&) {}
+inline void wait_event(Event, Status&) {}
+inline void follow(Stream, Event, Status&) {}
+inline void* allocate_locked(size_t bytes, Status&) { return malloc(bytes); }
+constexpr size_t kStagingBlock = 1024;  // small, so that small feeds go through several
 constexpr bool kCaches = false;  // a fresh block each time, so that AddressSanitizer knows what is whose
 
 #endif

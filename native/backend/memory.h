@@ -11,12 +11,14 @@ namespace affuse::cuda {
 
 class DeviceMemory {
  public:
-  void* allocate(size_t bytes, const char* what, Status& status) {
+  void* allocate(size_t bytes, const char* what, Status& status, bool idle) {
     const size_t size = class_of(bytes);
     void* memory = nullptr;
-    if (const auto kept = kept_.find(size); kept != kept_.end()) {
-      memory = kept->second;
+    for (auto [kept, end] = kept_.equal_range(size); kept != end; ++kept) {
+      if (idle && !kept->second.idle) continue;
+      memory = kept->second.memory;
       kept_.erase(kept);
+      break;
     }
     if (!memory) memory = driver::allocate(size);
     if (!memory) {
@@ -34,27 +36,36 @@ class DeviceMemory {
     in_use_ += size;
     return memory;
   }
-  void release(void* memory) {
+  // idle: no queued work uses it any more.
+  void release(void* memory, bool idle) {
     const auto found = sizes_.find(memory);
     if (found == sizes_.end()) return;
     in_use_ -= found->second;
-    if (driver::kCaches) kept_.emplace(found->second, memory);
+    if (driver::kCaches) kept_.emplace(found->second, Kept{memory, idle});
     else driver::release(memory);
     sizes_.erase(found);
   }
+  // The queue is empty.
+  void all_idle() {
+    for (auto& [size, kept] : kept_) kept.idle = true;
+  }
 
  private:
+  struct Kept {
+    void* memory;
+    bool idle;
+  };
   static size_t class_of(size_t bytes) {
     if (!driver::kCaches) return bytes ? bytes : 1;
     const size_t unit = bytes < (size_t(1) << 20) ? 512 : size_t(2) << 20;
     return (bytes + !bytes + unit - 1) / unit * unit;
   }
   void give_back() {
-    for (const auto& [size, memory] : kept_) driver::release(memory);
+    for (const auto& [size, kept] : kept_) driver::release(kept.memory);
     kept_.clear();
   }
 
-  std::multimap<size_t, void*> kept_;
+  std::multimap<size_t, Kept> kept_;
   std::unordered_map<void*, size_t> sizes_;
   size_t in_use_ = 0;
 };

@@ -43,6 +43,7 @@ struct ProgramSpec {
 };
 
 // One execution: its inputs and, afterwards, its results.
+struct DeviceBlock;
 struct ProgramRun {
   Memory* arena = nullptr;      // at least arena_bytes, the run's own while it lasts
   std::vector<Memory> feeds;    // in the order of ProgramSpec::feeds; one without data was put into the arena already
@@ -50,6 +51,7 @@ struct ProgramRun {
   std::vector<const void*> lent;
   std::vector<double> scalars;
   std::vector<Memory> fetches;  // filled by Program::run
+  std::shared_ptr<DeviceBlock> staged;  // an arena on the device that has the feeds already: prepare()
   int threads = 1;
   RunRecorder* recorder = nullptr;  // null: nothing is timed
 };
@@ -71,6 +73,9 @@ class Program {
   // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set
   // `cancelled` ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
   void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
+  // Before the run's turn, beside other runs: brings its feeds to the device. Where that fails, run() does it, and says
+  // why.
+  void prepare(ProgramRun& run) const;
   ~Program();
 
  private:
@@ -100,6 +105,7 @@ class Program {
   struct OnDevice;
   bool prepare_device(Status& status);
   void validate_feeds(const ProgramRun& run, Status& status) const;
+  std::shared_ptr<DeviceBlock> stage(const ProgramRun& run, Status& status) const;
   void run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status);
   Work work_on_device(size_t step, const ProgramRun& run) const;
   // A feed's bytes in host memory.

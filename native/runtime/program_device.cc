@@ -1,7 +1,11 @@
 // Programs on a device. Their arena, workspace and buffers are device memory; feeds are copied in, fetches out. The first
 // run queues operator after operator and so finds errors where they are; the second records the launches, and from then
 // on a run is one replay, before which the steps whose attributes follow scalars (learning rate, step) get new arguments.
+// A run that waits for its turn has its feeds brought over meanwhile, into an arena of its own: so there are two arenas in
+// turn, each with a recording.
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "backends.h"
 #include "program.h"
@@ -12,22 +16,18 @@ struct Program::OnDevice {
   std::vector<int> operators;  // of each step, in the library
   size_t workspace = 0, spare = 0;  // bytes of the largest step: scratch; outputs that nobody reads but the kernel writes
   bool ran = false;
-  std::unique_ptr<Recording> recording;
-  std::vector<const char*> bases;  // arena and buffers as recorded
+  struct Recorded {
+    std::unique_ptr<Recording> recording;
+    std::vector<const char*> bases;  // arena and buffers as recorded
+  };
+  Recorded recorded[2];
+  int oldest = 0;
 };
 
 namespace {
 
 constexpr size_t kUnit = 256;
 size_t rounded(size_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
-
-struct Block {
-  Backend& backend;
-  char* data = nullptr;
-  ~Block() {
-    if (data) backend.release(data);
-  }
-};
 
 }  // namespace
 
@@ -88,19 +88,53 @@ void Program::validate_feeds(const ProgramRun& run, Status& status) const {
   }
 }
 
+// The arena with the feeds in it, or on their way.
+std::shared_ptr<DeviceBlock> Program::stage(const ProgramRun& run, Status& status) const {
+  auto block = std::make_shared<DeviceBlock>(spec_.device);
+  const size_t bytes = rounded(spec_.arena_bytes) + device_->workspace + device_->spare;
+  Backend* device;
+  {
+    const DeviceLock backend = lock_device(spec_.device, status);
+    if (!backend) return nullptr;
+    device = &*backend;
+    block->data = static_cast<char*>(device->allocate(bytes, "a program's arena", status, true));
+    if (block->data && poisoning()) {
+      device->fill(block->data, 0xff, bytes, status);
+      device->finish(status);
+    }
+  }
+  for (size_t i = 0; i < spec_.feeds.size() && status.ok(); ++i) {
+    const ProgramValue& value = spec_.values[size_t(spec_.feeds[i])];
+    device->feed(block->data + value.offset, fed(run, int(i)), value.bytes(), status);
+  }
+  return block;
+}
+
+void Program::prepare(ProgramRun& run) const {
+  Status status;
+  if (!device_) return;
+  validate_feeds(run, status);
+  if (!status.ok()) return;
+  std::shared_ptr<DeviceBlock> block = stage(run, status);
+  if (status.ok()) run.staged = std::move(block);
+}
+
 void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status) {
   RunRecorder* const recorder = run.recorder;
   const int64_t begin = recorder ? clock_ns() : 0;
-  validate_feeds(run, status);
+  // Declared before the lock, so that it is given back after it.
+  std::shared_ptr<DeviceBlock> block = std::move(run.staged);
+  if (!block) {
+    validate_feeds(run, status);
+    if (status.ok()) block = stage(run, status);
+  }
   if (!status.ok()) return;
   DeviceLock backend = lock_device(spec_.device, status);
   if (!backend) return;
   OnDevice& own = *device_;
-  Block block{*backend};
-  const size_t arena = rounded(spec_.arena_bytes), bytes = arena + own.workspace + own.spare;
-  block.data = static_cast<char*>(backend->allocate(bytes, "a program's arena", status));
-  if (!block.data) return;
-  std::vector<const char*> bases{block.data};
+  const size_t arena = rounded(spec_.arena_bytes);
+  backend->await_feeds(status);
+  std::vector<const char*> bases{block->data};
   for (const auto& buffer : spec_.buffers) {
     bases.push_back(buffer->on(spec_.device, *backend, status));
     if (!status.ok()) return;
@@ -109,9 +143,6 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     const ProgramValue& v = spec_.values[size_t(value)];
     return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
   };
-  if (poisoning()) backend->fill(block.data, 0xff, bytes, status);
-  for (size_t i = 0; i < spec_.feeds.size() && status.ok(); ++i)
-    backend->copy_in(at(spec_.feeds[i]), fed(run, int(i)), spec_.values[size_t(spec_.feeds[i])].bytes(), status);
   if (recorder && status.ok()) {
     backend->finish(status);
     recorder->add(kFeedStep, begin, clock_ns());
@@ -128,7 +159,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
       if (in[i].count()) in[i].data = at(value);
     }
-    char* spare = block.data + arena + own.workspace;
+    char* spare = block->data + arena + own.workspace;
     bool anything = false;
     for (int i = 0; i < op.output_count; ++i) {
       const int value = step.instruction->outputs[size_t(i)];
@@ -145,7 +176,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     call.in = in;
     call.out = out;
     call.attr = attr;
-    call.workspace = own.workspace ? block.data + arena : nullptr;
+    call.workspace = own.workspace ? block->data + arena : nullptr;
     go(call);
     if (!status.ok()) add_context(status, index, op);
   };
@@ -164,22 +195,33 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     });
     own.ran = status.ok();
   } else if (status.ok()) {
-    if (own.recording && own.bases == bases) {
+    const auto fits = [&](const auto& recorded) { return recorded.recording && recorded.bases == bases; };
+    OnDevice::Recorded* kept = std::find_if(std::begin(own.recorded), std::end(own.recorded), fits);
+    if (kept != std::end(own.recorded)) {
       each([&](size_t i, const OpCall& call) {
-        if (!steps_[i].instruction->scalars.empty()) backend->update(*own.recording, int(i), own.operators[i], call, status);
+        if (steps_[i].instruction->scalars.empty()) return;
+        backend->update(*kept->recording, int(i), own.operators[i], call, status);
       });
     } else {
-      own.recording.reset();
+      kept = &own.recorded[own.oldest];
+      own.oldest ^= 1;
+      kept->recording.reset();
       backend->begin_recording(status);
       each([&](size_t i, const OpCall& call) {
         backend->name_step(int(i));
         backend->run(own.operators[i], call, status);
       });
-      own.recording.reset(backend->end_recording(status));
-      own.bases = bases;
+      kept->recording.reset(backend->end_recording(status));
+      kept->bases = bases;
     }
-    if (own.recording && status.ok()) backend->replay(*own.recording, status);
-    if (!status.ok()) own.recording.reset();
+    if (kept->recording && status.ok()) backend->replay(*kept->recording, status);
+    if (!status.ok()) kept->recording.reset();
+  }
+  if (void* const mark = status.ok() ? backend->mark(status) : nullptr) {
+    Backend& device = *backend;
+    backend.pause();  // the next run's arena is allocated, others queue meanwhile
+    device.wait(mark, status);
+    backend.resume();
   }
 
   const int64_t computed = recorder ? clock_ns() : 0;
@@ -190,7 +232,8 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       backend->copy_out(run.fetches[i].data(), at(spec_.fetches[i]), value.bytes(), status);
   }
   Status ignored;
-  backend->finish(status.ok() ? status : ignored);  // also after an error: the arena goes back
+  if (!status.ok()) backend->finish(ignored);  // nothing of this run is queued when its arena goes back
+  block->idle = true;
   if (!recorder) return;
   const int64_t end = clock_ns();
   recorder->add(kFetchStep, computed, end);

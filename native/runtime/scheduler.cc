@@ -50,12 +50,20 @@ bool Scheduler::conflicts(const Job& job, size_t before) const {
 
 std::shared_ptr<Job> Scheduler::next() {
   for (size_t i = 0; i < waiting_.size(); ++i) {
-    if (conflicts(*waiting_[i], i)) continue;
+    if (waiting_[i]->state_ == Job::preparing || conflicts(*waiting_[i], i)) continue;
     std::shared_ptr<Job> job = std::move(waiting_[i]);
     waiting_.erase(waiting_.begin() + ptrdiff_t(i));
     return job;
   }
   return nullptr;
+}
+
+// One at a time, and no other before that one has started: preparing takes memory.
+std::shared_ptr<Job> Scheduler::next_to_prepare() const {
+  for (const auto& job : waiting_)
+    if (job->state_ != Job::fresh) return nullptr;
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const auto& job) { return job->prepares(); });
+  return found == waiting_.end() ? nullptr : *found;
 }
 
 void Scheduler::drive() {
@@ -64,6 +72,15 @@ void Scheduler::drive() {
   while (!cancelled_) {
     std::shared_ptr<Job> job = next();
     if (!job) {
+      if (const std::shared_ptr<Job> early = next_to_prepare()) {
+        early->state_ = Job::preparing;
+        lock.unlock();
+        early->prepare();
+        lock.lock();
+        early->state_ = Job::prepared;
+        wake_.notify_all();
+        continue;
+      }
       ++idle_;
       wake_.wait(lock);
       --idle_;

@@ -17,11 +17,19 @@ class Job {
   virtual ~Job() = default;
   // On a driver thread. `cancelled` turns true when the scheduler shuts down: the job should end soon.
   virtual void run(Scratch& scratch, const std::atomic<bool>& cancelled) = 0;
+  // For jobs that can do something before their turn, beside those that they have to wait for: once, before run(), or
+  // never.
+  virtual bool prepares() const { return false; }
+  virtual void prepare() {}
   // On the same thread, when it has run and before any job that had to wait for it starts.
   virtual void finished(std::shared_ptr<Job> self) = 0;
 
   // Jobs that share any of these run one after another in the order of submission; others may run side by side.
   std::vector<const void*> resources;
+
+ private:
+  friend class Scheduler;
+  enum { fresh, preparing, prepared } state_ = fresh;
 };
 
 class Scheduler {
@@ -36,6 +44,7 @@ class Scheduler {
  private:
   void drive();
   std::shared_ptr<Job> next();
+  std::shared_ptr<Job> next_to_prepare() const;
   bool conflicts(const Job& job, size_t before) const;
 
   std::mutex mutex_;

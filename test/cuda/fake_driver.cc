@@ -1,5 +1,5 @@
-// libcuda.so.1 that says what FAKE_INIT (a CUresult), FAKE_VERSION and FAKE_COUNT ask for, as far as the CUDA runtime gets before it
-// opens a device: for errors.test.ts.
+// libcuda.so.1 that says what FAKE_INIT (a CUresult), FAKE_VERSION and FAKE_COUNT ask for, as far as the CUDA runtime gets
+// before it opens a device: for errors.test.ts.
 #include <cstdlib>
 #include <cstring>
 

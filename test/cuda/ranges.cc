@@ -1,4 +1,5 @@
-// Two NVTX ranges (native/backend/ranges.h), or with AFFUSE_TEST_INJECTION the tool that prints what it is told: for errors.test.ts.
+// Two NVTX ranges (native/backend/ranges.h), or with AFFUSE_TEST_INJECTION the tool that prints what it is told: for
+// errors.test.ts.
 #if defined(AFFUSE_TEST_INJECTION)
 #include <cstdio>
 

@@ -1,7 +1,10 @@
-// A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the host and
-// one operator, "scale". For errors.test.ts: what a machine with a GPU says when something is wrong with it.
+// A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
+// host and one operator, "scale". For errors.test.ts: what a machine with a GPU says when something is wrong with it.
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "native/backend/backend.h"
 
@@ -31,13 +34,13 @@ class StandIn final : public Backend {
   Recording* end_recording(Status&) override { return new Recording; }
   void update(Recording&, int, int, const OpCall&, Status&) override {}
   void replay(Recording&, Status&) override {}
-  void* allocate(size_t bytes, const char* what, Status& status) override {
+  void* allocate(size_t bytes, const char* what, Status& status, bool) override {
     if (gone(status)) return nullptr;
     if (!mode("memory")) return aligned_alloc(256, (bytes + 256) / 256 * 256);
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory) override { free(memory); }
+  void release(void* memory, bool) override { free(memory); }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(to, host, bytes);
   }
@@ -46,6 +49,20 @@ class StandIn final : public Backend {
   }
   void fill(void* memory, int byte, size_t bytes, Status&) override { memset(memory, byte, bytes); }
   void finish(Status& status) override { gone(status); }
+  void feed(void* to, const void* host, size_t bytes, Status& status) override {
+    if (mode("slow")) puts("fed");
+    copy_in(to, host, bytes, status);
+  }
+  void await_feeds(Status&) override {}
+  void* mark(Status&) override { return this; }
+  void wait(void*, Status& status) override {
+    if (mode("slow")) {  // as long as a step computes
+      puts("computing");
+      std::this_thread::sleep_for(std::chrono::milliseconds(400));
+      puts("computed");
+    }
+    gone(status);
+  }
 
  private:
   bool gone(Status& status) {
@@ -72,6 +89,7 @@ Backend* open(int, Status& status) {
 
 extern "C" __attribute__((visibility("default"))) const BackendLibrary* affuse_backend_library() {
   static const char* const operators[] = {"scale", nullptr};
-  static const BackendLibrary library{mode("version") ? kBackendVersion + 1 : kBackendVersion, STAND_IN_VERSION, operators, &count, &open};
+  const uint32_t version = mode("version") ? kBackendVersion + 1 : kBackendVersion;
+  static const BackendLibrary library{version, STAND_IN_VERSION, operators, &count, &open};
   return &library;
 }

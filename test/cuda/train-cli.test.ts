@@ -70,6 +70,23 @@ for (const structure of structures) {
   });
 }
 
+test("several steps in flight, checkpoints between them: the CPU's results", async () => {
+  const losses: number[][] = [];
+  for (const on of ["cpu", device]) {
+    const options = ["--structure", "concat", "--batch", "4", "--epochs", "3", "--set", "run.checkpointSteps=2"];
+    await run("train", at("step.yaml"), ...options, "--device", on, "--out", at(`${on}-steps`));
+    const lines = readFileSync(at(`${on}-steps`, "concat", "fold0", "history.jsonl"), "utf8").trim().split("\n");
+    losses.push(lines.map((line) => (JSON.parse(line) as { loss: number }).loss));
+    const { step } = JSON.parse(lines.at(-1) as string) as { step: number };
+    assert.ok(step >= 6, `${step} steps`);
+  }
+  const [expected, got] = losses as [number[], number[]];
+  assert.is(got.length, 3);
+  got.forEach((loss, i) => {
+    assert.ok(Math.abs(loss - (expected[i] as number)) <= 1e-5, `epoch ${i}: ${loss}, expected ${expected[i]}`);
+  });
+});
+
 test("eval and ensemble of that run on the device", async () => {
   const scores = await Promise.all(
     ["cpu", device].map(async (on) =>
