@@ -8,6 +8,7 @@
 """
 import gc
 import json
+import os
 import resource
 import sys
 import time
@@ -17,6 +18,24 @@ import torch
 from blas import blas, set_threads
 from ops import runner
 from steps import Fcn, Step
+
+
+def spread():
+    """This thread on one processor, the pools' threads on the others: left alone, Linux lets a thread that wakes share the
+    processor of the one that woke it for milliseconds, though another is idle (two processors: half the speed)."""
+    try:
+        allowed = os.sched_getaffinity(os.getpid()) | spread.allowed
+        if len(allowed) < 2:
+            return
+        spread.allowed = allowed
+        mine = min(allowed)
+        for thread in map(int, os.listdir("/proc/self/task")):
+            os.sched_setaffinity(thread, {mine} if thread == os.getpid() else allowed - {mine})
+    except (AttributeError, OSError):
+        pass  # not Linux: threads stay as they are
+
+
+spread.allowed = set()
 
 
 class Peer:
@@ -70,6 +89,7 @@ class Peer:
         threads, wanted = command["threads"], command["seconds"]
         self.threads(threads)
         self.call()
+        spread()
         count = self.counts.get(threads, 1)
         while True:
             used, start = time.process_time(), time.perf_counter()
