@@ -81,11 +81,24 @@ void pool_contract(int rounds) {
 }
 
 struct Counting : affuse::Job {
+  static inline std::atomic<int> ahead{0}, prepared{0};
   std::vector<int>& log;
   std::atomic<int>& inside;
   int id;
   Counting(std::vector<int>& l, std::atomic<int>& in, int i) : log(l), inside(in), id(i) { resources = {&l}; }
+  int early = 0;  // what was prepared; unguarded like the log
+  bool ran = false;
+  bool prepares() const override { return id % 2; }
+  void prepare() override {
+    require(!ran && early == 0, "a job is prepared once, before it runs");
+    require(++ahead <= 4, "few jobs are ahead: one, and those that drivers are about to run");
+    early = id;
+    ++prepared;
+  }
   void run(affuse::Scratch& scratch, const std::atomic<bool>&) override {
+    ran = true;
+    require(early == 0 || early == id, "what was prepared is there");
+    if (early) --ahead;
     require(inside++ == 0, "jobs that share a resource do not meet");
     affuse::Status status;
     memset(scratch.reserve(1000, status), 1, 1000);
@@ -100,6 +113,7 @@ void scheduler_order(int rounds) {
     std::vector<int> logs[3];
     std::atomic<int> inside[3] = {};
     std::atomic<int> settled{0};
+    Counting::ahead = 0;  // one may have been prepared and then dropped
     {
       affuse::Scheduler scheduler(4);
       for (int i = 0; i < 90; ++i)
@@ -126,6 +140,7 @@ void scheduler_order(int rounds) {
       for (size_t i = 0; i < log.size(); ++i) require(log[i] == int(i), "jobs run in the order of submission");
     }
   }
+  require(Counting::prepared > 0, "some jobs are prepared before their turn");
 }
 
 // y ← 2 x in a buffer, many times, from programs that share it.
