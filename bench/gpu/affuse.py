@@ -6,7 +6,8 @@ F32, I32 = 1, 3
 
 
 class Tensor(ctypes.Structure):
-    _fields_ = [("dtype", ctypes.c_int32), ("rank", ctypes.c_int32), ("dim", ctypes.c_int64 * MAX_RANK), ("data", ctypes.c_void_p)]
+    _fields_ = [("dtype", ctypes.c_int32), ("rank", ctypes.c_int32), ("dim", ctypes.c_int64 * MAX_RANK),
+                ("data", ctypes.c_void_p)]
 
 
 class Attribute(ctypes.Structure):
@@ -23,7 +24,8 @@ class Operator(ctypes.Structure):
 
 
 class Rule(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_char_p) for name in ("name", "shape", "doc")] + [(name, ctypes.c_int32) for name in ("dtype", "optional")]
+    _fields_ = [(name, ctypes.c_char_p) for name in ("name", "shape", "doc")] + [
+        (name, ctypes.c_int32) for name in ("dtype", "optional")]
 
 
 class AffuseError(Exception):
@@ -51,8 +53,8 @@ class Call:
 
     def queue(self, stream=None):
         a = self.affuse
-        a.check(a.library.affuse_queue(self.name, a.device, self.inputs, len(self.inputs), self.attributes, self.count, self.outputs,
-                                       len(self.outputs), stream, ctypes.byref(a.error)))
+        a.check(a.library.affuse_queue(self.name, a.device, self.inputs, len(self.inputs), self.attributes, self.count,
+                                       self.outputs, len(self.outputs), stream, ctypes.byref(a.error)))
 
 
 class Affuse:
@@ -78,9 +80,10 @@ class Affuse:
         result = []
         for kind, count in (("input", operator.inputs), ("output", operator.outputs)):
             names = []
+            describe = getattr(self.library, f"affuse_operator_{kind}")
             for i in range(count):
                 rule = Rule()
-                self.check(getattr(self.library, f"affuse_operator_{kind}")(name.encode(), i, ctypes.byref(rule), ctypes.byref(self.error)))
+                self.check(describe(name.encode(), i, ctypes.byref(rule), ctypes.byref(self.error)))
                 names.append(rule.name.decode())
             result.append(names)
         return result

@@ -1,13 +1,15 @@
-"""Kernels and training steps against the device's own measured ceilings and against PyTorch on the same tensors: eager, replayed as
-a CUDA graph, and compiled. Writes one JSON document, after every case anew; progress on stderr.
+"""Kernels and training steps against the device's own measured ceilings and against PyTorch on the same tensors: eager,
+replayed as a CUDA graph, and compiled. Writes one JSON document, after every case anew; progress on stderr.
 
     bench.py --library libaffuse.so --backend libaffuse_cuda.so --out bench.json [--device cuda|emulated]
              [--steps "node suite/steps.mjs"] [--seconds-left 240]
 
-Each result is checked against float64 before it is timed; a wrong one is not timed. Operators rotate through so many sets of inputs that
-caches hold none of them. When the seconds are over, what is missing is left out by name. Exit code 1 when anything failed."""
+Each result is checked against float64 before it is timed; a wrong one is not timed. Operators rotate through so many sets
+of inputs that caches hold none of them. When the seconds are over, what is missing is left out by name. Exit code 1 when
+anything failed."""
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -34,16 +36,19 @@ deadline = time.monotonic() + options.seconds_left
 if gpu and not torch.cuda.is_available():
     sys.exit("this PyTorch sees no GPU")
 torch.manual_seed(1)
-# What PyTorch does by default for float32 products and convolutions, said out loud for the first: no TF32 in either, as in affuse.
+# No TF32 in float32 products and convolutions, as in affuse. (PyTorch's default for convolutions has it.)
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.benchmark = True
 
+if gpu:
+    # Everything on a stream of its own: the default one is 0, which affuse_queue() takes for "affuse's own".
+    torch.cuda.set_stream(torch.cuda.Stream())
 timer = Timer(gpu)
 affuse = Affuse(options.library, options.device)
 left_out = [] if gpu else ["PyTorch's CUDA graphs and torch.compile: they need a GPU"]
-report = {"device": options.device, "affuse": affuse.version(), "torch": torch.__version__, "cuda": torch.version.cuda, "ceilings": {},
-          "operators": [], "steps": [], "left_out": left_out}
+report = {"device": options.device, "affuse": affuse.version(), "torch": torch.__version__, "cuda": torch.version.cuda,
+          "ceilings": {}, "operators": [], "steps": [], "left_out": left_out}
 
 
 def save():
@@ -61,6 +66,10 @@ def leave_out(text):
     say(f"left out: {text}")
 
 
+def first_line(error):
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+
+
 def contender(entry, name, make, sets):
     """Times make()'s function; a peer that cannot run is left out by name."""
     try:
@@ -69,7 +78,7 @@ def contender(entry, name, make, sets):
         timer.finish()
         entry["peers"][name] = timer.seconds(run) / sets
     except Exception as error:  # also what a compiler or a capture throws
-        leave_out(f"{entry['name']}: PyTorch's {name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}")
+        leave_out(f"{entry['name']}: PyTorch's {name}: {first_line(error)}")
 
 
 def difference(got, exact):
@@ -104,9 +113,10 @@ def measure(case, entry):
     affuse.finish()
     timer.finish()
     exact = case.exact(inputs[0])
-    entry["difference"] = {name: difference(made[name], value) for name, value in exact.items()}
+    off = {name: difference(made[name], value) for name, value in exact.items()}
+    entry["difference"] = {name: value if math.isfinite(value) else None for name, value in off.items()}
     entry["tolerance"] = case.tolerance
-    wrong = [f"{name} {off:.2e}" for name, off in entry["difference"].items() if not off <= case.tolerance]
+    wrong = [f"{name} {value:.2e}" for name, value in off.items() if not value <= case.tolerance]
     if wrong:
         entry["failed"] = f"expected a relative difference of at most {case.tolerance:.0e}, got {', '.join(wrong)}"
         return
@@ -219,14 +229,14 @@ except Exception as error:
 for name, value in report["ceilings"].items():
     say(f"{name}: {value / 1e12:.2f} T/s")
 
+found = cases(tiny=not gpu)
+all_of(report["operators"], found, measure, "us", 1e6)
 if options.steps:
-    steps = Steps(options, timer, report["ceilings"], leave_out)
+    steps = Steps(options, timer, report["ceilings"], leave_out, over)
     all_of(report["steps"], steps.cases(), steps.measure, "ms", 1e3)
     steps.stop()
 else:
     leave_out("training steps: no Node")
-found = cases(tiny=not gpu)
-all_of(report["operators"], found, measure, "us", 1e6)
 
 for case in found if gpu else []:
     entry = next((e for e in report["operators"] if e["name"] == case.name and "failed" not in e), None)

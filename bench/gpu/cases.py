@@ -1,35 +1,44 @@
-"""Operators of the GPU bench: tensors, affuse's calls, the same by PyTorch, FLOPs and bytes. `tiny` sizes are for the emulator."""
+"""Operators of the GPU bench: tensors, affuse's calls, the same by PyTorch, work. `tiny` sizes are for the emulator."""
 import math
 
 import torch
 import torch.nn.functional as F
 
 SIZE = {"f32": 4, "bf16": 2}
-# Of a result against float64, ‖difference‖ / ‖result‖: rounding of operands (2^-9 each for bf16) or of float32 sums.
+# Of a result against float64, ‖difference‖ / ‖result‖: rounding of float32 sums; with bf16 operands those of the backward's
+# products too, 2^-9 each.
 TOLERANCE = {"f32": 2e-5, "bf16": 1e-2}
 
 
-# Of FBP's signed root. Large, so that rounding of a sum near 0 is not magnified and the check can be sharp; time does not depend on it.
+# What the products multiply.
+OPERANDS = {"linear": ("x", "W"), "fbp": ("a", "v", "U", "V"), "afg": ("x", "W"), "conv2d": ("x", "W")}
+# Of FBP's signed root. Large, so that rounding of a sum near 0 is not magnified and the check can be sharp.
 EPS = 1e-3
 
 
 class Case:
     """One forward, or forward and backward, of an operator.
 
-    make(tensors(…)) fills `tensors`; forward(t) is PyTorch's; `main` the output that both give; `wrt` the inputs whose gradients are
-    wanted (none: forward alone); `saved` what the forward keeps for the backward. bound: the ceiling of the device that limits it."""
+    shapes      inputs: shape and standard deviation; "d_y" is the gradient of output y
+    outputs     what the forward makes: shapes
+    forward(t)  the same by PyTorch, `main` of the outputs
+    wrt         inputs whose gradients are wanted; none: the forward alone
+    saved       outputs that the forward keeps for the backward
+    work        FLOPs and bytes
+    bound       the ceiling of the device that limits it: copy, matrix.f32 or matrix.bf16
+    compiled    also by torch.compile, which takes seconds for each"""
 
-    def __init__(self, name, operator, shapes, forward, main, flops, bytes, bound, attributes=None, outputs=None, wrt=(), saved=(),
+    def __init__(self, operator, sizes, *, shapes, outputs, forward, main, work, bound, attributes=None, wrt=(), saved=(),
                  precision=None, tolerance=1.0, compiled=False):
-        self.name, self.operator, self.shapes, self.forward, self.main = name, operator, shapes, forward, main
-        self.flops, self.bytes, self.bound = flops, bytes, bound
-        self.attributes = dict(attributes or {})
-        if precision:
-            self.attributes["precision"] = precision
-        self.outputs, self.wrt, self.saved = outputs or {}, list(wrt), list(saved)
+        figures = [f"{name}={value}" for name, value in sizes.items()] + ([precision] if precision else [])
+        self.name = f"{operator}{'+backward' if wrt else ''}/{','.join(figures)}"
+        self.operator, self.shapes, self.outputs, self.forward, self.main = operator, shapes, outputs, forward, main
+        self.flops, self.bytes = (float(x) for x in work)
+        self.bound, self.compiled = bound, compiled
+        self.attributes = {**(attributes or {}), **({"precision": precision} if precision else {})}
+        self.wrt, self.saved = list(wrt), list(saved)
         self.precision = precision or "f32"
         self.tolerance = tolerance * TOLERANCE[self.precision]
-        self.compiled = compiled  # torch.compile takes seconds for each: of the largest cases only
 
     def elements(self):
         return sum(math.prod(shape) for shape, _ in self.shapes.values()) + sum(math.prod(s) for s in self.outputs.values())
@@ -69,8 +78,10 @@ class Case:
         return both
 
     def exact(self, t):
-        """The results in float64."""
-        wide = {name: value.detach().double() for name, value in t.items()}
+        """The results in float64; in reduced precision of operands that are rounded beforehand."""
+        operands = OPERANDS[self.operator] if self.precision == "bf16" else ()
+        wide = {name: (value.detach().to(torch.bfloat16) if name in operands else value.detach()).double()
+                for name, value in t.items()}
         return self.peer(wide)()
 
 
@@ -78,29 +89,26 @@ def fbp(B, m, n, o, k, precision, backward=False, compiled=False):
     def forward(t):
         p = (t["a"] @ t["U"].T) * (t["v"] @ t["V"].T)
         s = p.view(B, o, k).sum(2)
-        z = s / torch.sqrt(s.abs() + EPS)
-        return F.normalize(z, dim=1)
+        return F.normalize(s / torch.sqrt(s.abs() + EPS), dim=1)
 
-    P, size = o * k, SIZE[precision]
-    shapes = {"a": ((B, m), 1), "v": ((B, n), 1), "U": ((P, m), m ** -0.5), "V": ((P, n), n ** -0.5)}
-    outputs = {"z": (B, o), "s": (B, o)}
-    flops = 2.0 * B * (m + n) * P
-    bytes = size * (B * (m + n) + P * (m + n)) + 8 * B * o
-    if backward:
-        shapes["d_z"] = ((B, o), 1)
-        outputs.update(hu=(B, P), hv=(B, P))
-        flops, bytes = 3 * flops, 3 * bytes
-    return Case(f"fbp{'+backward' if backward else ''}/B={B},m={m},n={n},o={o},k={k},{precision}", "fbp", shapes, forward, "z", flops, bytes,
-                f"matrix.{precision}", {"k": k, "normalize": "power-l2", "eps": EPS}, outputs,
-                wrt=("a", "v", "U", "V") if backward else (), saved=("z", "s", "hu", "hv") if backward else (), precision=precision,
-                tolerance=5 if precision == "f32" else 2, compiled=compiled)
+    P, passes = o * k, 3 if backward else 1
+    return Case(
+        "fbp", {"B": B, "m": m, "n": n, "o": o, "k": k}, precision=precision, forward=forward, main="z",
+        shapes={"a": ((B, m), 1), "v": ((B, n), 1), "U": ((P, m), m ** -0.5), "V": ((P, n), n ** -0.5),
+                **({"d_z": ((B, o), 1)} if backward else {})},
+        outputs={"z": (B, o), "s": (B, o), **({"hu": (B, P), "hv": (B, P)} if backward else {})},
+        work=(passes * 2 * B * (m + n) * P, passes * (SIZE[precision] * (B + P) * (m + n) + 8 * B * o)),
+        bound=f"matrix.{precision}", attributes={"k": k, "normalize": "power-l2", "eps": EPS},
+        wrt=("a", "v", "U", "V") if backward else (), saved=("z", "s", "hu", "hv") if backward else (),
+        tolerance=5 if precision == "f32" else 1, compiled=compiled)
 
 
 def linear(M, N, K, precision, compiled=False):
-    shapes = {"x": ((M, K), 1), "W": ((N, K), K ** -0.5), "b": ((N,), 1)}
-    size = SIZE[precision]
-    return Case(f"linear/M={M},N={N},K={K},{precision}", "linear", shapes, lambda t: F.linear(t["x"], t["W"], t["b"]), "y", 2.0 * M * N * K,
-                size * (M * K + N * K) + 4 * M * N, f"matrix.{precision}", {}, {"y": (M, N)}, precision=precision, compiled=compiled)
+    return Case(
+        "linear", {"M": M, "N": N, "K": K}, precision=precision,
+        forward=lambda t: F.linear(t["x"], t["W"], t["b"]), main="y",
+        shapes={"x": ((M, K), 1), "W": ((N, K), K ** -0.5), "b": ((N,), 1)}, outputs={"y": (M, N)},
+        work=(2 * M * N * K, SIZE[precision] * (M * K + N * K) + 4 * M * N), bound=f"matrix.{precision}", compiled=compiled)
 
 
 def afg(B, T, D, A, precision="f32", backward=False, compiled=False):
@@ -108,64 +116,62 @@ def afg(B, T, D, A, precision="f32", backward=False, compiled=False):
         scores = 0.3 * (torch.tanh(F.linear(t["x"], t["W"], t["b"])) @ t["u"])
         return torch.bmm(torch.softmax(scores, 1).unsqueeze(1), t["x"])
 
-    shapes = {"x": ((B, T, D), 1), "W": ((A, D), D ** -0.5), "b": ((A,), 1), "u": ((A,), 0.3)}
-    outputs = {"c": (B, 1, D), "alpha": (B, 1, T)}
-    flops, bytes = 2.0 * B * T * D * (A + 1), 4.0 * B * T * D
-    if backward:  # of the attention's parameters, as in a model whose frames are data
-        shapes["d_c"] = ((B, 1, D), 1)
-        flops, bytes = 3 * flops, 2 * bytes
-    return Case(f"afg{'+backward' if backward else ''}/B={B},T={T},D={D},A={A},{precision}", "afg", shapes, forward, "c", flops, bytes,
-                "copy" if A <= 128 else f"matrix.{precision}", {"scale": 0.3}, outputs, wrt=("W", "b", "u") if backward else (),
-                saved=("c", "alpha") if backward else (), precision=precision, tolerance=10, compiled=compiled)
+    # Backward: gradients of the attention's parameters, as in a model whose frames are data.
+    return Case(
+        "afg", {"B": B, "T": T, "D": D, "A": A}, precision=precision, forward=forward, main="c",
+        shapes={"x": ((B, T, D), 1), "W": ((A, D), D ** -0.5), "b": ((A,), 1), "u": ((A,), 0.3),
+                **({"d_c": ((B, 1, D), 1)} if backward else {})},
+        outputs={"c": (B, 1, D), "alpha": (B, 1, T)},
+        work=((3 if backward else 1) * 2 * B * T * D * (A + 1), (2 if backward else 1) * 4 * B * T * D),
+        bound="copy" if A <= 128 else f"matrix.{precision}", attributes={"scale": 0.3},
+        wrt=("W", "b", "u") if backward else (), saved=("c", "alpha") if backward else (), tolerance=3, compiled=compiled)
 
 
 def ratio_attention(B, T, D, compiled=False):
+    """Scores by a dot product."""
     def forward(t):
         gate = torch.sigmoid(t["x"] @ t["q"] + t["beta"])
         return torch.bmm(gate.unsqueeze(1), t["x"]).squeeze(1) / gate.sum(1, keepdim=True)
 
-    shapes = {"x": ((B, T, D), 1), "q": ((D,), D ** -0.5), "beta": ((1,), 1)}
-    return Case(f"ratio_attention/B={B},T={T},D={D}", "ratio_attention", shapes, forward, "c", 4.0 * B * T * D, 4.0 * B * T * D, "copy", {},
-                {"c": (B, D), "alpha": (B, T)}, compiled=compiled)
+    return Case(
+        "ratio_attention", {"B": B, "T": T, "D": D}, forward=forward, main="c",
+        shapes={"x": ((B, T, D), 1), "q": ((D,), D ** -0.5), "beta": ((1,), 1)}, outputs={"c": (B, D), "alpha": (B, T)},
+        work=(4 * B * T * D, 4 * B * T * D), bound="copy", compiled=compiled)
 
 
 def layer_norm(R, C, backward=False, compiled=False):
-    shapes = {"x": ((R, C), 1), "gamma": ((C,), 1), "beta": ((C,), 1)}
-    outputs = {"y": (R, C)}
-    if backward:
-        shapes["d_y"] = ((R, C), 1)
-        outputs.update(mean=(R,), rstd=(R,))
-    return Case(f"layer_norm{'+backward' if backward else ''}/R={R},C={C}", "layer_norm", shapes,
-                lambda t: F.layer_norm(t["x"], (C,), t["gamma"], t["beta"], 1e-5), "y", (24.0 if backward else 8.0) * R * C,
-                (20.0 if backward else 8.0) * R * C, "copy", {"eps": 1e-5}, outputs, wrt=("x", "gamma", "beta") if backward else (),
-                saved=("mean", "rstd") if backward else (), tolerance=5, compiled=compiled)
+    return Case(
+        "layer_norm", {"R": R, "C": C}, forward=lambda t: F.layer_norm(t["x"], (C,), t["gamma"], t["beta"], 1e-5), main="y",
+        shapes={"x": ((R, C), 1), "gamma": ((C,), 1), "beta": ((C,), 1), **({"d_y": ((R, C), 1)} if backward else {})},
+        outputs={"y": (R, C), **({"mean": (R,), "rstd": (R,)} if backward else {})},
+        work=((24 if backward else 8) * R * C, (20 if backward else 8) * R * C), bound="copy", attributes={"eps": 1e-5},
+        wrt=("x", "gamma", "beta") if backward else (), saved=("mean", "rstd") if backward else (), compiled=compiled)
 
 
 def lrn(B, C, H, W, backward=False, compiled=False):
-    shapes = {"x": ((B, C, H, W), 1)}
-    if backward:
-        shapes["d_y"] = ((B, C, H, W), 1)
     N = B * C * H * W
-    # PyTorch divides alpha by the size. A large alpha, so that the sum over channels shows in the result.
-    return Case(f"lrn{'+backward' if backward else ''}/B={B},C={C},H={H},W={W}", "lrn", shapes,
-                lambda t: F.local_response_norm(t["x"], 5, 0.5, 0.75, 2.0), "y", (36.0 if backward else 12.0) * N,
-                (20.0 if backward else 8.0) * N, "copy", {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2}, {"y": (B, C, H, W)},
-                wrt=("x",) if backward else (), tolerance=2, compiled=compiled)
+    # PyTorch divides alpha by the size. A large one, so that the sum over channels shows in the result.
+    return Case(
+        "lrn", {"B": B, "C": C, "H": H, "W": W},
+        forward=lambda t: F.local_response_norm(t["x"], 5, 0.5, 0.75, 2.0), main="y",
+        shapes={"x": ((B, C, H, W), 1), **({"d_y": ((B, C, H, W), 1)} if backward else {})}, outputs={"y": (B, C, H, W)},
+        work=((36 if backward else 12) * N, (20 if backward else 8) * N), bound="copy",
+        attributes={"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2}, wrt=("x",) if backward else (), compiled=compiled)
 
 
 def conv2d(B, C, H, W, O, k, stride, pad, precision, backward=False, compiled=False):
-    OH, OW = (H + 2 * pad - k) // stride + 1, (W + 2 * pad - k) // stride + 1
-    shapes = {"x": ((B, C, H, W), 1), "W": ((O, C, k, k), (C * k * k) ** -0.5), "b": ((O,), 1)}
-    size = SIZE[precision]
-    flops = 2.0 * B * O * OH * OW * C * k * k
-    bytes = size * (B * C * H * W + O * C * k * k) + 4 * B * O * OH * OW
-    if backward:
-        shapes["d_y"] = ((B, O, OH, OW), 1)
-        flops, bytes = 3 * flops, 3 * bytes
-    return Case(f"conv2d{'+backward' if backward else ''}/B={B},C={C},H={H},W={W},O={O},k={k},stride={stride},{precision}", "conv2d", shapes,
-                lambda t: F.conv2d(t["x"], t["W"], t["b"], stride=stride, padding=pad), "y", flops, bytes, f"matrix.{precision}",
-                {"stride": stride, "pad": pad}, {"y": (B, O, OH, OW)}, wrt=("x", "W", "b") if backward else (), precision=precision,
-                tolerance=5, compiled=compiled)
+    OH, OW = ((extent + 2 * pad - k) // stride + 1 for extent in (H, W))
+    passes = 3 if backward else 1
+    return Case(
+        "conv2d", {"B": B, "C": C, "H": H, "W": W, "O": O, "k": k, "stride": stride}, precision=precision,
+        forward=lambda t: F.conv2d(t["x"], t["W"], t["b"], stride=stride, padding=pad), main="y",
+        shapes={"x": ((B, C, H, W), 1), "W": ((O, C, k, k), (C * k * k) ** -0.5), "b": ((O,), 1),
+                **({"d_y": ((B, O, OH, OW), 1)} if backward else {})},
+        outputs={"y": (B, O, OH, OW)},
+        work=(passes * 2 * B * O * OH * OW * C * k * k,
+              passes * (SIZE[precision] * (B * C * H * W + O * C * k * k) + 4 * B * O * OH * OW)),
+        bound=f"matrix.{precision}", attributes={"stride": stride, "pad": pad}, wrt=("x", "W", "b") if backward else (),
+        tolerance=2, compiled=compiled)
 
 
 class AdamW:
@@ -219,9 +225,10 @@ def cases(tiny):
         return [
             linear(9, 33, 17, "f32"), linear(16, 24, 32, "bf16"),
             fbp(5, 12, 9, 7, 3, "f32"), fbp(5, 12, 9, 7, 3, "bf16"), fbp(4, 8, 6, 5, 3, "f32", backward=True),
+            fbp(16, 24, 20, 9, 5, "bf16", backward=True), afg(3, 11, 16, 12, "bf16", backward=True),
             afg(2, 9, 12, 8), afg(2, 9, 12, 8, backward=True), ratio_attention(2, 7, 12),
             layer_norm(5, 33), layer_norm(5, 33, backward=True), lrn(1, 7, 3, 5), lrn(1, 7, 3, 5, backward=True),
-            conv2d(1, 3, 6, 7, 4, 3, 1, 1, "f32"), conv2d(1, 3, 6, 7, 4, 3, 2, 1, "f32", backward=True), AdamW(77),
+            conv2d(1, 3, 6, 7, 4, 3, 1, 1, "bf16"), conv2d(1, 3, 6, 7, 4, 3, 2, 1, "f32", backward=True), AdamW(77),
         ]
     found = []
     for precision in ("bf16", "f32"):
@@ -238,7 +245,7 @@ def cases(tiny):
         found.append(conv2d(16, 96, 23, 60, 256, 5, 1, 2, precision, backward=True))
     for A in (64, 128):
         found.append(afg(256, 200, 1024, A, compiled=A == 128))
-    found += [afg(256, 200, 1024, 128, backward=True), ratio_attention(256, 200, 1024, compiled=True),
-              layer_norm(51200, 1024, compiled=True), layer_norm(51200, 1024, backward=True), lrn(64, 96, 48, 123, compiled=True),
-              lrn(64, 96, 48, 123, backward=True), AdamW(1 << 26)]
-    return found
+    return found + [
+        afg(256, 200, 1024, 128, backward=True), ratio_attention(256, 200, 1024, compiled=True),
+        layer_norm(51200, 1024, compiled=True), layer_norm(51200, 1024, backward=True),
+        lrn(64, 96, 48, 123, compiled=True), lrn(64, 96, 48, 123, backward=True), AdamW(1 << 26)]

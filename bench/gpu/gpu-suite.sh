@@ -3,13 +3,14 @@
 #   parity     every CUDA kernel, products, row shapes, programs and training against float64 or the CPU
 #   sanitize   compute-sanitizer's memcheck, racecheck and initcheck over the smallest cases
 #   bench      kernels and training steps against the device's measured ceilings and PyTorch on the same tensors
-# and writes <gpu>.json and logs. No network. Needs CMake, a C++ compiler, nvcc; PyTorch for bench. Node comes in the bundle or from the
-# machine; without it parity, sanitize and training steps are left out, by name.
+# and writes <gpu>.json and logs. No network. Needs CMake, a C++ compiler, nvcc; PyTorch for bench. Node comes in the bundle
+# or from the machine; without it parity, sanitize and training steps are left out, by name.
 #
-#   gpu-suite.sh [--device cuda|emulated] [--only build|parity|sanitize|bench] [--out FOLDER] [--jobs N] [--minutes 8] [--built FOLDER]
+#   gpu-suite.sh [--device cuda|emulated] [--only build|parity|sanitize|bench] [--out FOLDER] [--jobs N] [--minutes 8]
+#                [--built FOLDER]
 #
 # emulated   the same with the emulator and tiny sizes, to try the script where there is no GPU; its times say nothing
-# --only     one part; the results of the others stay in the file. Takes what was built before, so that a run can be continued
+# --only     one part, with what was built before; the results of the others stay in the file: so a run is continued
 # --minutes  for everything: what does not fit is cut off and named
 # --built    takes affuse.node, libaffuse.so and the device's library from there instead of building
 #
@@ -24,7 +25,12 @@ while [ $# -gt 0 ]; do
     --device | --only | --out | --jobs | --minutes | --built)
       [ $# -ge 2 ] || { echo "gpu-suite: expected a value after $1" >&2; exit 2; }
       case $1 in
-        --device) device=$2 ;; --only) only=$2 ;; --out) out=$2 ;; --jobs) jobs=$2 ;; --minutes) minutes=$2 ;; --built) built=$2 ;;
+        --device) device=$2 ;;
+        --only) only=$2 ;;
+        --out) out=$2 ;;
+        --jobs) jobs=$2 ;;
+        --minutes) minutes=$2 ;;
+        --built) built=$2 ;;
       esac
       shift 2 ;;
     *) echo "gpu-suite: unknown argument $1" >&2; exit 2 ;;
@@ -116,7 +122,11 @@ else
   fi
 fi
 export AFFUSE_ADDON="$addon" AFFUSE_TEST_DEVICE="$device"
-if [ "$device" = cuda ]; then export AFFUSE_CUDA_LIBRARY="$library"; else export AFFUSE_EMULATED_LIBRARY="$library" AFFUSE_TEST_MOST="${AFFUSE_TEST_MOST:-700}"; fi
+if [ "$device" = cuda ]; then
+  export AFFUSE_CUDA_LIBRARY="$library"
+else
+  export AFFUSE_EMULATED_LIBRARY="$library" AFFUSE_TEST_MOST="${AFFUSE_TEST_MOST:-700}"
+fi
 
 # suite NAME …: one of the suites, from the bundle or from a checkout.
 if [ -d suite ]; then
@@ -152,12 +162,15 @@ elif wanted parity; then
     count() { sed -n "s/^ *$1: *\([0-9]*\).*/\1/p" "$log" | tail -1; }
     passed=$(count Passed) total=$(count Total) skipped=$(count Skipped)
     if [ $status -ne 0 ] || [ "${passed:-0}" -eq 0 ] || [ "$passed" != "$total" ]; then
-      fail "parity:$suite" "${passed:-0} of ${total:-?} passed, exit code $status$([ $status -eq 124 ] && echo ' (out of time)'); $log"
+      why=
+      [ "$status" -ne 124 ] || why=' (out of time)'
+      fail "parity:$suite" "${passed:-0} of ${total:-?} passed, exit code $status$why; $log"
       grep -E 'FAIL|expected|Error' "$log" | head -20 >&2
     else
       echo "$suite: $passed passed, ${skipped:-0} skipped"
     fi
-    results="$results${results:+, }\"$suite\": {\"passed\": ${passed:-0}, \"total\": ${total:-0}, \"skipped\": ${skipped:-0}, \"exit\": $status}"
+    result="\"passed\": ${passed:-0}, \"total\": ${total:-0}, \"skipped\": ${skipped:-0}, \"exit\": $status"
+    results="$results${results:+, }\"$suite\": {$result}"
   done
   record parity "{$results}"
 fi
@@ -188,7 +201,8 @@ if wanted sanitize; then
     for tool in memcheck racecheck initcheck; do
       log=$out/sanitize-$tool.log
       status=$(cat "$log.exit") && rm -f "$log.exit"
-      errors=$(sed -n 's/.*ERROR SUMMARY: \([0-9]*\).*/\1/p; s/.*RACECHECK SUMMARY: \([0-9]*\) hazard.*/\1/p' "$log" | tail -1)
+      errors=$(sed -n 's/.*ERROR SUMMARY: \([0-9]*\).*/\1/p; s/.*RACECHECK SUMMARY: \([0-9]*\) hazard.*/\1/p' "$log")
+      errors=$(echo "$errors" | tail -1)
       ran=$(grep -o '•' "$log" | wc -l)
       if [ "${errors:-none}" = 0 ]; then
         echo "$tool: no errors, $ran suites' tests, exit code $status"
@@ -221,8 +235,8 @@ if wanted bench; then
     set --
     [ "$with_node" = no ] || set -- --steps "$steps"
     # Its own limit first, so that it names what it leaves out; it may be in the middle of something then.
-    timeout $((rest + 60)) "$python" bench/gpu/bench.py --library "$core" --backend "$library" --device "$device" --out "$parts/bench.json" \
-      --seconds-left "$rest" "$@" 2>"$out/bench.log"
+    timeout $((rest + 60)) "$python" bench/gpu/bench.py --library "$core" --backend "$library" --device "$device" \
+      --out "$parts/bench.json" --seconds-left "$rest" "$@" 2>"$out/bench.log"
     status=$?
     grep '^left out: ' "$out/bench.log"
     if [ $status -ne 0 ]; then

@@ -1,10 +1,10 @@
 /**
- * affuse's side of the GPU bench's training steps: a process that bench/gpu/training.py asks, one JSON command per line, one JSON line
- * back.
+ * affuse's side of the GPU bench's training steps: a process that bench/gpu/training.py asks, one JSON command per
+ * line, one JSON line back.
  *
  *   {"do": "load", "case": {…}, "device": "cuda", "file": PATH}   makes the batch; parameters and batch go to the file
  *   {"do": "check"}                                               scalars of a first step without dropout
- *   {"do": "sample", "fed": BOOLEAN, "seconds": S}                seconds of a step, with the frames on the device or fed from the host
+ *   {"do": "sample", "fed": BOOLEAN, "seconds": S}               seconds of a step: frames on the device, or fed from the host
  */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";

@@ -1,7 +1,9 @@
-"""Whole training steps of the P1 models: affuse in a Node process (bench/gpu/steps.ts), PyTorch here, on the same parameters and batch.
+"""Whole training steps of the P1 models: affuse in a Node process (bench/gpu/steps.ts), PyTorch here, on the same parameters
+and batch.
 
 Steps are timed with the frames on the device for both, and once more with frames that come from the host at every step."""
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -38,8 +40,8 @@ class Side:
 
 
 class Steps:
-    def __init__(self, options, timer, ceilings, leave_out):
-        self.options, self.timer, self.ceilings, self.leave_out = options, timer, ceilings, leave_out
+    def __init__(self, options, timer, ceilings, leave_out, over):
+        self.options, self.timer, self.ceilings, self.leave_out, self.over = options, timer, ceilings, leave_out, over
         self.place = "cuda" if timer.gpu else "cpu"
         self.side = None
 
@@ -47,15 +49,17 @@ class Steps:
         def case(structure, batch, precision, tiny=False, compiled=False):
             dim, T, shortest, attention, widths = (12, 5, 2, 8, [6, 5]) if tiny else (1024, 200, 67, 256, [256, 128])
             streams = [{"name": f"{m}{i}", "modality": m, "dim": dim} for m in ("audio", "visual") for i in (1, 2)]
-            return {"name": f"step/P1 {structure},B={batch},T={shortest}-{T},D=4x{dim},A={attention},{precision}", "structure": structure,
-                    "batch": batch, "T": T, "shortest": shortest, "streams": streams, "attention": attention, "widths": widths,
-                    "precision": precision, "lr": 1e-3, "compiled": compiled}
+            name = f"step/P1 {structure},B={batch},T={shortest}-{T},D=4x{dim},A={attention},{precision}"
+            return {"name": name, "structure": structure, "batch": batch, "T": T, "shortest": shortest, "streams": streams,
+                    "attention": attention, "widths": widths, "precision": precision, "lr": 1e-3, "compiled": compiled}
 
         if not self.timer.gpu:
             return [case("concat", 3, "f32", tiny=True), case("hierarchical", 2, "bf16", tiny=True)]
-        return [case("concat", 32, "bf16", compiled=True), case("concat", 256, "bf16", compiled=True), case("concat", 32, "f32"),
-                case("concat", 256, "f32"), case("hierarchical", 32, "bf16", compiled=True), case("weighted", 32, "bf16"),
-                case("concat", 128, "bf16"), case("weighted", 32, "f32"), case("hierarchical", 32, "f32"), case("hierarchical", 256, "bf16")]
+        return [
+            case("concat", 32, "bf16", compiled=True), case("concat", 256, "bf16", compiled=True), case("concat", 32, "f32"),
+            case("concat", 256, "f32"), case("hierarchical", 32, "bf16", compiled=True), case("weighted", 32, "bf16"),
+            case("concat", 128, "bf16"), case("weighted", 32, "f32"), case("hierarchical", 32, "f32"),
+            case("hierarchical", 256, "bf16")]
 
     def measure(self, case, entry):
         entry["fed"] = {}
@@ -82,10 +86,11 @@ class Steps:
 
         own = self.side.ask(do="check")
         exact = {name: float(value) for name, value in peer(dropout=0, autocast=False).train().items()}
-        entry["difference"] = {name: abs(own[name] - value) / max(abs(value), 1e-6) for name, value in exact.items()}
+        off = {name: abs(own[name] - value) / max(abs(value), 1e-6) for name, value in exact.items()}
+        entry["difference"] = {name: value if math.isfinite(value) else None for name, value in off.items()}
         entry["flops"] = own["flops"]
         entry["tolerance"] = TOLERANCE[case["precision"]]
-        wrong = [f"{name} {off:.2e}" for name, off in entry["difference"].items() if not off <= entry["tolerance"]]
+        wrong = [f"{name} {value:.2e}" for name, value in off.items() if not value <= entry["tolerance"]]
         if wrong:
             entry["failed"] = f"expected a relative difference of at most {entry['tolerance']:.0e}, got {', '.join(wrong)}"
             return
@@ -107,14 +112,18 @@ class Steps:
         self.contender(entry, entry["fed"], "eager", feeding)
         if not self.timer.gpu:
             return
-        self.contender(entry, entry["peers"], "graph", lambda: graphed(peer(adam={"foreach": True, "capturable": True}).train))
+        capturable = {"foreach": True, "capturable": True}
+        self.contender(entry, entry["peers"], "graph", lambda: graphed(peer(adam=capturable).train))
 
         def compiled():
             step = peer(adam={"fused": True})
             step.objective = torch.compile(step.objective)
             return step.train
 
-        if case["compiled"] and hasattr(torch, "compile"):
+        if case["compiled"] and (self.over() or not hasattr(torch, "compile")):
+            why = "the time was over" if self.over() else "this PyTorch has none"
+            self.leave_out(f"{case['name']}: torch.compile: {why}")
+        elif case["compiled"]:
             self.contender(entry, entry["peers"], "compile", compiled)
         entry["seconds_again"] = self.side.ask(do="sample", fed=False, seconds=0.3)["seconds"]
 
