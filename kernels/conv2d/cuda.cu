@@ -13,8 +13,7 @@ namespace affuse::cuda {
 namespace {
 
 using conv::Patches;
-using gemm::Across;
-using gemm::Along;
+using Weights = gemm::Transposed;
 
 // Sums to the places of their positions.
 struct Target {
@@ -39,14 +38,19 @@ struct Target {
   }
 };
 
-template <template <int> class Unit, int SIDE>
-AFFUSE_GLOBAL(gemm::kProductThreads, 2) multiply_positions(Patches p, Across weights, Target target, int64_t tile_columns) {
+template <class Unit>
+using PositionFeed = conv::PositionLines<Unit::kRows, Unit::kPitch>;
+template <class Unit>
+using ColumnFeed = gemm::Feed<Weights, Unit::kColumns>;
+template <class Unit>
+AFFUSE_GLOBAL(gemm::kThreads, 2) multiply_positions(Patches p, Weights weights, Target target, int64_t tile_columns) {
   Shared shared;
-  float* const ring = shared.take<float>(gemm::kProductStages * unsigned(Along::floats<SIDE>() + Across::floats<SIDE>()));
-  const int64_t row = blockIdx.x / tile_columns, row0 = row * SIDE, column0 = (blockIdx.x - row * tile_columns) * SIDE;
-  const conv::PositionLines<SIDE> lines(p, row0);
-  gemm::multiply_tile<Unit, SIDE, Along>(
-      lines, [&](float* stage, int64_t k) { weights.copy<SIDE>(stage, column0, k); }, row0, column0, 0, p.K, ring, target);
+  float* const ring = shared.take<float>(gemm::tile_words<Unit, PositionFeed<Unit>, ColumnFeed<Unit>>());
+  const int64_t row = blockIdx.x / tile_columns, row0 = row * Unit::kRows;
+  const int64_t column0 = (blockIdx.x - row * tile_columns) * Unit::kColumns;
+  const PositionFeed<Unit> rows(p, row0);
+  const ColumnFeed<Unit> columns(weights, gemm::InOrder{column0});
+  gemm::multiply_tile<Unit>(rows, columns, row0, column0, 0, int(p.K), ring, target);
 }
 
 struct WeightTarget {
@@ -60,33 +64,35 @@ struct WeightTarget {
   }
 };
 
-template <template <int> class Unit, int SIDE>
-AFFUSE_GLOBAL(gemm::kProductThreads, 2) multiply_gradients(Patches g, Patches x, WeightTarget target, int64_t tile_columns,
-                                                           int64_t piece) {
+template <class Unit>
+using GradientFeed = conv::PositionDepth<Unit::kRows>;
+template <class Unit>
+AFFUSE_GLOBAL(gemm::kThreads, 2) multiply_gradients(Patches g, Patches x, WeightTarget target, int64_t tile_columns,
+                                                    int64_t piece) {
+  using Feed = GradientFeed<Unit>;
   Shared shared;
-  float* const ring = shared.take<float>(gemm::kProductStages * 2 * unsigned(Across::floats<SIDE>()));
-  const int64_t row = blockIdx.x / tile_columns, row0 = row * SIDE, column0 = (blockIdx.x - row * tile_columns) * SIDE;
+  float* const ring = shared.take<float>(gemm::tile_words<Unit, Feed, Feed>());
+  const int64_t row = blockIdx.x / tile_columns, row0 = row * Unit::kRows;
+  const int64_t column0 = (blockIdx.x - row * tile_columns) * Unit::kColumns;
   const int64_t from = blockIdx.y * piece, count = g.rows.grid.count, to = from + piece < count ? from + piece : count;
   target.to += blockIdx.y * target.O * target.K;
-  const conv::PositionDepth<SIDE> rows(g, row0), columns(x, column0);
-  gemm::multiply_tile<Unit, SIDE, Across>(rows, columns, row0, column0, from, to, ring, target);
+  gemm::multiply_tile<Unit>(Feed(g, row0), Feed(x, column0), row0, column0, from, to, ring, target);
 }
 
-template <template <int> class Unit, int SIDE>
-void queue_positions(Queue& queue, const gemm::ProductPlan& plan, const Patches& p, const Across& weights,
-                     const Target& target) {
-  launch("conv2d", multiply_positions<Unit, SIDE>, queue, Grid{plan.tiles}, gemm::kProductThreads,
-         gemm::product_shared<Along, SIDE>(), p, weights, target, plan.columns);
-}
-void positions(Queue& queue, bool bf16, const Patches& p, const Across& weights, const Target& target) {
-  const gemm::ProductPlan plan = gemm::product_plan(p.rows.grid.count, target.N, p.K, false, queue.processors);
-  if (plan.large) bf16 ? queue_positions<gemm::RoundedOperands, 128>(queue, plan, p, weights, target)
-                       : queue_positions<gemm::Exact, 128>(queue, plan, p, weights, target);
-  else bf16 ? queue_positions<gemm::RoundedOperands, 64>(queue, plan, p, weights, target)
-            : queue_positions<gemm::Exact, 64>(queue, plan, p, weights, target);
+void positions(Queue& queue, bool bf16, const Patches& p, const Weights& weights, const Target& target) {
+  if (p.K > (int64_t(1) << 31) - 256)
+    return queue.status->fail("ERR_AFFUSE_SIZE", "expected windows of at most 2^31 - 256 elements on a device, got %lld",
+                              (long long)p.K);
+  const gemm::SquarePlan plan = gemm::square_plan(p.rows.grid.count, target.N, p.K, false, queue.processors);
+  gemm::with_square<true>(plan, bf16, [&](auto unit) {
+    using Unit = typename decltype(unit)::type;
+    const unsigned words = gemm::tile_words<Unit, PositionFeed<Unit>, ColumnFeed<Unit>>();
+    launch("conv2d", multiply_positions<Unit>, queue, Grid{plan.tiles}, gemm::kThreads,
+           SharedBytes().take<float>(words).bytes, p, weights, target, plan.columns);
+  });
 }
 
-Across weights_of(const float* packed, int64_t N, int64_t K) { return {packed, N, N, K, N % 4 == 0, nullptr}; }
+Weights weights_of(const float* packed, int64_t N, int64_t K) { return {packed, N, N, int(K), N % 4 == 0}; }
 
 conv::Grid output_grid(const Conv& c, const int32_t* widths) {
   return conv::grid_of(c.x.B, c.y.H, c.y.W, widths, c.stride, c.kw - 2 * c.pad);
@@ -150,8 +156,8 @@ struct BackwardRoom {
 bool stages_gradient(const Conv& c, const Stage& s, bool widths) {
   return (!c.y.last && c.O > 1) || c.relu || widths || s.H != c.y.H || s.W != c.y.W;
 }
-gemm::ProductPlan gradient_plan(const Conv& c, int processors) {
-  return gemm::product_plan(c.O, c.x.C * c.taps(), c.x.B * c.y.H * c.y.W, true, processors);
+gemm::SquarePlan gradient_plan(const Conv& c, int processors) {
+  return gemm::square_plan(c.O, c.x.C * c.taps(), c.x.B * c.y.H * c.y.W, true, processors);
 }
 template <class Descs>
 BackwardRoom backward_room(const Conv& c, const Descs* in, const Descs* out, int processors, gemm::Scratch& room) {
@@ -172,13 +178,6 @@ BackwardRoom backward_room(const Conv& c, const Descs* in, const Descs* out, int
   return r;
 }
 
-template <template <int> class Unit, int SIDE>
-void queue_gradients(Queue& queue, const gemm::ProductPlan& plan, const Patches& g, const Patches& x, float* to) {
-  const int64_t count = g.rows.grid.count;
-  const int64_t piece = gemm::round_up(gemm::ceil_div(count, plan.pieces), gemm::kProductDepth);
-  launch("conv2d dW", multiply_gradients<Unit, SIDE>, queue, Grid{plan.tiles, plan.pieces}, gemm::kProductThreads,
-         gemm::product_shared<Across, SIDE>(), g, x, WeightTarget{to, g.K, x.K}, plan.columns, piece);
-}
 void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage& s, const float* g,
                      const BackwardRoom& r) {
   const int64_t C = c.x.C, O = c.O, K = C * c.taps();
@@ -186,11 +185,14 @@ void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stag
   const Patches x = patches(c, grid, staged_x(queue, c, call, r.x));
   float* const base = const_cast<float*>(g) + (s.top * s.W + s.left) * O;
   const Patches rows = conv::patches_of({grid, base, s.image(), s.W * O, O}, 0, O, O);
-  const gemm::ProductPlan plan = gradient_plan(c, queue.processors);
-  if (plan.large) c.bf16 ? queue_gradients<gemm::RoundedOperands, 128>(queue, plan, rows, x, r.parts)
-                         : queue_gradients<gemm::Exact, 128>(queue, plan, rows, x, r.parts);
-  else c.bf16 ? queue_gradients<gemm::RoundedOperands, 64>(queue, plan, rows, x, r.parts)
-              : queue_gradients<gemm::Exact, 64>(queue, plan, rows, x, r.parts);
+  const gemm::SquarePlan plan = gradient_plan(c, queue.processors);
+  const int64_t piece = gemm::round_up(gemm::ceil_div(grid.count, plan.pieces), gemm::kDepth);
+  gemm::with_square<false>(plan, c.bf16, [&](auto unit) {
+    using Unit = typename decltype(unit)::type;
+    const unsigned words = gemm::tile_words<Unit, GradientFeed<Unit>, GradientFeed<Unit>>();
+    launch("conv2d dW", multiply_gradients<Unit>, queue, Grid{plan.tiles, plan.pieces}, gemm::kThreads,
+           SharedBytes().take<float>(words).bytes, rows, x, WeightTarget{r.parts, O, K}, plan.columns, piece);
+  });
   each_of<1, 4>(queue, "conv2d dW pieces", O * K,
                 conv::WeightsAdded{r.parts, call.out[1].f32(), C, c.taps(), O * K, plan.pieces, divider(c.taps(), O * K),
                                    divider(C, O * K)});

@@ -78,8 +78,11 @@ Way way_of(const FbpSizes& z, int processors) {
       if (cycles < least) least = cycles, best = way;
     };
     if (!z.bf16) return offer(Way::fused, cycles_of<ExactFused<K>>(z, 0.9, processors));
-    offer(Way::fused, cycles_of<LargeFused<K>>(z, 0.9, processors));
-    if constexpr (K <= 5) offer(Way::fused_small, cycles_of<SmallFused<K>>(z, 0.6, processors));
+    double before = gemm::rounding_cycles(z.B * z.n, processors) + gemm::rounding_cycles(z.P * z.n, processors);
+    if (z.group == 1)
+      before += gemm::rounding_cycles(z.A * z.m, processors) + gemm::rounding_cycles(z.P * z.m, processors);
+    offer(Way::fused, before + cycles_of<LargeFused<K>>(z, 0.9, processors));
+    if constexpr (K <= 5) offer(Way::fused_small, before + cycles_of<SmallFused<K>>(z, 0.6, processors));
   });
   return best;
 }

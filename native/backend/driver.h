@@ -123,7 +123,9 @@ inline int count(Status&) { return 1; }
 inline bool describe(int, DeviceFacts& facts, Status&) {
   strcpy(facts.name, "emulator");
   facts.major = 8;
-  facts.processors = 2;  // few blocks fill it, so that small sizes take the ways of large ones
+  // Few blocks fill it, so that small sizes take the ways of large ones.
+  const char* const processors = getenv("AFFUSE_EMULATOR_PROCESSORS");
+  facts.processors = processors && atoi(processors) > 0 ? atoi(processors) : 2;
   facts.memory = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE));
   return true;
 }

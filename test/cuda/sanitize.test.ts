@@ -1,5 +1,5 @@
-// The parity of every CUDA kernel once more with the library built under AddressSanitizer (overruns of shared and device memory)
-// and under ThreadSanitizer (missing barriers, blocks that share what they write). What Node itself reports is not ours.
+// Every CUDA kernel once more with the library built under AddressSanitizer (overruns of shared and device memory) and under
+// ThreadSanitizer (missing barriers, blocks that share what they write). What Node itself reports is not ours.
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import path from "node:path";
@@ -31,17 +31,21 @@ for (const { kind, library, options } of KINDS) {
   (there ? test : test.skip)(kind, async () => {
     const built = await run(process.execPath, ["scripts/build-emulated.mjs", "--sanitize", kind, "--if-stale"]);
     assert.is(built.code, 0, built.output);
-    const { code, output } = await run(process.execPath, ["--import", "tsx", "test/cuda/parity.test.ts"], {
-      ...options,
-      LD_PRELOAD: preload,
-      AFFUSE_EMULATED_LIBRARY: path.join(packageRoot, `build/emulated-${kind}/libaffuse_emulated.so`),
-      AFFUSE_TEST_MOST: kind === "thread" ? "200" : "700", // a switch costs ThreadSanitizer microseconds
-    });
-    const reports = output.split(/^={10,}$/m).filter((part) => /(WARNING: ThreadSanitizer|ERROR: AddressSanitizer)/.test(part));
-    const ours = reports.filter((report) => report.includes("libaffuse_emulated"));
-    assert.is(ours.length, 0, ours[0]);
-    assert.is(code, 0, output.slice(-4000));
-    assert.match(output, /Passed: +[1-9]/);
+    for (const file of ["parity", "rows"]) {
+      const { code, output } = await run(process.execPath, ["--import", "tsx", `test/cuda/${file}.test.ts`], {
+        ...options,
+        LD_PRELOAD: preload,
+        AFFUSE_EMULATED_LIBRARY: path.join(packageRoot, `build/emulated-${kind}/libaffuse_emulated.so`),
+        AFFUSE_TEST_MOST: kind === "thread" ? "200" : "700", // a switch costs ThreadSanitizer microseconds
+      });
+      const reports = output
+        .split(/^={10,}$/m)
+        .filter((part) => /(WARNING: ThreadSanitizer|ERROR: AddressSanitizer)/.test(part));
+      const ours = reports.filter((report) => report.includes("libaffuse_emulated"));
+      assert.is(ours.length, 0, ours[0]);
+      assert.is(code, 0, output.slice(-4000));
+      assert.match(output, /Passed: +[1-9]/);
+    }
   });
 }
 

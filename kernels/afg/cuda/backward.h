@@ -23,7 +23,7 @@ struct Backward {
   float* part_dW;                        // [pieces][A][D]
   int64_t* rows;                         // of the entries: b T + t, and b
   int32_t* clips;
-  ProductPlan weights, frames;
+  SquarePlan weights, frames;
 };
 
 // A row of x meets the queries' dc, JB of them at a time.
@@ -246,8 +246,8 @@ inline Backward backward_of(const OpCall& call, Carver& carver, const OpShape& s
   if (wanted(kAfgDb)) g.part_db = carver.take<float>(tiles * A);
   if (wanted(kAfgDu)) g.part_du = carver.take<float>(tiles * A);
   if (wanted(kAfgDq)) g.part_dq = carver.take<float>((tiles + B) * J * A);
-  g.weights = gemm::product_plan(A, D, entries, true, processors);
-  g.frames = gemm::product_plan(entries, D, A, false, processors);
+  g.weights = gemm::square_plan(A, D, entries, true, processors);
+  g.frames = gemm::square_plan(entries, D, A, false, processors);
   if (wanted(kAfgDW) && g.weights.pieces > 1) g.part_dW = carver.take<float>(g.weights.pieces * A * D);
   if (!call.in) return g;
   g.k = given(kAfgK) ? call.in[kAfgK].f32() : g.gather.k;
@@ -263,28 +263,34 @@ inline Backward backward_of(const OpCall& call, Carver& carver, const OpShape& s
   return g;
 }
 
-template <template <int> class Unit, int SIDE>
-void queue_weights(Queue& queue, const Backward& g) {
+inline void queue_weights(Queue& queue, const Backward& g) {
   const auto [B, T, D, A, J] = g.n;
-  const ProductPlan& plan = g.weights;
+  const SquarePlan& plan = g.weights;
   float* const to = plan.pieces > 1 ? g.part_dW : g.dW;
   const bool wide_x = D % 4 == 0 && aligned(g.gather.x) && aligned(to);
   const WeightProduct p{g.pre,      g.gather.x, g.rows, g.gather.list.first, B,      A, D,
                         A % 4 == 0, wide_x,     to,     plan.pieces,         nullptr};
-  launch("afg dW", multiply_weights<Unit, SIDE>, queue, Grid{plan.tiles, plan.pieces}, kProductThreads,
-         gemm::product_shared<Across, SIDE>(), p, plan.columns);
+  gemm::with_square<false>(plan, g.gather.bf16, [&](auto unit) {
+    using Unit = typename decltype(unit)::type;
+    const unsigned words = gemm::tile_words<Unit, WeightFeed<Unit>, WeightFeed<Unit>>();
+    launch("afg dW", multiply_weights<Unit>, queue, Grid{plan.tiles, plan.pieces}, gemm::kThreads,
+           SharedBytes().take<float>(words).bytes, p, plan.columns);
+  });
   if (plan.pieces > 1)
     each(queue, "afg dW pieces", A * D, A * D % 4 == 0 && aligned(g.dW), gemm::PiecesAdded{to, g.dW, A * D, plan.pieces});
 }
-template <template <int> class Unit, int SIDE>
-void queue_frames(Queue& queue, const Backward& g) {
+inline void queue_frames(Queue& queue, const Backward& g) {
   const auto [B, T, D, A, J] = g.n;
-  const ProductPlan& plan = g.frames;
+  const SquarePlan& plan = g.frames;
   const bool wide = D % 4 == 0 && aligned(g.gather.W) && aligned(g.dx) && aligned(g.dc);
   const FrameProduct p{g.pre, g.gather.W, g.rows, g.gather.list.first, g.clips, B, T, A, D, J, A % 4 == 0, wide, g.alpha,
                        g.dc,  g.dx,       0};
-  launch("afg dx", multiply_frames<Unit, SIDE>, queue, Grid{plan.tiles}, kProductThreads,
-         gemm::product_shared<Along, SIDE>(), p, plan.columns);
+  gemm::with_square<true>(plan, g.gather.bf16, [&](auto unit) {
+    using Unit = typename decltype(unit)::type;
+    const unsigned words = gemm::tile_words<Unit, FrameFeed<Unit>, ColumnFeed<Unit>>();
+    launch("afg dx", multiply_frames<Unit>, queue, Grid{plan.tiles}, gemm::kThreads,
+           SharedBytes().take<float>(words).bytes, p, plan.columns);
+  });
 }
 
 inline void run_backward(Queue& queue, const Backward& g) {
@@ -302,15 +308,9 @@ inline void run_backward(Queue& queue, const Backward& g) {
   if (g.db || g.du)
     AFFUSE_LAUNCH(add_tiles, queue, Grid{ceil_div(A, 32)}, 256, SharedBytes().take<float>(256).take<float>(256).bytes, g);
   if (g.dq) each_of<1, 4>(queue, "afg dq", B * J * A, QueryGradients{g, divider(A, B * J * A), divider(J, B * J * A)});
-  if (g.dW) {
-    if (g.weights.large)
-      g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 128>(queue, g) : queue_weights<gemm::Exact, 128>(queue, g);
-    else g.gather.bf16 ? queue_weights<gemm::RoundedOperands, 64>(queue, g) : queue_weights<gemm::Exact, 64>(queue, g);
-  }
+  if (g.dW) queue_weights(queue, g);
   if (g.dx) {
-    if (g.frames.large)
-      g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 128>(queue, g) : queue_frames<gemm::Exact, 128>(queue, g);
-    else g.gather.bf16 ? queue_frames<gemm::RoundedOperands, 64>(queue, g) : queue_frames<gemm::Exact, 64>(queue, g);
+    queue_frames(queue, g);
     AFFUSE_LAUNCH(clear_padding, queue, most(ceil_div(B * T, 8)), 256, 0, g.gather.list, g.dx, D, divider(T, B * T));
   }
 }

@@ -6,13 +6,7 @@
 
 namespace affuse::cuda::afg {
 
-using gemm::Across;
-using gemm::Along;
-using gemm::kProductDepth;
-using gemm::kProductStages;
-using gemm::kProductThreads;
-using gemm::multiply_tile;
-using gemm::ProductPlan;
+using gemm::SquarePlan;
 
 // dW, or one piece of the frames' part in it.
 struct WeightProduct {
@@ -32,17 +26,21 @@ struct WeightProduct {
   }
 };
 
-template <template <int> class Unit, int SIDE>
-AFFUSE_GLOBAL(kProductThreads, 2) multiply_weights(WeightProduct p, int64_t tile_columns) {
+template <class Unit>
+using WeightFeed = gemm::PickedFeed<Unit::kRows>;
+template <class Unit>
+AFFUSE_GLOBAL(gemm::kThreads, 2) multiply_weights(WeightProduct p, int64_t tile_columns) {
+  using Feed = WeightFeed<Unit>;
   Shared shared;
-  float* const ring = shared.take<float>(kProductStages * 2 * unsigned(Across::floats<SIDE>()));
+  float* const ring = shared.take<float>(gemm::tile_words<Unit, Feed, Feed>());
   const int64_t count = p.first[p.B];
-  const int64_t piece = ((count + p.pieces - 1) / p.pieces + kProductDepth - 1) / kProductDepth * kProductDepth;
+  const int64_t piece = gemm::round_up(gemm::ceil_div(count, p.pieces), gemm::kDepth);
   const int64_t from = blockIdx.y * piece, to = from + piece < count ? from + piece : count;
   p.at = p.to + blockIdx.y * p.A * p.D;
-  const int64_t row = blockIdx.x / tile_columns, column = blockIdx.x - row * tile_columns;
-  multiply_tile<Unit, SIDE>(Across{p.pre, p.A, p.A, count, p.wide_pre, nullptr},
-                            Across{p.x, p.D, p.D, count, p.wide_x, p.rows}, row * SIDE, column * SIDE, from, to, ring, p);
+  const int64_t row = blockIdx.x / tile_columns, row0 = row * Unit::kRows;
+  const int64_t column0 = (blockIdx.x - row * tile_columns) * Unit::kColumns;
+  const gemm::Picked pre{p.pre, p.A, p.A, count, p.wide_pre, nullptr}, x{p.x, p.D, p.D, count, p.wide_x, p.rows};
+  gemm::multiply_tile<Unit>(Feed(pre, row0), Feed(x, column0), row0, column0, from, to, ring, p);
 }
 
 // dx of the valid frames: p̄ W + Σ_j α_j dc_j.
@@ -78,15 +76,21 @@ struct FrameProduct {
   }
 };
 
-template <template <int> class Unit, int SIDE>
-AFFUSE_GLOBAL(kProductThreads, 2) multiply_frames(FrameProduct p, int64_t tile_columns) {
+template <class Unit>
+using FrameFeed = gemm::Feed<gemm::Plain, Unit::kRows, Unit::kPitch>;
+template <class Unit>
+using ColumnFeed = gemm::Feed<gemm::Transposed, Unit::kColumns>;
+template <class Unit>
+AFFUSE_GLOBAL(gemm::kThreads, 2) multiply_frames(FrameProduct p, int64_t tile_columns) {
   Shared shared;
-  float* const ring = shared.take<float>(kProductStages * unsigned(Along::floats<SIDE>() + Across::floats<SIDE>()));
+  float* const ring = shared.take<float>(gemm::tile_words<Unit, FrameFeed<Unit>, ColumnFeed<Unit>>());
   p.count = p.first[p.B];
-  const int64_t row = blockIdx.x / tile_columns, column = blockIdx.x - row * tile_columns;
-  if (row * SIDE >= p.count) return;
-  multiply_tile<Unit, SIDE>(Along{p.pre, p.A, p.count, p.A, p.wide_pre}, Across{p.W, p.D, p.D, p.A, p.wide, nullptr},
-                            row * SIDE, column * SIDE, 0, p.A, ring, p);
+  const int64_t row = blockIdx.x / tile_columns, row0 = row * Unit::kRows;
+  const int64_t column0 = (blockIdx.x - row * tile_columns) * Unit::kColumns;
+  if (row0 >= p.count) return;
+  const FrameFeed<Unit> rows(gemm::Plain{p.pre, p.A, p.count, int(p.A), p.wide_pre}, gemm::InOrder{row0});
+  const ColumnFeed<Unit> columns(gemm::Transposed{p.W, p.D, p.D, int(p.A), p.wide}, gemm::InOrder{column0});
+  gemm::multiply_tile<Unit>(rows, columns, row0, column0, 0, int(p.A), ring, p);
 }
 
 }  // namespace affuse::cuda::afg

@@ -7,8 +7,9 @@
 
 namespace affuse::cuda::conv {
 
-using gemm::kProductDepth;
-using gemm::kProductThreads;
+using gemm::kDepth;
+using gemm::kPad;
+using gemm::kThreads;
 
 // Positions of B maps of H x W in row-major order. Column w is its item's own if w step + reach <= widths[b] > 0.
 struct Grid {
@@ -61,64 +62,60 @@ inline Patches patches_of(const Rows& rows, int64_t pitch, int64_t length, int64
   return {rows, pitch, K, divider(length, K + 4), wide};
 }
 
-// Copies stages of which a line is a position (Along), K along it.
-template <int SIDE>
+// Copies stages of which a line is a position, K along it.
+template <int SIDE, int PITCH>
 class PositionLines {
  public:
+  static constexpr int kFloats = SIDE * PITCH;
   AFFUSE_DEVICE PositionLines(const Patches& p, int64_t first) : p_(p) {
 #pragma unroll
     for (int i = 0; i < SIDE / 64; ++i) from_[i] = p.rows.find(first + int(threadIdx.x) / 4 + 64 * i);
   }
-  AFFUSE_DEVICE void operator()(float* stage, int64_t k) const {
+  AFFUSE_DEVICE void copy(float* stage, int64_t k) const {
     const int place = int(threadIdx.x) % 4 * 4;
     const int64_t left = p_.K - k - place;
-    int64_t offset[4] = {};
+    float* const to = stage + int(threadIdx.x) / 4 * PITCH + place;
+    if (p_.wide) return copy_some<16>(to, k + place, left > 0);
 #pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (e < left && (e == 0 || !p_.wide)) offset[e] = p_.offset(k + place + e);
-#pragma unroll
-    for (int i = 0; i < SIDE / 64; ++i) {
-      float* const to = stage + gemm::Along::at(int(threadIdx.x) / 4 + 64 * i, place, SIDE);
-      const float* const from = from_[i] && left > 0 ? from_[i] : nullptr;
-      if (p_.wide) {
-        copy_async<16>(to, from ? from + offset[0] : p_.rows.base, from ? 16 : 0);
-        continue;
-      }
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const bool there = from && e < left;
-        copy_async<4>(to + e, there ? from + offset[e] : p_.rows.base, there ? 4 : 0);
-      }
-    }
+    for (int e = 0; e < 4; ++e) copy_some<4>(to + e, k + place + e, e < left);
   }
 
  private:
+  template <int BYTES>
+  AFFUSE_DEVICE void copy_some(float* to, int64_t k, bool left) const {
+    const int64_t offset = left ? p_.offset(k) : 0;
+#pragma unroll
+    for (int i = 0; i < SIDE / 64; ++i) {
+      const bool there = left && from_[i];
+      copy_async<BYTES>(to + 64 * i * PITCH, there ? from_[i] + offset : p_.rows.base, there ? BYTES : 0);
+    }
+  }
   const Patches& p_;
   const float* from_[SIDE / 64];
 };
 
-// Copies stages of which a line is an element of the patches' rows (Across), positions along it.
+// Copies stages of which a line is an element of the patches' rows, positions along it.
 template <int SIDE>
 class PositionDepth {
  public:
-  AFFUSE_DEVICE PositionDepth(const Patches& p, int64_t first) : p_(p), left_(p.K - first - place()) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) offset_[e] = e < left_ && (e == 0 || !p.wide) ? p.offset(first + place() + e) : 0;
+  static constexpr int kFloats = kDepth * (SIDE + kPad);
+  AFFUSE_DEVICE PositionDepth(const Patches& p, int64_t first) : p_(p), element_(first + place()) {
+    if (p.wide && element_ < p.K) offset_ = p.offset(element_);
   }
-  AFFUSE_DEVICE void operator()(float* stage, int64_t m) const {
+  AFFUSE_DEVICE void copy(float* stage, int64_t m) const {
 #pragma unroll
-    for (int i = 0; i < kProductDepth * (SIDE / 4) / kProductThreads; ++i) {
-      const int row = int(threadIdx.x) / (SIDE / 4) + i * (kProductThreads * 4 / SIDE);
-      const float* const from = left_ > 0 ? p_.rows.find(m + row) : nullptr;
-      float* const to = stage + gemm::Across::at(place(), row, SIDE);
+    for (int i = 0; i < kDepth * (SIDE / 4) / kThreads; ++i) {
+      const int row = int(threadIdx.x) / (SIDE / 4) + i * (kThreads * 4 / SIDE);
+      const float* const from = element_ < p_.K ? p_.rows.find(m + row) : nullptr;
+      float* const to = stage + row * (SIDE + kPad) + place();
       if (p_.wide) {
-        copy_async<16>(to, from ? from + offset_[0] : p_.rows.base, from ? 16 : 0);
+        copy_async<16>(to, from ? from + offset_ : p_.rows.base, from ? 16 : 0);
         continue;
       }
-#pragma unroll
+#pragma unroll 1  // four offsets would stay in registers from stage to stage
       for (int e = 0; e < 4; ++e) {
-        const bool there = from && e < left_;
-        copy_async<4>(to + e, there ? from + offset_[e] : p_.rows.base, there ? 4 : 0);
+        const bool there = from && element_ + e < p_.K;
+        copy_async<4>(to + e, there ? from + p_.offset(element_ + e) : p_.rows.base, there ? 4 : 0);
       }
     }
   }
@@ -126,7 +123,7 @@ class PositionDepth {
  private:
   static AFFUSE_DEVICE int place() { return int(threadIdx.x) % (SIDE / 4) * 4; }
   const Patches& p_;
-  int64_t left_, offset_[4];
+  int64_t element_, offset_ = 0;  // where 16 bytes are copied at a time
 };
 
 }  // namespace affuse::cuda::conv

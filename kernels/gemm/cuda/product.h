@@ -6,7 +6,8 @@
 //   gemm::product(queue, p, workspace);    product_floats(layout, M, N, K, bf16, processors) floats at 16 bytes
 //
 // float32: exact, kernels/gemm/cuda/tile.h. bf16: operands are rounded to bf16 and laid along K in the workspace first, once
-// for all blocks that read them: half the bytes in L2, every copy 16 bytes, one layout for the multiplication (mma.h).
+// for all blocks that read them: half the bytes in L2, every copy 16 bytes, one layout for the multiplication (mma.h). A
+// batch of few rows reads them as they are (RoundingUnit in units.h).
 //
 // Blocks that do not fill the device split K; partial sums lie in the workspace and are added in the order of K. The way is
 // a function of sizes and queue.processors alone (plan()), and so are the results.
@@ -57,6 +58,7 @@ struct Product {
 
 int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
 // Estimated cycles, to compare ways with.
+double rounding_cycles(int64_t elements, int processors);
 double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
 void product(Queue& queue, const Product& p, float* workspace);
 

@@ -8,7 +8,8 @@
 //   pipeline   the ring: kStages - 1 stages are on their way while one is multiplied, one barrier per stage
 //
 // Lines in shared memory: along K [line][kDepth + 4], so that eight lines that lanes read together lie in different banks;
-// across [k][line]. Either way 8 x 8 sums take 64 multiply-adds per four 16-byte loads.
+// across [k][line], kPad more than there are, for the fragments of units.h. Either way 8 x 8 sums take 64 multiply-adds per
+// four 16-byte loads.
 //
 // Every sum is one chain of multiply-adds in ascending k, whatever the tile: results depend on where K is split only.
 #pragma once
@@ -19,6 +20,7 @@ namespace affuse::cuda::gemm {
 constexpr int kThreads = 256;
 constexpr int kDepth = 16;
 constexpr int kStages = 3;
+constexpr int kPad = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -52,13 +54,14 @@ AFFUSE_DEVICE void copy4(float* to, const float* from, int valid, bool wide) {
   for (int e = 0; e < 4; ++e) copy_async<4>(to + e, from + e, e < valid ? 4 : 0);
 }
 
-template <class Operand, int LINES>
+// PITCH: of lines along K.
+template <class Operand, int LINES, int PITCH = kDepth + kPad>
 class Feed;
 
-template <int LINES>
-class Feed<Plain, LINES> {
+template <int LINES, int PITCH>
+class Feed<Plain, LINES, PITCH> {
  public:
-  static constexpr int kStride = kDepth + 4, kFloats = LINES * kStride;
+  static constexpr int kStride = PITCH, kFloats = LINES * kStride;
   // order(s): which line stands at place s; negative or beyond the last: none.
   template <class Order>
   AFFUSE_DEVICE Feed(const Plain& x, const Order& order) : K_(x.K), wide_(x.wide) {
@@ -88,10 +91,10 @@ class Feed<Plain, LINES> {
   bool wide_;
 };
 
-template <int LINES>
-class Feed<Transposed, LINES> {
+template <int LINES, int PITCH>
+class Feed<Transposed, LINES, PITCH> {
  public:
-  static constexpr int kStride = LINES, kFloats = LINES * kDepth;
+  static constexpr int kStride = LINES + kPad, kFloats = kStride * kDepth;
   template <class Order>
   AFFUSE_DEVICE Feed(const Transposed& x, const Order& order) : ld_(x.ld), K_(x.K), wide_(x.wide) {
     const int64_t line = order(place()), left = x.lines - line;
@@ -148,7 +151,7 @@ struct Fours {
 // c[i][j] += one stage. Both along K: four of K of all rows stay in registers while the columns pass.
 template <class L>
 AFFUSE_DEVICE void multiply_along(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
-  constexpr int kStride = kDepth + 4;
+  constexpr int kStride = kDepth + kPad;
   const int x = L::x(), y = L::y();
 #pragma unroll 1
   for (int k = 0; k < kDepth; k += 4) {
@@ -169,7 +172,7 @@ AFFUSE_DEVICE void multiply_along(const float* a, const float* b, float (&c)[L::
 // Rows along K, columns across: four of K of four columns stay in registers while the rows pass.
 template <class L>
 AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
-  constexpr int kStride = kDepth + 4;
+  constexpr int kStride = kDepth + kPad;
   const int x = L::x(), y = L::y();
 #pragma unroll
   for (int h = 0; h < L::TN / 4; ++h) {
@@ -177,7 +180,7 @@ AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::
     for (int k = 0; k < kDepth; k += 4) {
       Pack<4> columns[4];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) columns[e] = get<4>(b + (k + e) * L::kColumns + 4 * (x + L::TX * h));
+      for (int e = 0; e < 4; ++e) columns[e] = get<4>(b + (k + e) * (L::kColumns + kPad) + 4 * (x + L::TX * h));
 #pragma unroll
       for (int i = 0; i < L::TM; ++i) {
         const Pack<4> row = get<4>(a + (y + L::TY * i) * kStride + k);
@@ -194,13 +197,13 @@ AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::
 template <class L>
 AFFUSE_DEVICE void multiply_across(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
   const int x = L::x(), y = L::y();
-#pragma unroll
+#pragma unroll 2  // all at once takes registers that copies of scattered operands need
   for (int k = 0; k < kDepth; ++k) {
     Pack<4> columns[L::TN / 4], rows[L::TM / 4];
 #pragma unroll
-    for (int j = 0; j < L::TN / 4; ++j) columns[j] = get<4>(b + k * L::kColumns + 4 * (x + L::TX * j));
+    for (int j = 0; j < L::TN / 4; ++j) columns[j] = get<4>(b + k * (L::kColumns + kPad) + 4 * (x + L::TX * j));
 #pragma unroll
-    for (int i = 0; i < L::TM / 4; ++i) rows[i] = get<4>(a + k * L::kRows + 4 * (y + L::TY * i));
+    for (int i = 0; i < L::TM / 4; ++i) rows[i] = get<4>(a + k * (L::kRows + kPad) + 4 * (y + L::TY * i));
 #pragma unroll
     for (int i = 0; i < L::TM; ++i)
 #pragma unroll
@@ -218,26 +221,28 @@ AFFUSE_DEVICE void multiply(const float* a, const float* b, float (&c)[L::TM][L:
 
 // Stages of K from `from` to `to` through a ring of STAGES, each A::kFloats then B::kFloats; body(a, b) multiplies one. All
 // threads may use the ring again afterwards.
-template <int STAGES, class T, class A, class B, class Body>
-AFFUSE_DEVICE void pipeline(const A& a, const B& b, T* ring, int from, int to, int depth, const Body& body) {
+// K: int, or int64_t where K may be longer.
+template <int STAGES, class T, class A, class B, class K, class Body>
+AFFUSE_DEVICE void pipeline(const A& a, const B& b, T* ring, K from, K to, int depth, const Body& body) {
   constexpr int kStage = A::kFloats + B::kFloats;
-  const int count = (to - from + depth - 1) / depth;
-  const auto start = [&](int t) {
-    if (t < count) {
-      T* const stage = ring + t % STAGES * kStage;
-      a.copy(stage, from + t * depth);
-      b.copy(stage + A::kFloats, from + t * depth);
+  const auto start = [&](K k, int place) {
+    if (k < to) {
+      T* const stage = ring + place * kStage;
+      a.copy(stage, k);
+      b.copy(stage + A::kFloats, k);
     }
     commit();  // also when empty: wait() counts groups
   };
 #pragma unroll
-  for (int t = 0; t < STAGES - 1; ++t) start(t);
-  for (int t = 0; t < count; ++t) {
+  for (int t = 0; t < STAGES - 1; ++t) start(from + t * depth, t);
+  int place = 0;
+  for (K k = from; k < to; k += depth) {
     wait<STAGES - 2>();
-    barrier();  // everybody's copies of stage t are there; everybody is done with stage t - 1
-    start(t + STAGES - 1);
-    const T* const stage = ring + t % STAGES * kStage;
+    barrier();  // everybody's copies of this stage are there; everybody is done with the one before
+    start(k + (STAGES - 1) * depth, place == 0 ? STAGES - 1 : place - 1);
+    const T* const stage = ring + place * kStage;
     body(stage, stage + A::kFloats);
+    place = place + 1 == STAGES ? 0 : place + 1;
   }
   wait<0>();
   barrier();
