@@ -6,7 +6,7 @@ import { coordinate as c, html, Markup } from "../lib/report/html.ts";
 import { STYLE } from "../lib/report/style.ts";
 import type { BenchReport } from "./index.ts";
 import { duration } from "./table.ts";
-import { evaluateTargets, type TargetResult } from "./targets.ts";
+import { evaluateTargets, type TargetResult, verdict } from "./targets.ts";
 import type { Entry } from "./types.ts";
 
 const MORE = `
@@ -133,7 +133,7 @@ function targetTable(targets: readonly TargetResult[]): Markup {
   const unit = (value: number, { unit: of }: TargetResult) =>
     of === "%" ? `${value.toFixed(1)} %` : `${value.toFixed(2)} ${of}`;
   return html`<div class="scroll"><table class="all"><thead><tr><th>row</th><th>reached</th><th>target</th><th></th></tr></thead><tbody>
-${targets.map((target) => html`<tr><td>${target.row}</td><td>${target.value === null ? "–" : unit(target.value, target)}</td><td>${target.sense === "at least" ? "≥" : "≤"} ${unit(target.bound, target)}</td><td class="${target.pass ? "ok" : target.pass === false ? "no" : ""}">${target.pass === null ? (target.note ?? "") : target.pass ? "reached" : "missed"}</td></tr>`)}
+${targets.map((target) => html`<tr><td>${target.row}</td><td>${target.value === null ? "–" : unit(target.value, target)}</td><td>${target.sense === "at least" ? "≥" : "≤"} ${unit(target.bound, target)}</td><td class="${target.pass ? "ok" : target.pass === false ? "no" : ""}">${verdict(target)}</td></tr>`)}
 </tbody></table></div>`;
 }
 

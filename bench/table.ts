@@ -1,6 +1,6 @@
 /** Results as text. */
 import type { Change } from "./compare.ts";
-import type { TargetResult } from "./targets.ts";
+import { type TargetResult, verdict } from "./targets.ts";
 import type { Entry } from "./types.ts";
 
 /** "12.3 µs", three significant digits. */
@@ -35,11 +35,11 @@ const withUnit = (value: number, unit: TargetResult["unit"]) =>
 /** Every row with what was reached, the target, and pass or miss. */
 export function describeTargets(targets: readonly TargetResult[]): string {
   const width = Math.max(...targets.map(({ row }) => row.length));
-  const lines = targets.map(({ row, value, bound, sense, unit, pass, note }) => {
+  const lines = targets.map((target) => {
+    const { row, value, bound, sense, unit } = target;
     const reached = value === null ? "–" : withUnit(value, unit);
     const sign = sense === "at least" ? "≥" : "≤";
-    const verdict = pass === null ? (note ?? "") : pass ? "pass" : "MISS";
-    return `  ${row.padEnd(width)}  ${reached.padStart(9)}  ${sign} ${withUnit(bound, unit).padEnd(9)}  ${verdict}`.trimEnd();
+    return `  ${row.padEnd(width)}  ${reached.padStart(9)}  ${sign} ${withUnit(bound, unit).padEnd(9)}  ${verdict(target)}`.trimEnd();
   });
   return ["targets", ...lines].join("\n");
 }

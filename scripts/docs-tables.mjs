@@ -45,10 +45,12 @@ function demoTable() {
 
 // All results of `affuse bench --json` on one machine: docs/results/bench*.json.
 const bench = files.filter((name) => /^bench.*\.json$/.test(name)).map(read);
-const built = path.join(packageRoot, "dist/esm/bench/page.js");
+const built = path.join(packageRoot, "dist/esm/bench"); // by npm run build:ts
 let merged = null;
+let verdict;
 if (bench.length > 0) {
-  const { benchPage, mergeReports } = await import(built); // needs npm run build:ts
+  const { benchPage, mergeReports } = await import(path.join(built, "page.js"));
+  ({ verdict } = await import(path.join(built, "targets.js")));
   merged = mergeReports(bench);
   writeFileSync(path.join(folder, "bench.html"), benchPage(merged));
 }
@@ -64,11 +66,11 @@ function provenance() {
 
 function targetTable() {
   if (!merged) return "";
-  const rows = merged.targets.map(({ row, value, bound, sense, unit, pass, note }) => [
-    row,
-    value === null ? "–" : figure(value, unit),
-    `${sense === "at least" ? "≥" : "≤"} ${figure(bound, unit)}`,
-    pass === null ? note : pass ? "reached" : "missed",
+  const rows = merged.targets.map((target) => [
+    target.row,
+    target.value === null ? "–" : figure(target.value, target.unit),
+    `${target.sense === "at least" ? "≥" : "≤"} ${figure(target.bound, target.unit)}`,
+    verdict(target),
   ]);
   return `${table(["row", "reached", "target", ""], rows)}\n\n${provenance()}`;
 }

@@ -14,7 +14,7 @@ import { benchPage } from "../../bench/page.ts";
 import { loadOrt } from "../../bench/peers/ort.ts";
 import { boundBy } from "../../bench/roofs.ts";
 import { quantile, summary } from "../../bench/stats.ts";
-import { evaluateTargets } from "../../bench/targets.ts";
+import { evaluateTargets, verdict } from "../../bench/targets.ts";
 import { describeTensors, makeSets } from "../../bench/tensors.ts";
 import type { Entry, OperatorCase } from "../../bench/types.ts";
 import { loadAddon } from "../../lib/native/load.ts";
@@ -211,6 +211,16 @@ test("targets: every row is there, those not measured say so", () => {
   const entry = { ...timing("overhead/addon.call", 1.2e-6, null), tags: [] } as unknown as Entry;
   const [row] = evaluateTargets([entry]);
   assert.ok(row?.pass && Math.abs((row.value ?? 0) - 1.2) < 1e-9);
+  // A missed ratio says what share of its roof would reach it.
+  const both = "fbp+backward/B=256,m=1024,n=2048,o=1000,k=5";
+  const pair = [
+    { ...timing(both, 0.2), roof_percent: 75, tags: [] },
+    { ...timing(both, 0.14), peer: "torch", tags: [] },
+  ] as unknown as Entry[];
+  const missed = evaluateTargets(pair).find(({ row }) => row.includes("PyTorch's best, we at 1 thread"));
+  assert.ok(missed?.pass === false && Math.abs((missed.value ?? 0) - 0.7) < 1e-9);
+  assert.is(verdict(missed), "missed: takes 123 % of fma.f32");
+  assert.is(verdict(row), "reached");
   // Names that targets ask for exist.
   const names = new Set(ALL_CASES.map(({ name }) => name));
   const asked = new Set<string>();
