@@ -79,9 +79,12 @@ bool has_code(Kernel* kernel, const DeviceFacts& facts, Status& status) {
 inline bool make_stream(Stream& stream, Status& status) {
   return check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream", status);
 }
-inline void* allocate(size_t bytes) {
+// Null without an error: there is not so much.
+inline void* allocate(size_t bytes, Status& status) {
   void* memory = nullptr;
-  if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+  const cudaError_t error = cudaMalloc(&memory, bytes);
+  if (error == cudaSuccess) return memory;
+  if (error != cudaErrorMemoryAllocation) check(error, "give memory", status);
   (void)cudaGetLastError();
   return nullptr;
 }
@@ -142,7 +145,7 @@ inline bool make_stream(Stream& stream, Status&) {
   stream = nullptr;
   return true;
 }
-inline void* allocate(size_t bytes) {
+inline void* allocate(size_t bytes, Status&) {
   void* memory = nullptr;
   return posix_memalign(&memory, 256, bytes) ? nullptr : memory;
 }

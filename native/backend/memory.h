@@ -20,10 +20,10 @@ class DeviceMemory {
       kept_.erase(kept);
       break;
     }
-    if (!memory) memory = driver::allocate(size);
-    if (!memory) {
+    if (!memory) memory = driver::allocate(size, status);
+    if (!memory && status.ok()) {
       give_back();
-      memory = driver::allocate(size);
+      memory = driver::allocate(size, status);
     }
     if (!memory) {
       status.fail(

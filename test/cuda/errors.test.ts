@@ -115,31 +115,46 @@ test("a device that works, and one that computes something else", async () => {
   assert.match(wrong.reason ?? "", /expected twice/);
 });
 
-test("the next run's feeds travel while a run computes, no further ones, and its turn is kept", async () => {
-  writeFileSync(
-    at("slow.mts"),
-    SCRIPT.replace(
-      /const results = \[\];[\s\S]*/,
-      `const program = addon.createProgram(desc("cuda"));
+/** Three runs of a program that are given at once, each of which computes a while: what the library says meanwhile. */
+const STEPS: [mode: string, what: string, between: string[]][] = [
+  // Between two ends of a step: one feeds, one computes; a third feeds only when its predecessor's turn has come.
+  [
+    "slow",
+    "the next run's feeds travel while a run computes",
+    ["computing fed fed", "computing fed", "computing", ""],
+  ],
+  [
+    "tight",
+    "without memory for two runs each feeds in its turn",
+    ["computing fed", "computing fed", "computing fed", ""],
+  ],
+];
+for (const [mode, what, between] of STEPS) {
+  test(what, () => {
+    writeFileSync(
+      at("steps.mts"),
+      SCRIPT.replace(
+        /const results = \[\];[\s\S]*/,
+        `const program = addon.createProgram(desc("cuda"));
 const runs = [1, 2, 3].map((factor) => program.run([x.data.map((v) => factor * v)], []));
 console.log((await Promise.all(runs)).map(([y]) => y.join()).join(" "));`,
-    ),
-  );
-  const output = execFileSync(process.execPath, ["--import", "tsx", at("slow.mts")], {
-    cwd: packageRoot,
-    encoding: "utf8",
-    env: { ...process.env, AFFUSE_CUDA_LIBRARY: standIn, AFFUSE_STAND_IN: "slow" },
+      ),
+    );
+    const output = execFileSync(process.execPath, ["--import", "tsx", at("steps.mts")], {
+      cwd: packageRoot,
+      encoding: "utf8",
+      env: { ...process.env, AFFUSE_CUDA_LIBRARY: standIn, AFFUSE_STAND_IN: mode },
+    });
+    const lines = output.trim().split("\n");
+    const said = lines.filter((line) => /^[a-z]/.test(line)).join(" "); // flushed when the process ends
+    const parts = said.split("computed").map((part) => part.trim().split(" ").sort().join(" "));
+    assert.equal(parts, between);
+    assert.is(
+      lines.find((line) => /^\d/.test(line)),
+      "2,4,6 4,8,12 6,12,18",
+    );
   });
-  const lines = output.trim().split("\n");
-  // What the library says is flushed when the process ends. Between two ends of a step: one feeds, one computes.
-  const said = lines.filter((line) => /^[a-z]/.test(line)).join(" ");
-  const between = said.split("computed").map((part) => part.trim().split(" ").sort().join(" "));
-  assert.equal(between, ["computing fed fed", "computing fed", "computing", ""]);
-  assert.is(
-    lines.find((line) => /^\d/.test(line)),
-    "2,4,6 4,8,12 6,12,18",
-  );
-});
+}
 
 test("a library that is not there, or is none", async () => {
   const found = await doctor({ AFFUSE_CUDA_LIBRARY: at("nowhere.so") });

@@ -36,11 +36,12 @@ class StandIn final : public Backend {
   void replay(Recording&, Status&) override {}
   void* allocate(size_t bytes, const char* what, Status& status, bool) override {
     if (gone(status)) return nullptr;
-    if (!mode("memory")) return aligned_alloc(256, (bytes + 256) / 256 * 256);
+    const bool full = mode("memory") || (mode("tight") && held_ > 0);
+    if (!full) return ++held_, aligned_alloc(256, (bytes + 256) / 256 * 256);
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory, bool) override { free(memory); }
+  void release(void* memory, bool) override { --held_, free(memory); }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(to, host, bytes);
   }
@@ -50,13 +51,13 @@ class StandIn final : public Backend {
   void fill(void* memory, int byte, size_t bytes, Status&) override { memset(memory, byte, bytes); }
   void finish(Status& status) override { gone(status); }
   void feed(void* to, const void* host, size_t bytes, Status& status) override {
-    if (mode("slow")) puts("fed");
+    if (slow()) puts("fed");
     copy_in(to, host, bytes, status);
   }
   void await_feeds(Status&) override {}
   void* mark(Status&) override { return this; }
   void wait(void*, Status& status) override {
-    if (mode("slow")) {  // as long as a step computes
+    if (slow()) {  // as long as a step computes
       puts("computing");
       std::this_thread::sleep_for(std::chrono::milliseconds(400));
       puts("computed");
@@ -65,12 +66,14 @@ class StandIn final : public Backend {
   }
 
  private:
+  static bool slow() { return mode("slow") || mode("tight"); }
   bool gone(Status& status) {
     if (lost_) status.fail("ERR_AFFUSE_DEVICE_LOST", "expected the device to finish its work, got an illegal memory access");
     return lost_;
   }
   DeviceFacts facts_;
   bool lost_ = false;
+  int held_ = 0;  // blocks
 };
 
 int count(Status& status) {
