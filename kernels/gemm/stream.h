@@ -145,10 +145,13 @@ void stream_fresh(const StreamPlan& p, const StreamTask& task, const Rows& rows,
         const Source source = columns.source(next.n, next.k + done), beyond = columns.source(after.n, after.k);
         aside.ld = source.ld;
         aside.rows = count;
+        // A row that does not begin with a line touches three: the first of them came with the panel before this one.
+        const bool begins = source.ld % 16 == 0 && (reinterpret_cast<uintptr_t>(source.at) & 63) == 0;
+        const int64_t line = begins ? 0 : 15;
         const int64_t left = next.kc - done - kFetchRows;  // rows of the next panel that are still to be fetched
-        aside.fetch = left > 0 ? source.at + kFetchRows * source.ld : beyond.at - left * source.ld;
+        aside.fetch = (left > 0 ? source.at + kFetchRows * source.ld : beyond.at - left * source.ld) + line;
         if (left > 0) aside.before = left;
-        aside.then = beyond.at;
+        aside.then = beyond.at + line;
         if constexpr (requires { Columns::kCopies; })
           if (next.cols == kTileStride && f.plain()) {
             aside.from = source.at;
