@@ -1,7 +1,7 @@
 /**
  * What a small or oddly shaped case must spend beside its roof: the roof takes arithmetic and memory as fully overlapped and
- * every tile as full. Here the same work is counted one after another: arithmetic in whole tiles, memory, packing of weights that
- * changed, the start of a run. A case far below its roof is explained by these as far as their sum reaches.
+ * every tile as full. Here the same work is counted one after another: arithmetic in whole tiles, hyperbolic tangents, memory,
+ * packing of weights that changed, the start of a run. A case far below its roof is explained by these as far as their sum reaches.
  */
 import type { NativeAddon } from "../lib/native/addon.ts";
 import { roofOf, type RoofTable } from "./roofs.ts";
@@ -42,8 +42,25 @@ export async function runStart(addon: NativeAddon): Promise<number> {
   return times.sort((a, b) => a - b)[times.length / 2] as number;
 }
 
+/** Seconds of one hyperbolic tangent among many in the cache, one thread: median. */
+export function tanhSeconds(addon: NativeAddon): number {
+  const data = Float32Array.from({ length: 16384 }, (_, i) => Math.sin(i));
+  const x = { dtype: "f32", shape: [data.length], data } as const;
+  const out = new Float32Array(data.length);
+  const times: number[] = [];
+  for (let i = 0; i < 60; i++) {
+    const begin = performance.now();
+    addon.call("cpu", "activation", [x], { activation: "tanh" }, [out], 1);
+    if (i >= 10) times.push((performance.now() - begin) / 1000);
+  }
+  return (times.sort((a, b) => a - b)[times.length / 2] as number) / data.length;
+}
+
 export interface Spent {
   flops: number;
+  /** Hyperbolic tangents, and what one takes. */
+  tanhs: number;
+  tanh: number;
   /** Least seconds of the memory traffic, at the levels that it goes through. */
   memory: number;
   /** Bytes of the weights that a run packs anew. */
@@ -57,6 +74,7 @@ export function accountFor(test: OperatorCase, table: RoofTable, spent: Spent): 
   const fill = test.columns === undefined ? 1 : fillOf(test.columns, table.level);
   return {
     tiles: spent.flops / fma / fill,
+    functions: spent.tanhs * spent.tanh,
     memory: spent.memory,
     // Read and written once each.
     packing: (2 * spent.packed) / roofOf(table, "copy.dram"),
@@ -64,4 +82,5 @@ export function accountFor(test: OperatorCase, table: RoofTable, spent: Spent): 
   };
 }
 
-export const accounted = ({ tiles, memory, packing, start }: Account): number => tiles + memory + packing + start;
+export const accounted = ({ tiles, functions, memory, packing, start }: Account): number =>
+  tiles + functions + memory + packing + start;

@@ -5,7 +5,7 @@ import os from "node:os";
 import { packageRoot } from "#root";
 import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import { loadAddon } from "../lib/native/load.ts";
-import { runStart } from "./account.ts";
+import { runStart, tanhSeconds } from "./account.ts";
 import { ALL_CASES } from "./cases/index.ts";
 import { loadOrt, type OrtPeer } from "./peers/ort.ts";
 import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
@@ -157,6 +157,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       caseSeconds: options.quick ? 0.7 : 12,
       memory: !options.quick,
       start: await runStart(addon),
+      tanh: tanhSeconds(addon),
       note: options.note,
     };
     for (const [i, test] of cases.entries()) {

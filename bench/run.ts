@@ -29,6 +29,8 @@ export interface Bench {
   memory: boolean;
   /** Seconds that starting a run takes (bench/account.ts). */
   start: number;
+  /** Seconds of a hyperbolic tangent. */
+  tanh: number;
   note(text: string): void;
 }
 
@@ -175,6 +177,7 @@ function setCount(addon: NativeAddon, test: OperatorCase, rotating: number): num
 export async function runOperator(bench: Bench, given: OperatorCase): Promise<Outcome> {
   const { addon, threads } = bench;
   let test = given;
+  let tanhs = 0;
   const lengths = test.op === "afg" ? test.tensors.lengths : undefined;
   if (test.op === "afg") {
     const [B = 0, T = 0] = test.tensors.x?.shape ?? [];
@@ -182,6 +185,7 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
       ? (makeTensor(lengths, `${test.name} lengths`, 0).data as Int32Array).reduce((a, b) => a + b, 0)
       : B * T;
     test = { ...test, ...afgCost(test, frames) };
+    tanhs = frames * (test.tensors.W?.shape[0] ?? 0);
   }
   const plan = planOf(addon, test, describeTensors(test));
   const { rotating, kept } = traffic(test, plan);
@@ -263,6 +267,8 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
           : (table) =>
               accountFor(test, table, {
                 flops: plan.flops,
+                tanhs,
+                tanh: bench.tanh,
                 memory: memorySeconds(table, parts(table)),
                 packed: test.gradients ? kept : 0,
                 runsPerCall: ours.runsPerCall,

@@ -32,6 +32,8 @@ interface Common {
 export interface Account {
   /** Arithmetic at the multiply-add roof, columns rounded up to whole registers. */
   tiles: number;
+  /** Hyperbolic tangents of AFG's scores. */
+  functions: number;
   memory: number;
   packing: number;
   /** The call's share of starting a run. */
