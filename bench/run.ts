@@ -95,8 +95,6 @@ export async function takeTurns(
       const sample = await contender.sample(bench.sampleSeconds);
       samples.get(contender)?.push(sample);
       if (contender.threads > 1 && contender.peer === "onnxruntime") await settle();
-      // OpenMP's threads in the other process spin for some milliseconds; that process does not say when they stop.
-      if (contender.threads > 1 && contender.peer === "torch") await sleep(10);
     }
   }
   const ours = new Map<number, number>();
