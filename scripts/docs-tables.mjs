@@ -103,7 +103,7 @@ function sweepTable() {
   const all = merged.benchmarks.filter(({ tags, threads, peer, account }) => tags.includes("sweep") && threads === 1 && peer === "affuse" && account);
   if (all.length === 0) return "";
   const low = all.filter(({ roof_percent }) => roof_percent < 60).sort((a, b) => a.roof_percent - b.roof_percent);
-  const micros = (seconds) => (1e6 * seconds).toPrecision(3).replace(/e\+3$/, "000");
+  const micros = (seconds) => (seconds >= 1e-4 ? (1e6 * seconds).toFixed(0) : (1e6 * seconds).toPrecision(3));
   const rows = low.map(({ case: name, median, roof_percent, account }) => {
     const { tiles, functions, memory, packing, start } = account;
     const parts = [tiles, functions, memory, packing, start];
