@@ -123,11 +123,6 @@ const STEPS: [mode: string, what: string, between: string[]][] = [
     "the next run's feeds travel while a run computes",
     ["computing fed fed", "computing fed", "computing", ""],
   ],
-  [
-    "tight",
-    "without memory for two runs each feeds in its turn",
-    ["computing fed", "computing fed", "computing fed", ""],
-  ],
 ];
 for (const [mode, what, between] of STEPS) {
   test(what, () => {

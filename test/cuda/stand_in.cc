@@ -36,12 +36,11 @@ class StandIn final : public Backend {
   void replay(Recording&, Status&) override {}
   void* allocate(size_t bytes, const char* what, Status& status, bool) override {
     if (gone(status)) return nullptr;
-    const bool full = mode("memory") || (mode("tight") && held_ > 0);
-    if (!full) return ++held_, aligned_alloc(256, (bytes + 256) / 256 * 256);
+    if (!mode("memory")) return aligned_alloc(256, (bytes + 256) / 256 * 256);
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory, bool) override { --held_, free(memory); }
+  void release(void* memory, bool) override { free(memory); }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(to, host, bytes);
   }
@@ -66,14 +65,13 @@ class StandIn final : public Backend {
   }
 
  private:
-  static bool slow() { return mode("slow") || mode("tight"); }
+  static bool slow() { return mode("slow"); }
   bool gone(Status& status) {
     if (lost_) status.fail("ERR_AFFUSE_DEVICE_LOST", "expected the device to finish its work, got an illegal memory access");
     return lost_;
   }
   DeviceFacts facts_;
   bool lost_ = false;
-  int held_ = 0;  // blocks
 };
 
 int count(Status& status) {
