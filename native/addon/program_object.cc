@@ -71,6 +71,7 @@ class ProgramJob : public PromiseJob {
     if (!arena_) reserve_arena(status);
     if (!status.ok()) return;
     run_.arena = arena_.get();
+    run_.placed = [this] { placed(); };
     if (!recorder_) return program_->run(run_, scratch, cancelled, status);
     RunRecorder record(recorder_->tasks, run_.threads);
     run_.recorder = &record;

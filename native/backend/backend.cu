@@ -77,6 +77,7 @@ class Device final : public Backend {
     return driver::use(index_, status) ? memory_.allocate(bytes, what, status, idle) : nullptr;
   }
   void release(void* memory, bool idle) override { memory_.release(memory, idle); }
+  bool scarce() const override { return driver::scarce(index_); }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (bytes && driver::use(index_, status)) driver::copy_in(to, host, bytes, stream_, status);
   }

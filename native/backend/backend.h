@@ -6,7 +6,7 @@
 namespace affuse {
 
 // Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
-constexpr uint32_t kBackendVersion = 2;
+constexpr uint32_t kBackendVersion = 3;
 
 struct DeviceFacts {
   char name[128] = "";
@@ -51,6 +51,8 @@ class Backend {
   // given out as idle only after finish().
   virtual void* allocate(size_t bytes, const char* what, Status& status, bool idle = false) = 0;
   virtual void release(void* memory, bool idle = false) = 0;
+  // Whether so little is left that CUDA might not find what it takes itself, for the code of kernels and for recordings.
+  virtual bool scarce() const = 0;
   // Queued after what came before; host memory may be reused when they return. copy_out and finish wait for the queue.
   virtual void copy_in(void* to, const void* host, size_t bytes, Status& status) = 0;
   virtual void copy_out(void* host, const void* from, size_t bytes, Status& status) = 0;

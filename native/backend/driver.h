@@ -89,6 +89,14 @@ inline void* allocate(size_t bytes, Status& status) {
   return nullptr;
 }
 inline void release(void* memory) { (void)cudaFree(memory); }
+// The code of all kernels is a few tens of megabytes, a graph of a thousand launches a few.
+inline bool scarce(int index) {
+  constexpr size_t kEnough = size_t(256) << 20;
+  size_t left = 0, all = 0;
+  if (cudaSetDevice(index) == cudaSuccess && cudaMemGetInfo(&left, &all) == cudaSuccess) return left < kEnough;
+  (void)cudaGetLastError();
+  return true;
+}
 inline void copy_in(void* to, const void* from, size_t bytes, Stream stream, Status& status) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "take data", status);
 }
@@ -150,6 +158,7 @@ inline void* allocate(size_t bytes, Status&) {
   return posix_memalign(&memory, 256, bytes) ? nullptr : memory;
 }
 inline void release(void* memory) { free(memory); }
+inline bool scarce(int) { return false; }
 inline void copy_in(void* to, const void* from, size_t bytes, Stream, Status&) { memcpy(to, from, bytes); }
 inline void copy_out(void* to, const void* from, size_t bytes, Stream, Status&) { memcpy(to, from, bytes); }
 inline void fill(void* memory, int byte, size_t bytes, Stream, Status&) { memset(memory, byte, bytes); }

@@ -10,7 +10,7 @@
 
 namespace affuse {
 
-class Backend;
+class DeviceLock;
 
 // One weight in one packed layout, shared by every instruction of every program that wants it so.
 struct PackedWeight {
@@ -37,7 +37,7 @@ class Buffer {
   bool to_host(Status& status);
   char* at(size_t offset) { return memory_.at(offset); }
   // On the device, which the caller has locked; moved there if need be. Null only with an error.
-  char* on(Device device, Backend& backend, Status& status);
+  char* on(Device device, DeviceLock& backend, Status& status);
 
   void read(size_t offset, void* to, size_t bytes, Status& status);
   void write(size_t offset, const void* from, size_t bytes, Status& status);

@@ -10,9 +10,9 @@ namespace {
 // What a call keeps on the device until it is done.
 class Borrowed {
  public:
-  explicit Borrowed(Backend& backend) : backend_(backend) {}
+  explicit Borrowed(DeviceLock& backend) : backend_(backend) {}
   ~Borrowed() {
-    for (int i = 0; i < count_; ++i) backend_.release(taken_[i]);
+    for (int i = 0; i < count_; ++i) backend_->release(taken_[i]);
   }
   Borrowed(const Borrowed&) = delete;
   void* take(size_t bytes, const char* what, Status& status) {
@@ -22,7 +22,7 @@ class Borrowed {
   }
 
  private:
-  Backend& backend_;
+  DeviceLock& backend_;
   void* taken_[kMaxInputs + kMaxOutputs + 1];
   int count_ = 0;
 };
@@ -48,23 +48,25 @@ struct DeviceCall {
   }
 
   // Makes what is missing of the outputs and the workspace, and queues the operator.
-  void run(const OpDef& op, int index, Backend& backend, Borrowed& memory, const Attr* attr, void* stream, Status& status) {
+  void run(const OpDef& op, int index, DeviceLock& backend, Borrowed& memory, const Attr* attr, void* stream,
+           Status& status) {
     for (int i = 0; i < op.output_count; ++i) {
       if (out[i].data || out[i].count() == 0) continue;
       out[i].data = memory.take(out[i].bytes(), "an output", status);
-      if (status.ok() && poisoning()) backend.fill(out[i].data, 0xff, out[i].bytes(), status);
+      if (status.ok() && poisoning()) backend->fill(out[i].data, 0xff, out[i].bytes(), status);
       if (!status.ok()) return;
     }
     OpCall call;
     call.in = in;
     call.out = out;
     call.attr = attr;
-    if (const size_t bytes = backend.workspace(index, OpShape{in_desc, out_desc, attr})) {
+    if (const size_t bytes = backend->workspace(index, OpShape{in_desc, out_desc, attr})) {
       call.workspace = memory.take(bytes, "a workspace", status);
-      if (status.ok() && poisoning()) backend.fill(call.workspace, 0xff, bytes, status);
+      if (status.ok() && poisoning()) backend->fill(call.workspace, 0xff, bytes, status);
       if (!status.ok()) return;
     }
-    backend.run(index, call, status, stream);
+    backend.make_room();
+    backend->run(index, call, status, stream);
   }
 };
 
@@ -80,17 +82,17 @@ int find_kernel(const OpDef& op, const Backend& backend, Status& status) {
 
 void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
                      const Attr* attr, void* stream, Status& status) {
-  const DeviceLock backend = lock_device(device, status);
+  DeviceLock backend = lock_device(device, status);
   const int index = backend ? find_kernel(op, *backend, status) : -1;
   DeviceCall call(op, in, made, out);
   if (index < 0 || !call.anything) return;
-  Borrowed memory(*backend);  // what follows on the same stream may have it again
-  call.run(op, index, *backend, memory, attr, stream, status);
+  Borrowed memory(backend);  // what follows on the same stream may have it again
+  call.run(op, index, backend, memory, attr, stream, status);
 }
 
 void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
                       const Attr* attr, Status& status) {
-  const DeviceLock backend = lock_device(device, status);
+  DeviceLock backend = lock_device(device, status);
   const int index = backend ? find_kernel(op, *backend, status) : -1;
   if (index < 0) return;
   if (op.validate) {
@@ -103,7 +105,7 @@ void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const Te
   }
   DeviceCall call(op, in, made, out);
   if (!call.anything) return;
-  Borrowed memory(*backend);
+  Borrowed memory(backend);
   for (int i = 0; i < op.input_count; ++i) {
     if (!in[i].data) continue;
     call.in[i].data = memory.take(in[i].bytes(), "an input", status);
@@ -115,7 +117,7 @@ void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const Te
     for (int j = 0; j < op.input_count && out[i].data; ++j)  // an output that updates an input in place does so here too
       if (in[j].data == out[i].data) call.out[i].data = call.in[j].data;
   }
-  call.run(op, index, *backend, memory, attr, nullptr, status);
+  call.run(op, index, backend, memory, attr, nullptr, status);
   for (int i = 0; i < op.output_count && status.ok(); ++i)
     if (out[i].data) backend->copy_out(out[i].data, call.out[i].data, out[i].bytes(), status);
   Status ignored;

@@ -1,6 +1,7 @@
 // A program: a fixed list of operator calls over an arena and shared buffers, checked once and run many times.
 #pragma once
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,8 +43,9 @@ struct ProgramSpec {
   int scalars = 0;
 };
 
-// One execution: its inputs and, afterwards, its results.
 struct DeviceBlock;
+
+// One execution: its inputs and, afterwards, its results.
 struct ProgramRun {
   Memory* arena = nullptr;      // at least arena_bytes, the run's own while it lasts
   std::vector<Memory> feeds;    // in the order of ProgramSpec::feeds; one without data was put into the arena already
@@ -52,6 +54,7 @@ struct ProgramRun {
   std::vector<double> scalars;
   std::vector<Memory> fetches;  // filled by Program::run
   std::shared_ptr<DeviceBlock> staged;  // an arena on the device that has the feeds already: prepare()
+  std::function<void()> placed;  // told when a run on a device has its memory there; may be none
   int threads = 1;
   RunRecorder* recorder = nullptr;  // null: nothing is timed
 };
@@ -73,8 +76,8 @@ class Program {
   // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set
   // `cancelled` ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
   void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
-  // Before the run's turn, beside other runs: brings its feeds to the device. Where that fails, run() does it, and says
-  // why.
+  // Before the run's turn, beside other runs: brings its feeds to the device. Where that fails, or what they take there is
+  // needed before, run() does it, and says why if it cannot.
   void prepare(ProgramRun& run) const;
   ~Program();
 
@@ -105,7 +108,7 @@ class Program {
   struct OnDevice;
   bool prepare_device(Status& status);
   void validate_feeds(const ProgramRun& run, Status& status) const;
-  std::shared_ptr<DeviceBlock> stage(const ProgramRun& run, Status& status) const;
+  std::shared_ptr<DeviceBlock> stage(const ProgramRun& run, bool early, Status& status) const;
   void run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status);
   Work work_on_device(size_t step, const ProgramRun& run) const;
   // A feed's bytes in host memory.

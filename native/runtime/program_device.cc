@@ -88,17 +88,16 @@ void Program::validate_feeds(const ProgramRun& run, Status& status) const {
   }
 }
 
-// The arena with the feeds in it, or on their way.
-std::shared_ptr<DeviceBlock> Program::stage(const ProgramRun& run, Status& status) const {
+// The arena with the feeds in it, or on their way. early: the run's turn has not come.
+std::shared_ptr<DeviceBlock> Program::stage(const ProgramRun& run, bool early, Status& status) const {
   auto block = std::make_shared<DeviceBlock>(spec_.device);
   const size_t bytes = rounded(spec_.arena_bytes) + device_->workspace + device_->spare;
   Backend* device;
   {
-    const DeviceLock backend = lock_device(spec_.device, status);
-    if (!backend) return nullptr;
+    DeviceLock backend = lock_device(spec_.device, status);
+    if (!backend || !block->allocate(backend, bytes, "a program's arena", early, status)) return nullptr;
     device = &*backend;
-    block->data = static_cast<char*>(device->allocate(bytes, "a program's arena", status, true));
-    if (block->data && poisoning()) {
+    if (poisoning()) {
       device->fill(block->data, 0xff, bytes, status);
       device->finish(status);
     }
@@ -107,6 +106,7 @@ std::shared_ptr<DeviceBlock> Program::stage(const ProgramRun& run, Status& statu
     const ProgramValue& value = spec_.values[size_t(spec_.feeds[i])];
     device->feed(block->data + value.offset, fed(run, int(i)), value.bytes(), status);
   }
+  block->fed();
   return block;
 }
 
@@ -115,7 +115,7 @@ void Program::prepare(ProgramRun& run) const {
   if (!device_) return;
   validate_feeds(run, status);
   if (!status.ok()) return;
-  std::shared_ptr<DeviceBlock> block = stage(run, status);
+  std::shared_ptr<DeviceBlock> block = stage(run, true, status);
   if (status.ok()) run.staged = std::move(block);
 }
 
@@ -124,9 +124,9 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   const int64_t begin = recorder ? clock_ns() : 0;
   // Declared before the lock, so that it is given back after it.
   std::shared_ptr<DeviceBlock> block = std::move(run.staged);
-  if (!block) {
+  if (!block || !block->claim()) {
     validate_feeds(run, status);
-    if (status.ok()) block = stage(run, status);
+    if (status.ok()) block = stage(run, false, status);
   }
   if (!status.ok()) return;
   DeviceLock backend = lock_device(spec_.device, status);
@@ -136,9 +136,10 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   backend->await_feeds(status);
   std::vector<const char*> bases{block->data};
   for (const auto& buffer : spec_.buffers) {
-    bases.push_back(buffer->on(spec_.device, *backend, status));
+    bases.push_back(buffer->on(spec_.device, backend, status));
     if (!status.ok()) return;
   }
+  if (run.placed) run.placed();
   const auto at = [&](int value) {
     const ProgramValue& v = spec_.values[size_t(value)];
     return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
@@ -185,6 +186,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   };
 
   if (recorder || !own.ran) {
+    backend.make_room();
     each([&](size_t i, const OpCall& call) {
       if (cancelled.load(std::memory_order_relaxed)) return status.fail("ERR_AFFUSE_CANCELLED", "the run was cancelled");
       const int64_t from = recorder ? clock_ns() : 0;
@@ -206,6 +208,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       kept = &own.recorded[own.oldest];
       own.oldest ^= 1;
       kept->recording.reset();
+      backend.make_room();
       backend->begin_recording(status);
       each([&](size_t i, const OpCall& call) {
         backend->name_step(int(i));

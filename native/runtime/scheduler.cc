@@ -14,6 +14,14 @@ bool share(const Job& a, const Job& b) {
 
 }  // namespace
 
+void Job::placed() {
+  {
+    const std::lock_guard lock(scheduler_->mutex_);
+    state_ = running;
+  }
+  scheduler_->wake_.notify_one();
+}
+
 Scheduler::~Scheduler() {
   {
     std::lock_guard lock(mutex_);
@@ -24,6 +32,7 @@ Scheduler::~Scheduler() {
 }
 
 bool Scheduler::submit(std::shared_ptr<Job> job) {
+  job->scheduler_ = this;
   {
     std::lock_guard lock(mutex_);
     if (int(waiting_.size()) >= idle_ && int(drivers_.size()) < limit_) {
@@ -58,10 +67,12 @@ std::shared_ptr<Job> Scheduler::next() {
   return nullptr;
 }
 
-// One at a time, and no other before that one has started: preparing takes memory.
+// One at a time, and no other before that one has started and has its memory: preparing takes some.
 std::shared_ptr<Job> Scheduler::next_to_prepare() const {
   for (const auto& job : waiting_)
     if (job->state_ != Job::fresh) return nullptr;
+  for (const auto& job : running_)
+    if (job->state_ == Job::starting) return nullptr;
   const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const auto& job) { return job->prepares(); });
   return found == waiting_.end() ? nullptr : *found;
 }
@@ -86,6 +97,7 @@ void Scheduler::drive() {
       --idle_;
       continue;
     }
+    job->state_ = job->prepares() ? Job::starting : Job::running;
     running_.push_back(job);
     lock.unlock();
     job->run(scratch, cancelled_);

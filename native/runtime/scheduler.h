@@ -18,7 +18,7 @@ class Job {
   // On a driver thread. `cancelled` turns true when the scheduler shuts down: the job should end soon.
   virtual void run(Scratch& scratch, const std::atomic<bool>& cancelled) = 0;
   // For jobs that can do something before their turn, beside those that they have to wait for: once, before run(), or
-  // never.
+  // never. One at a time, and while every other such job that runs has said placed().
   virtual bool prepares() const { return false; }
   virtual void prepare() {}
   // On the same thread, when it has run and before any job that had to wait for it starts.
@@ -27,9 +27,15 @@ class Job {
   // Jobs that share any of these run one after another in the order of submission; others may run side by side.
   std::vector<const void*> resources;
 
+ protected:
+  // In run(), of a job that prepares: it has the memory that it needs. Until then what the next one took could be taken
+  // back from it at once.
+  void placed();
+
  private:
   friend class Scheduler;
-  enum { fresh, preparing, prepared } state_ = fresh;
+  enum { fresh, preparing, prepared, starting, running } state_ = fresh;
+  class Scheduler* scheduler_ = nullptr;
 };
 
 class Scheduler {
@@ -42,6 +48,7 @@ class Scheduler {
   bool submit(std::shared_ptr<Job> job);
 
  private:
+  friend class Job;
   void drive();
   std::shared_ptr<Job> next();
   std::shared_ptr<Job> next_to_prepare() const;

@@ -1,10 +1,16 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
-// host and one operator, "scale". For errors.test.ts: what a machine with a GPU says when something is wrong with it.
+// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale". For errors.test.ts: what a machine with
+// a GPU says when something is wrong with it, and for stress.cc.
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "native/backend/backend.h"
 
@@ -17,30 +23,57 @@ bool mode(const char* name) {
   return asked && !strcmp(asked, name);
 }
 
+// y = 2 x.
+struct Scale {
+  const float* x;
+  float* y;
+  int64_t count;
+  void go() const {
+    for (int64_t i = 0; i < count; ++i) y[i] = mode("wrong") ? x[i] : 2 * x[i];
+  }
+};
+
+struct Recorded final : Recording {
+  std::vector<Scale> steps;
+};
+
 class StandIn final : public Backend {
  public:
   const DeviceFacts& facts() const override { return facts_; }
   int find(const char* op) const override { return strcmp(op, "scale") ? -1 : 0; }
   size_t workspace(int, const OpShape&) const override { return 0; }
   void run(int, const OpCall& call, Status& status, void*) override {
-    lost_ |= mode("lost");
+    if (mode("lost")) lost_ = true;
     if (gone(status)) return;
-    const float* const x = static_cast<const float*>(call.in[0].data);
-    float* const y = static_cast<float*>(call.out[0].data);
-    for (int64_t i = 0; i < call.in[0].count(); ++i) y[i] = mode("wrong") ? x[i] : 2 * x[i];
+    const Scale step{call.in[0].f32(), call.out[0].f32(), call.in[0].count()};
+    if (recording_) recording_->steps.push_back(step);
+    else step.go();
   }
-  void begin_recording(Status&) override {}
+  void begin_recording(Status&) override { recording_ = new Recorded; }
   void name_step(int) override {}
-  Recording* end_recording(Status&) override { return new Recording; }
+  Recording* end_recording(Status&) override { return std::exchange(recording_, nullptr); }
   void update(Recording&, int, int, const OpCall&, Status&) override {}
-  void replay(Recording&, Status&) override {}
+  void replay(Recording& recording, Status&) override {
+    for (const Scale& step : static_cast<Recorded&>(recording).steps) step.go();
+  }
   void* allocate(size_t bytes, const char* what, Status& status, bool) override {
     if (gone(status)) return nullptr;
-    if (!mode("memory")) return aligned_alloc(256, (bytes + 256) / 256 * 256);
+    const size_t size = (bytes + 255) / 256 * 256;
+    if (!mode("memory") && size <= left_) {
+      void* const memory = aligned_alloc(256, size);
+      sizes_[memory] = size;
+      left_ -= size;
+      return memory;
+    }
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory, bool) override { free(memory); }
+  void release(void* memory, bool) override {
+    left_ += sizes_[memory];
+    sizes_.erase(memory);
+    free(memory);
+  }
+  bool scarce() const override { return false; }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(to, host, bytes);
   }
@@ -50,28 +83,46 @@ class StandIn final : public Backend {
   void fill(void* memory, int byte, size_t bytes, Status&) override { memset(memory, byte, bytes); }
   void finish(Status& status) override { gone(status); }
   void feed(void* to, const void* host, size_t bytes, Status& status) override {
+    if (gone(status)) return;
     if (slow()) puts("fed");
-    copy_in(to, host, bytes, status);
+    const char* const from = static_cast<const char*>(host);
+    const std::lock_guard lock(feeding_);
+    under_way_.emplace_back(to, std::vector<char>(from, from + bytes));
   }
-  void await_feeds(Status&) override {}
+  void await_feeds(Status&) override {  // no sooner: who does not wait finds memory without what was fed
+    const std::lock_guard lock(feeding_);
+    for (const auto& [to, bytes] : under_way_) memcpy(to, bytes.data(), bytes.size());
+    under_way_.clear();
+  }
   void* mark(Status&) override { return this; }
   void wait(void*, Status& status) override {
     if (slow()) {  // as long as a step computes
       puts("computing");
       std::this_thread::sleep_for(std::chrono::milliseconds(400));
       puts("computed");
+    } else {  // others have their turns
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
     gone(status);
   }
 
  private:
   static bool slow() { return mode("slow"); }
+  static size_t room() {
+    const char* const bytes = getenv("AFFUSE_STAND_IN_BYTES");
+    return bytes ? size_t(atoll(bytes)) : SIZE_MAX;
+  }
   bool gone(Status& status) {
     if (lost_) status.fail("ERR_AFFUSE_DEVICE_LOST", "expected the device to finish its work, got an illegal memory access");
     return lost_;
   }
   DeviceFacts facts_;
-  bool lost_ = false;
+  Recorded* recording_ = nullptr;
+  std::atomic<bool> lost_{false};
+  size_t left_ = room();
+  std::map<void*, size_t> sizes_;
+  std::mutex feeding_;
+  std::vector<std::pair<void*, std::vector<char>>> under_way_;
 };
 
 int count(Status& status) {

@@ -1,7 +1,8 @@
 /**
  * The native stress program (test/native/stress) under ThreadSanitizer, and under AddressSanitizer with
- * UndefinedBehaviorSanitizer: pool, scheduler, programs, and every operator of a few rooms on several threads. A few rooms and
- * one instruction set, because the rest is compiled for longer than it runs; all of them at once:
+ * UndefinedBehaviorSanitizer: pool, scheduler, programs (on a device with little memory too), and every operator of a few
+ * rooms on several threads. A few rooms and one instruction set, because the rest is compiled for longer than it runs; all of
+ * them at once:
  *
  *   cmake -S test/native/stress -B /tmp/stress -DAFFUSE_ROOT=$PWD -DAFFUSE_SANITIZE=address,undefined
  *   cmake --build /tmp/stress && /tmp/stress/stress 200
@@ -45,7 +46,7 @@ writeFileSync(
 affuse_room(gemm)
 affuse_room(roof)
 affuse_room(softmax kSoftmax kSoftmaxBackward)
-affuse_room(elementwise kAdd kAddBackward kMul kMulBackward)
+affuse_room(elementwise kAdd kAddBackward kMul kMulBackward kScale kScaleBackward)
 affuse_room(dropout kDropout kDropoutBackward)
 affuse_room(adamw kAdam kAdamw)
 `,

@@ -1,5 +1,4 @@
 // Races, lifetimes and order in the runtime, without Node around it: to be run under ThreadSanitizer and AddressSanitizer.
-#include <affuse/affuse.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,14 +15,15 @@
 #include "native/runtime/program.h"
 #include "native/runtime/registry.h"
 #include "native/runtime/scheduler.h"
-
-namespace {
+#include "stress.h"
 
 void require(bool condition, const char* what) {
   if (condition) return;
   fprintf(stderr, "failed: %s\n", what);
   abort();
 }
+
+namespace {
 
 // y = softmax(x) on so many threads; the same bits every time.
 struct Softmax {
@@ -102,6 +102,7 @@ struct Counting : affuse::Job {
     require(inside++ == 0, "jobs that share a resource do not meet");
     affuse::Status status;
     memset(scratch.reserve(1000, status), 1, 1000);
+    if (prepares()) placed();
     log.push_back(id);  // unguarded on purpose: the scheduler is the guard
     inside--;
   }
@@ -302,6 +303,7 @@ int main(int argc, char** argv) {
   pool_contract(rounds);
   scheduler_order(rounds / 2);
   programs(rounds);
+  devices(rounds);
   if (argc > 2 && !strcmp(argv[2], "fork")) forked();
   affuse_shutdown();
   puts("done");
