@@ -56,6 +56,7 @@ Pool& Pool::instance() {
   if (!pool) {
     // Never destroyed: helpers may sleep on it until the process ends.
     pool = new Pool;
+    remember_processors();
     current.store(pool, std::memory_order_release);
 #if defined(__unix__) || defined(__APPLE__)
     static std::once_flag once;
@@ -168,6 +169,7 @@ void Pool::leave(Job& job) {
 }
 
 void Pool::work() {
+  become_helper();
   for (;;) {
     Job* job;
     int slot = 0;

@@ -1,9 +1,12 @@
 /** The thread pool under stress: results never depend on the number of threads or on who else calls. */
-import { readdirSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { packageRoot } from "#root";
 import { Random } from "../../lib/data/random.ts";
 import type { HostTensor } from "../../lib/native/addon.ts";
 import { addon, chain, codeOf, f32, wave } from "./helpers.ts";
@@ -131,6 +134,25 @@ test("helpers that are woken leave their caller's processor alone", async () => 
     all,
     "the caller's own are as they were",
   );
+});
+
+test("a helper that calls for helpers does not hand on what it was left with itself", () => {
+  if (process.platform !== "linux") return;
+  const folder = mkdtempSync(path.join(os.tmpdir(), "affuse-placement-"));
+  try {
+    const program = path.join(folder, "placement");
+    const sources = ["test/native/placement.cc", "native/runtime/pool.cc", "native/runtime/placement.cc"];
+    const flags = ["-std=c++20", "-O1", "-I.", ...sources, "-o", program, "-pthread"];
+    execFileSync(process.env.CXX ?? "c++", flags, { cwd: packageRoot });
+    // Of four processors: 14 is all but 0, 13 all but 1, 3 is 0 and 1, of which 2 leaves out 0.
+    assert.equal(execFileSync(program, { encoding: "utf8" }).trim().split("\n"), [
+      "called from processor 0: 2 of 14",
+      "by a helper, from processor 1: 1 of 13 1 of 14",
+      "by a thread that may use 0 and 1, from processor 0: 2 of 2 1 of 3",
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test.run();
