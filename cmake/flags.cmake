@@ -15,7 +15,7 @@ if(AFFUSE_SANITIZE)
     endif()
   endforeach()
   # float-cast-overflow and float-divide-by-zero are not in "undefined": IEEE arithmetic is what kernels rely on.
-  set(AFFUSE_SANITIZE_FLAGS -fsanitize=${AFFUSE_SANITIZE} -fno-omit-frame-pointer -g)
+  set(AFFUSE_SANITIZE_FLAGS -fsanitize=${AFFUSE_SANITIZE} -fno-omit-frame-pointer -g1)  # lines for reports
   if(AFFUSE_SANITIZE MATCHES "undefined")
     list(APPEND AFFUSE_SANITIZE_FLAGS -fno-sanitize-recover=undefined)
   endif()

@@ -48,8 +48,8 @@ void apply(const OpCall& call, Queue& queue, const char* name, const Tensor& fro
   const float* x = from.f32();
   float* y = to.f32();
   const int64_t n = to.count();
-  if (aligned(x) && aligned(y)) each(queue, name, n, true, Passed{mask, x, y});
-  else each(queue, name, (n + 3) / 4, false, PassedGroups{mask, x, y, n});
+  if (aligned(x) && aligned(y)) each_of<4, kStreamBlocks>(queue, name, n, Passed{mask, x, y});
+  else each_of<1, kStreamBlocks>(queue, name, (n + 3) / 4, PassedGroups{mask, x, y, n});
 }
 
 void forward(const OpCall& call, Queue& queue) { apply(call, queue, "dropout", call.in[0], call.out[0]); }

@@ -92,14 +92,16 @@ void backward_with(const OpCall& call, Queue& queue) {
   const Pool p = pool_of(call);
   const float *x = call.in[0].f32(), *dy = call.in[2].f32();
   const Numbers<Number> numbers{static_cast<Number*>(call.workspace)};
-  with_size(p.size, [&](auto size) {
+  const auto places = [&](auto size) {
     constexpr int kSize = decltype(size)::value;
     const int64_t n = call.in[2].count();
     if (p.x.last)
       each<kPoolBlocks>(queue, "max_pool2d places", n, pools_wide(p, x, nullptr),
                         Places<Number, true, kSize>{p, x, numbers});
     else each_of<1, kPoolBlocks>(queue, "max_pool2d places", n, Places<Number, false, kSize>{p, x, numbers});
-  });
+  };
+  if constexpr (sizeof(Number) == 1) with_size(p.size, places);
+  else places(std::integral_constant<int, 0>());  // a large window
   pool_backward(queue, "max_pool2d.backward", call, p, Taken<Number>{dy, numbers});
 }
 

@@ -108,7 +108,7 @@ void forward(const OpCall& call, Queue& queue) {
   const Given a = given(call);
   double* const share = static_cast<double*>(call.workspace);
   samples(queue, a, call.out[1].f32(), share, nullptr);
-  long_sums(queue, "softmax_cross_entropy", positions(call.in[In::logits]), false,
+  long_sums_of<1>(queue, "softmax_cross_entropy", positions(call.in[In::logits]),
             Labels{a, share, nullptr, call.out[0].f32(), call.out[2].i32(), nullptr}, share + a.B);
 }
 size_t workspace(const OpShape& s, int) {
@@ -195,7 +195,7 @@ void backward(const OpCall& call, Queue& queue) {
   Totals* const totals = static_cast<Totals*>(call.workspace);
   double *const share = static_cast<double*>(call.workspace) + 4, *const log_sum = share + a.B;
   if (dweights) samples(queue, a, nullptr, share, log_sum);
-  long_sums(queue, "softmax_cross_entropy.backward totals", positions(call.in[In::logits]), false,
+  long_sums_of<1>(queue, "softmax_cross_entropy.backward totals", positions(call.in[In::logits]),
             Labels{a, dweights ? share : nullptr, call.in[In::dloss].f32(), nullptr, nullptr, totals}, log_sum + a.B);
   if (dlogits) {
     const bool wide = a.C % 4 == 0 && aligned(a.logits) && aligned(posteriors) && aligned(dposteriors) && aligned(dlogits);

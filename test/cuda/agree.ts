@@ -1,8 +1,13 @@
-/** Calls on whole numbers, on which all sums are exact: device and CPU must agree bit for bit. */
+/**
+ * Calls on whole numbers, on which all sums are exact: device and CPU must agree bit for bit. Other calls against the
+ * reference.
+ */
 import * as assert from "uvu/assert";
 import { Random } from "../../lib/data/random.ts";
 import type { Attributes, HostTensor } from "../../lib/native/addon.ts";
-import { addon } from "../operators/suite.ts";
+import type { Case } from "../operators/cases.ts";
+import type { Inputs } from "../operators/run.ts";
+import { addon, checkRun, modelOf, operator, runsOf } from "../operators/suite.ts";
 import { deviceCall } from "./device.ts";
 
 const random = new Random(17, "products");
@@ -71,4 +76,21 @@ export function agreeFbp(
   const absent = [null, null, null, null];
   const given = [...inputs, ...absent, whole([B, o], 1), null];
   agree(label, "fbp.backward", given, attributes, [true, true, true, true, true, true]);
+}
+
+/** Forward and backward of one case on the device, within the bounds of float32; `terms`: of its longest sums. */
+export function check(
+  name: string,
+  inputs: Inputs,
+  attributes: Attributes,
+  terms: number,
+  unread?: Case["unread"],
+) {
+  const info = operator(name);
+  const label = Object.entries(inputs)
+    .map(([key, values]) => `${key} [${values.shape}]`)
+    .join(" ");
+  const c: Case = { label, inputs, attributes, terms, large: true, ...(unread ? { unread } : {}) };
+  const found = runsOf(addon.call, info, c).flatMap((run) => checkRun(deviceCall, run, [1], modelOf(run)));
+  assert.equal(found.slice(0, 6).join("\n"), "");
 }

@@ -105,6 +105,15 @@ AFFUSE_GLOBAL(32, 1) blocks_share(float* y) {
   y[kFaulty ? threadIdx.x : blockIdx.x * 32 + threadIdx.x] = 1;
 }
 
+// A barrier is a block's own affair: it does not order what another block did before its own.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) blocks_share_later(float* y) {
+  float& mine = y[kFaulty ? threadIdx.x : blockIdx.x * 32 + threadIdx.x];
+  if (blockIdx.x == 0) mine = 1;
+  barrier();
+  if (blockIdx.x == 1) mine = 1;
+}
+
 template <bool kFaulty>
 AFFUSE_GLOBAL(32, 1) unwritten(float* y) {
   Shared shared;
@@ -213,6 +222,7 @@ int main(int argc, char** argv) {
   CONTROL(wait_without_barrier, 1, 32, 512, 32, x.data(), y.data())
   CONTROL(misaligned, 1, 32, 0, 32, x.data(), y.data())
   CONTROL(blocks_share, 2, 32, 0, faulty ? 32 : 64, y.data())
+  CONTROL(blocks_share_later, 2, 32, 0, faulty ? 32 : 64, y.data())
   CONTROL(unwritten, 1, 32, 128, 32, y.data())
   CONTROL(more_than_asked, 1, 32, 128, 32, y.data())
   if (!strcmp(control, "mma_bf16")) known = true, run_product<Bf16Pairs>();

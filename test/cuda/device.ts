@@ -4,6 +4,7 @@ import path from "node:path";
 import { packageRoot } from "#root";
 import type { Call } from "../operators/run.ts";
 import { addon } from "../operators/suite.ts";
+import { recorded, recording } from "./recorded.ts";
 
 export const device = process.env.AFFUSE_TEST_DEVICE ?? "emulated";
 
@@ -18,7 +19,8 @@ export function ensureDevice(): void {
 }
 
 /** addon.call with the device in the place of "cpu". */
-export const deviceCall: Call = (where, ...rest) => addon.call(where === "cpu" ? device : where, ...rest);
+const onDevice: Call = (where, ...rest) => addon.call(where === "cpu" ? device : where, ...rest);
+export const deviceCall = recording ? recorded(onDevice) : onDevice;
 
 /** Names of the operators that the device's library has kernels for. */
 export function ported(): ReadonlySet<string> {

@@ -55,6 +55,7 @@ const FAULTS: [control: string, finder: "plain" | "address" | "thread", pattern:
   ["wait_without_barrier", "thread", /data race/],
   ["misaligned", "plain", /ERR_AFFUSE_EMULATOR.*16 bytes at an address.*controls\.cc:\d+/],
   ["blocks_share", "thread", /data race/],
+  ["blocks_share_later", "thread", /data race/],
   ["unwritten", "plain", /\| wrong \|/],
   ["more_than_asked", "plain", /ERR_AFFUSE_EMULATOR.*256 bytes of shared memory, of which the launch asked for 128/],
 ];

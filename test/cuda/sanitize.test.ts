@@ -1,42 +1,87 @@
 // Every CUDA kernel once more with the library built under AddressSanitizer (overruns of shared and device memory) and under
-// ThreadSanitizer (missing barriers, blocks that share what they write). What Node itself reports is not ours.
+// ThreadSanitizer (missing barriers, blocks that share what they write). Sanitizers see what a kernel does, not whether it is
+// right, so that one call per kernel will do: the cheapest on several blocks among all calls that the other suites make, with
+// the same bits as there. A kernel that none of them launches fails here. What Node itself reports is not ours.
 import { execFile, execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
+import { serialize } from "node:v8";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { ensureDevice } from "./device.ts";
+import { functionsOf, type Kernel, notLaunched } from "./kernels.ts";
+import { callsIn, chosen, type Recorded } from "./recorded.ts";
 
 ensureDevice();
 
 const KINDS = [
   { kind: "address", library: "libasan.so", options: { ASAN_OPTIONS: "detect_leaks=0:detect_stack_use_after_return=0" } },
-  { kind: "thread", library: "libtsan.so", options: { TSAN_OPTIONS: "report_bugs=1:exitcode=0:second_deadlock_stack=1" } },
+  { kind: "thread", library: "libtsan.so", options: { TSAN_OPTIONS: "report_bugs=1:exitcode=0:detect_deadlocks=0" } },
 ] as const;
+const SUITES = ["parity", "products", "reach", "rows", "shapes"] as const;
 
-function run(command: string, args: string[], env: Record<string, string> = {}) {
-  return new Promise<{ code: number; output: string }>((resolve) => {
+const folder = mkdtempSync(path.join(tmpdir(), "affuse-sanitize-"));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+function node(args: string[], env: Record<string, string> = {}) {
+  return new Promise<{ code: number; stdout: string; output: string }>((resolve) => {
     const options = { cwd: packageRoot, env: { ...process.env, ...env }, maxBuffer: 1 << 28 };
-    execFile(command, args, options, (error, stdout, stderr) => {
-      resolve({ code: error ? (typeof error.code === "number" ? error.code : 1) : 0, output: stdout + stderr });
+    execFile(process.execPath, args, options, (error, stdout, stderr) => {
+      const code = error ? (typeof error.code === "number" ? error.code : 1) : 0;
+      resolve({ code, stdout, output: stdout + stderr });
     });
   });
 }
+
+/** Files of calls that run every kernel, each for one process: what a device is like is read when it is opened. */
+let files: { file: string; processors: string | undefined }[] = [];
+
+test("every kernel is launched by a suite", async () => {
+  const calls: Recorded[] = [];
+  const record = async (suite: string) => {
+    const file = path.join(folder, suite);
+    const { code, output } = await node(["--import", "tsx", `test/cuda/${suite}.test.ts`], { AFFUSE_TEST_CALLS: file });
+    assert.is(code, 0, output.slice(-4000));
+    calls.push(...callsIn(file));
+  };
+  const [longest, ...others] = SUITES;
+  const rest = async () => {
+    for (const suite of others) await record(suite);
+  };
+  await Promise.all([record(longest), rest()]);
+  const best = chosen(calls);
+  const known = functionsOf(process.env.AFFUSE_EMULATED_LIBRARY ?? "build/Release/libaffuse_emulated.so");
+  const launched = [...best].map(([at, call]) => [known.get(at), call.kernels.get(at)] as [Kernel, number]);
+  assert.equal(notLaunched(launched), []);
+  const all = [...new Set(best.values())];
+  const kinds = new Set(all.map((call) => call.environment.AFFUSE_EMULATOR_PROCESSORS));
+  files = [...kinds].map((processors, i) => {
+    const file = path.join(folder, `chosen-${i}`);
+    const group = all.filter((call) => call.environment.AFFUSE_EMULATOR_PROCESSORS === processors);
+    writeFileSync(file, serialize(group));
+    return { file, processors };
+  });
+});
 
 for (const { kind, library, options } of KINDS) {
   const preload = execFileSync(process.env.CC ?? "cc", [`-print-file-name=${library}`], { encoding: "utf8" }).trim();
   const there = path.isAbsolute(preload) && existsSync(preload);
   if (!there) console.log(`skipped: the compiler has no ${library}`);
   (there ? test : test.skip)(kind, async () => {
-    const built = await run(process.execPath, ["scripts/build-emulated.mjs", "--sanitize", kind, "--if-stale"]);
+    assert.ok(files.length > 0, "no calls");
+    const built = await node(["scripts/build-emulated.mjs", "--sanitize", kind, "--if-stale"]);
     assert.is(built.code, 0, built.output);
-    for (const file of ["parity", "rows"]) {
-      const { code, output } = await run(process.execPath, ["--import", "tsx", `test/cuda/${file}.test.ts`], {
+    const emulated = path.join(packageRoot, `build/emulated-${kind}/libaffuse_emulated.so`);
+    const known = functionsOf(emulated);
+    const launched: [Kernel, number][] = [];
+    for (const { file, processors } of files) {
+      const { code, stdout, output } = await node(["--import", "tsx", "test/cuda/replay.ts", file], {
         ...options,
         LD_PRELOAD: preload,
-        AFFUSE_EMULATED_LIBRARY: path.join(packageRoot, `build/emulated-${kind}/libaffuse_emulated.so`),
-        AFFUSE_TEST_MOST: kind === "thread" ? "200" : "700", // a switch costs ThreadSanitizer microseconds
+        AFFUSE_EMULATED_LIBRARY: emulated,
+        ...(processors === undefined ? {} : { AFFUSE_EMULATOR_PROCESSORS: processors }),
       });
       const reports = output
         .split(/^={10,}$/m)
@@ -44,8 +89,13 @@ for (const { kind, library, options } of KINDS) {
       const ours = reports.filter((report) => report.includes("libaffuse_emulated"));
       assert.is(ours.length, 0, ours[0]);
       assert.is(code, 0, output.slice(-4000));
-      assert.match(output, /Passed: +[1-9]/);
+      const result: { wrong: string[]; kernels: [string, number][] } = JSON.parse(
+        stdout.trim().split("\n").at(-1) as string,
+      );
+      assert.equal(result.wrong, [], "other bits than without the sanitizer");
+      for (const [at, blocks] of result.kernels) launched.push([known.get(at) as Kernel, blocks]);
     }
+    assert.equal(notLaunched(launched), []);
   });
 }
 

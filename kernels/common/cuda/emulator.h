@@ -11,6 +11,8 @@
 // - matrix products and loads follow the documented layout of fragments, lane by lane
 // - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers, fences and the
 //   start and end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
+// - AFFUSE_EMULATOR_LAUNCHES names a file that gets a line for every launch: the kernel's place in the library (hexadecimal),
+//   blocks, and how often threads waited
 //
 // One launch at a time in a process; launches of other threads wait.
 #pragma once
@@ -28,6 +30,7 @@ struct Launch {
   Extent grid;
   unsigned threads;  // of a block, 1…1024
   size_t shared;     // bytes that the launch asks for; what the block takes may not be more
+  const void* function = nullptr;  // the kernel
 };
 
 struct Stats {

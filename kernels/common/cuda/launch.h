@@ -87,7 +87,8 @@ void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid 
                        cudaGetErrorName(error));
   }
 #else
-  const emulator::Launch what{name, {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)}, unsigned(threads), shared};
+  const emulator::Launch what{name, {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)}, unsigned(threads), shared,
+                              reinterpret_cast<const void*>(kernel)};
   const Started started = [what, call = std::tuple<void (*)(Parameters...), Parameters...>{
                                      kernel, static_cast<Parameters>(arguments)...}](Status& status) {
     const auto body = [](void* arg) {

@@ -75,15 +75,19 @@ AFFUSE_GLOBAL(kSumThreads, 1) sum_finish(F f, int64_t parts, const double* parti
   if (threadIdx.x == 0) f.finish(total);
 }
 
-template <class F>
-void long_sums(Queue& queue, const char* name, int64_t n, bool wide, const F& f, void* workspace) {
+template <int N, class F>
+void long_sums_of(Queue& queue, const char* name, int64_t n, const F& f, void* workspace) {
   const int64_t part = sum_part_of(n), parts = sum_parts_of(n), most = int64_t(queue.processors) * 16;
   double* const partial = parts > 1 ? static_cast<double*>(workspace) : nullptr;
   const size_t shared = SharedBytes().take<double>(kSumThreads / 32).bytes;
   const Grid grid{parts < most ? parts : most};
-  if (wide) launch(name, sum_parts<4, F>, queue, grid, kSumThreads, shared, f, n, part, parts, partial);
-  else launch(name, sum_parts<1, F>, queue, grid, kSumThreads, shared, f, n, part, parts, partial);
+  launch(name, sum_parts<N, F>, queue, grid, kSumThreads, shared, f, n, part, parts, partial);
   if (parts > 1) launch(name, sum_finish<F>, queue, Grid{}, kSumThreads, shared, f, parts, partial);
+}
+template <class F>
+void long_sums(Queue& queue, const char* name, int64_t n, bool wide, const F& f, void* workspace) {
+  if (wide) long_sums_of<4>(queue, name, n, f, workspace);
+  else long_sums_of<1>(queue, name, n, f, workspace);
 }
 
 }  // namespace affuse::cuda

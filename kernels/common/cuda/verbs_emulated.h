@@ -68,21 +68,27 @@ inline void check_aligned(const void* p, size_t unit, const Here& here) {
   if (reinterpret_cast<uintptr_t>(p) % unit)
     emulator::fail(here.file, here.line, "an access of %zu bytes at an address that is no multiple of it", unit);
 }
+// One access, which costs a sanitizer less than four.
+template <class T>
+using Four __attribute__((vector_size(16), may_alias)) = T;
+using One __attribute__((may_alias)) = uint32_t;
 inline float4 load4(const float* p, Here here = Here::at()) {
   check_aligned(p, 16, here);
-  return {p[0], p[1], p[2], p[3]};
+  const auto v = *reinterpret_cast<const Four<float>*>(p);
+  return {v[0], v[1], v[2], v[3]};
 }
 inline void store4(float* p, float4 v, Here here = Here::at()) {
   check_aligned(p, 16, here);
-  p[0] = v.x, p[1] = v.y, p[2] = v.z, p[3] = v.w;
+  *reinterpret_cast<Four<float>*>(p) = Four<float>{v.x, v.y, v.z, v.w};
 }
 inline uint4 load4(const uint32_t* p, Here here = Here::at()) {
   check_aligned(p, 16, here);
-  return {p[0], p[1], p[2], p[3]};
+  const auto v = *reinterpret_cast<const Four<uint32_t>*>(p);
+  return {v[0], v[1], v[2], v[3]};
 }
 inline void store4(uint32_t* p, uint4 v, Here here = Here::at()) {
   check_aligned(p, 16, here);
-  p[0] = v.x, p[1] = v.y, p[2] = v.z, p[3] = v.w;
+  *reinterpret_cast<Four<uint32_t>*>(p) = Four<uint32_t>{v.x, v.y, v.z, v.w};
 }
 
 // Until the wait the destination is NaN, whatever was there.
@@ -92,8 +98,8 @@ void copy_async(void* to, const void* from, int valid = N, Here here = Here::at(
   check_aligned(to, N, here);
   check_aligned(from, N, here);
   if (valid < 0 || valid > N) emulator::fail(here.file, here.line, "%d valid bytes of %d", valid, N);
-  auto* words = static_cast<uint32_t*>(to);
-  for (int i = 0; i < N / 4; ++i) words[i] = ~0u;
+  if constexpr (N == 16) *static_cast<Four<uint32_t>*>(to) = Four<uint32_t>{~0u, ~0u, ~0u, ~0u};
+  else *static_cast<One*>(to) = ~0u;
   emulator::copy_later(to, from, N, size_t(valid));
 }
 inline void commit() { emulator::commit(); }
@@ -103,7 +109,13 @@ void wait() {
   while (emulator::due(N, &copy)) {
     auto* to = static_cast<unsigned char*>(copy.to);
     const auto* from = static_cast<const unsigned char*>(copy.from);
-    for (size_t i = 0; i < copy.bytes; ++i) to[i] = i < copy.valid ? from[i] : 0;
+    if (copy.valid == 16) {
+      *reinterpret_cast<Four<uint32_t>*>(to) = *reinterpret_cast<const Four<uint32_t>*>(from);
+    } else if (copy.bytes == 4 && copy.valid == 4) {
+      *reinterpret_cast<One*>(to) = *reinterpret_cast<const One*>(from);
+    } else {
+      for (size_t i = 0; i < copy.bytes; ++i) to[i] = i < copy.valid ? from[i] : 0;
+    }
   }
 }
 
@@ -157,14 +169,14 @@ struct Tf32 {  // the same with 4 for 8 and whole registers
   static float value(uint32_t bits, int) { return float_of(bits & 0xffffe000u); }  // the unit reads no more of it
 };
 
-// Lane l holds C's (row l/4 + 8 (i/2), column 2 (l%4) + i%2) in c[i].
+// Lane l holds C's (row l/4 + 8 (i/2), column 2 (l%4) + i%2) in c[i]. Registers only: nothing for a sanitizer to see.
 template <class Operand>
-void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Here here = Here::at()) {
+__attribute__((no_sanitize("thread", "address"))) void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Here here = Here::at()) {
   struct Fragments {
     uint32_t a[4], b[2];
   } own, rows[4], columns[2][4];
-  memcpy(own.a, a, sizeof own.a);
-  memcpy(own.b, b, sizeof own.b);
+  for (int i = 0; i < 4; ++i) own.a[i] = a[i];
+  for (int i = 0; i < 2; ++i) own.b[i] = b[i];
   emulator::exchange(~0u, &own, sizeof own, here.file, here.line);
   const unsigned l = lane();
   for (unsigned part = 0; part < 4; ++part) {

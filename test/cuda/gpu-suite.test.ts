@@ -17,6 +17,7 @@ import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
+import { withLock } from "../../scripts/stamps.mjs";
 import { ensureDevice } from "./device.ts";
 
 interface Case {
@@ -52,7 +53,7 @@ function sh(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {
 }
 
 /** libaffuse.so from the folder that the addon was linked in: one more link. */
-function linkLibrary(): void {
+async function linkLibrary(): Promise<void> {
   const release = readFileSync(path.join(packageRoot, "build/Release/affuse.node"));
   const folders = readdirSync(packageRoot).filter(
     (name) => name.startsWith("build-cmake") && !name.endsWith(".lock"),
@@ -73,9 +74,11 @@ function linkLibrary(): void {
     const { code, output } = sh("cmake", ["-S", packageRoot, "-B", folder, ...options]);
     assert.is(code, 0, output);
   }
-  const { code, output } = sh("cmake", ["--build", folder, "--target", "affuse_shared", ...jobs]);
-  assert.is(code, 0, output);
-  copyFileSync(path.join(folder, "libaffuse.so"), path.join(built, "libaffuse.so"));
+  await withLock(`${folder}.lock`, () => {
+    const { code, output } = sh("cmake", ["--build", folder, "--target", "affuse_shared", ...jobs]);
+    assert.is(code, 0, output);
+    copyFileSync(path.join(folder, "libaffuse.so"), path.join(built, "libaffuse.so"));
+  });
 }
 
 /** Without a network where the system lets one say so. */
@@ -119,14 +122,14 @@ test("the bundle", () => {
   assert.is(there, 0, version);
 });
 
-test("all parts on the emulator", () => {
+test("all parts on the emulator", async () => {
   ensureDevice();
   mkdirSync(built);
   const emulated =
     process.env.AFFUSE_EMULATED_LIBRARY ?? path.join(packageRoot, "build/Release/libaffuse_emulated.so");
   copyFileSync(emulated, path.join(built, "libaffuse_emulated.so"));
   copyFileSync(path.join(packageRoot, "build/Release/affuse.node"), path.join(built, "affuse.node"));
-  linkLibrary();
+  await linkLibrary();
   const { code, output } = suite("--built", built);
   assert.is(code, 0, output);
   const { gpu, bundle, parity, sanitize, bench } = results();

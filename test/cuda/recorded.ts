@@ -1,0 +1,91 @@
+/**
+ * Calls that suites make on the emulator, kept so that they can be made again under a sanitizer: for every kernel the
+ * cheapest that runs it on several blocks (on one, where no call has more). With AFFUSE_TEST_CALLS=<file> the suites write
+ * theirs there when they end.
+ */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { deserialize, serialize } from "node:v8";
+import type { Attributes, HostTensor, TypedArray } from "../../lib/native/addon.ts";
+import type { Call } from "../operators/run.ts";
+
+/** What decides how a call runs, beside its arguments. */
+const ENVIRONMENT = ["AFFUSE_EMULATOR_PROCESSORS", "AFFUSE_EMULATOR_UNALIGNED"] as const;
+
+export interface Recorded {
+  op: string;
+  inputs: (HostTensor | null)[];
+  attributes: Attributes;
+  want: boolean[];
+  environment: Record<string, string | undefined>;
+  outputs: (TypedArray | null)[];
+  /** Kernels by their place in the library, and on how many blocks at most. */
+  kernels: Map<string, number>;
+  cost: number;
+}
+
+const file = process.env.AFFUSE_TEST_CALLS;
+export const recording = file !== undefined;
+
+/** The launches of `action`, and how often their threads waited or began. */
+export function launchesOf<T>(action: () => T): { value: T; kernels: Map<string, number>; cost: number } {
+  const log = path.join(tmpdir(), `affuse-launches-${process.pid}`);
+  writeFileSync(log, "");
+  process.env.AFFUSE_EMULATOR_LAUNCHES = log;
+  try {
+    const value = action();
+    const kernels = new Map<string, number>();
+    let cost = 0;
+    for (const line of readFileSync(log, "utf8").split("\n").filter(Boolean)) {
+      const [at, blocks, waits] = line.split(" ") as [string, string, string];
+      kernels.set(at, Math.max(kernels.get(at) ?? 0, Number(blocks)));
+      cost += Number(waits);
+    }
+    return { value, kernels, cost };
+  } finally {
+    delete process.env.AFFUSE_EMULATOR_LAUNCHES;
+    rmSync(log, { force: true });
+  }
+}
+
+/** True where b should stand for a kernel rather than a: several blocks, and less work. */
+const better = (at: string, a: Recorded, b: Recorded) => {
+  const several = (call: Recorded) => Number((call.kernels.get(at) as number) > 1);
+  return several(b) - several(a) || a.cost - b.cost;
+};
+
+/** For every kernel its call. */
+export function chosen(calls: Iterable<Recorded>, best = new Map<string, Recorded>()): Map<string, Recorded> {
+  for (const call of calls)
+    for (const at of call.kernels.keys()) {
+      const other = best.get(at);
+      if (!other || better(at, other, call) > 0) best.set(at, call);
+    }
+  return best;
+}
+
+const kept = new Map<string, Recorded>();
+
+/** `call`, and where calls are to be written its arguments and results. */
+export const recorded =
+  (call: Call): Call =>
+  (where, op, inputs, attributes, outputs, ...rest) => {
+    const { value, kernels, cost } = launchesOf(() => call(where, op, inputs, attributes, outputs, ...rest));
+    const environment = Object.fromEntries(ENVIRONMENT.map((name) => [name, process.env[name]]));
+    const entry: Recorded = {
+      ...{ op, attributes, environment, kernels, cost },
+      inputs: inputs.map((input) => input && { ...input, data: input.data.slice() }),
+      want: outputs.map((output) => output !== null && output !== false),
+      outputs: outputs.map((output, k) => {
+        const data = typeof output === "object" ? output : (value[k]?.data ?? null);
+        return data && data.slice();
+      }),
+    };
+    chosen([entry], kept);
+    return value;
+  };
+
+if (file !== undefined) process.on("exit", () => writeFileSync(file, serialize([...new Set(kept.values())])));
+
+export const callsIn = (name: string): Recorded[] => deserialize(readFileSync(name));
