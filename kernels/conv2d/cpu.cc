@@ -125,6 +125,8 @@ void pack_phase(const Conv& c, const Phase& ph, const Phase& pw, const float* W,
 template <class E>
 void multiply_patches(const Conv& c, const Workers& workers, int64_t M, int64_t N, int64_t K, const Patches& patches,
              const float* packed, const E& epilogue, float* room) {
+  if (!c.bf16 && patches.length % kLanes == 0 && N > gemm::kFewColumns)
+    return gemm::run(workers, M, N, K, PatchLines{patches}, packed, epilogue, room, gemm::Split::any, gemm::Lines{});
   if (!c.bf16) return gemm::run(workers, M, N, K, patches, packed, epilogue, room);
   gemm::run(workers, M, N, gemm::even(K), gemm::Bf16Rows{patches, K}, packed, epilogue, room, gemm::Split::any,
             gemm::Bf16{gemm::dot_tiles() != nullptr});

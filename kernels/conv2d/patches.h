@@ -1,6 +1,7 @@
 // The patch matrix of a convolution, row by row out of a staged map, and how maps are staged. For cpu.cc.
 #pragma once
 #include "../common/reduce.h"
+#include "../gemm/lines.h"
 #include "conv2d.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -86,6 +87,29 @@ struct Patches {
         gemm::pack_rows_indirect(source, run * pitch + from, height, n, d);
         d += n * height;
         at += n;
+      }
+    }
+  }
+};
+
+// The same in lines, copied rather than transposed: for runs of whole lines.
+struct PatchLines {
+  const Patches& patches;
+  AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
+    const gemm::RowTiles tiles(m);
+    Grid::Place p = patches.rows.grid.place(i);
+    for (int t = 0; t < tiles.count; ++t) {
+      const int height = tiles.height(t);
+      for (int r = 0; r < height; ++r, patches.rows.grid.next(p)) {
+        const float* const source = patches.rows.at(p);
+        float* d = dst + tiles.start(t) * kc;
+        for (int64_t at = k; at < k + kc;) {
+          const int64_t run = at / patches.length, from = at - run * patches.length;
+          const int64_t n = gemm::min64(patches.length - from, k + kc - at);
+          gemm::copy_lines(source + run * patches.pitch + from, n, height, r, d);
+          d += n * height;
+          at += n;
+        }
       }
     }
   }

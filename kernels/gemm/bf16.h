@@ -87,6 +87,7 @@ AFFUSE_INLINE void settle(float* p, int64_t steps, int64_t width) {
 // The operand format of run(): offsets of packed operands, and what multiplies.
 struct Bf16 {
   static constexpr bool kRounds = true;
+  static constexpr bool kInLines = false;
   bool pairs;  // the columns are
   AFFUSE_INLINE int64_t rows(int64_t n) const { return dot_tiles() ? n / 2 : n; }
   AFFUSE_INLINE int64_t columns(int64_t n) const { return pairs ? n / 2 : n; }
@@ -102,6 +103,7 @@ struct Bf16 {
 // The operand format of stream(): both operands are settled where a loader packed them.
 struct Bf16Passing {
   static constexpr bool kRounds = true;
+  static constexpr bool kInLines = false;
   static AFFUSE_INLINE void settle_rows(float* p, int m, int64_t kc) {
     const RowTiles tiles(m);
     for (int t = 0; t < tiles.count; ++t) settle(p + tiles.start(t) * kc, kc, tiles.height(t));

@@ -170,6 +170,7 @@ struct IndirectColumns {  // (k,n) = rows[k][n]: K runs over scattered rows
 // multiplies. bf16.h has the others.
 struct Float32 {
   static constexpr bool kRounds = false;
+  static constexpr bool kInLines = false;
   static AFFUSE_INLINE int64_t rows(int64_t n) { return n; }
   static AFFUSE_INLINE int64_t columns(int64_t n) { return n; }
   static AFFUSE_INLINE void settle_rows(float*, int, int64_t) {}
@@ -260,7 +261,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
         const float* b = packed + f.columns(n * K + k * (vecs * kLanes));
         float* const panel = cut ? acc + (n - n0) * m : acc;  // only a cut K has to remember the sums of every panel
         const auto tile_of = [&](int t, float* sums) { return Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}; };
-        if (!Format::kRounds && cols <= kFewColumns) {
+        if (!Format::kRounds && !Format::kInLines && cols <= kFewColumns) {
           for (int t = 0; last && t < tiles.count; ++t) epilogue.ahead(tile_of(t, nullptr));
           multiply_few(tiles, cols, kc, block, b, panel, k > 0);
           for (int t = 0; last && t < tiles.count; ++t)

@@ -24,5 +24,14 @@ AFFUSE_INLINE void copy_lines(const float* from, int64_t kc, int rows, int r, fl
   if (k < kc) store(to, load(from + k, int(kc - k)));
 }
 
+// The operand format of run() for a row loader that packs lines. K is a multiple of kLanes.
+struct Lines : Float32 {
+  static constexpr bool kInLines = true;
+  static AFFUSE_INLINE void multiply(int height, int vecs, int64_t kc, const float* a, const float* b, float* acc,
+                                     bool resume, const float* next, int64_t next_step) {
+    lines_multiply(height, vecs, kc, a, b, acc, resume, next, next_step);
+  }
+};
+
 }  // namespace affuse::AFFUSE_ISA::gemm
 #endif
