@@ -138,11 +138,13 @@ struct Reach {
 // of rows and columns: its sums and the columns of a piece of the positions stay in the L2 cache while the rows pass by.
 // Where blocks are few, the positions are cut into slices too, whose sums meet in order; where several blocks of columns
 // need the rows, these are packed once, ahead.
-constexpr int kGradRows = 392, kGradColumns = 256;
-constexpr int64_t kGradPiece = 256;  // positions that are packed at a time
+constexpr int kGradRows = 392, kGradColumns = 128;
+constexpr int64_t kGradPiece = 512;  // positions that are packed at a time
 struct GradPlan {
-  int64_t row_blocks, block_rows, col_blocks, slices;
+  int64_t row_blocks, block_rows, col_units, col_blocks, slices;
   bool ahead;
+  // Where a block of columns starts: blocks differ by one panel at most.
+  AFFUSE_INLINE int64_t column(int64_t block) const { return block * col_units / col_blocks * gemm::kColumnUnit; }
   int64_t results, rows, worker;  // floats: sums of all slices, rows packed ahead, one worker's own
 };
 [[maybe_unused]] static GradPlan grad_plan(const Conv& c) {
@@ -150,9 +152,11 @@ struct GradPlan {
   GradPlan p{};
   p.row_blocks = gemm::ceil_div(c.O, kGradRows);
   p.block_rows = gemm::ceil_div(c.O, p.row_blocks);
-  p.col_blocks = gemm::ceil_div(N, kGradColumns);
+  p.col_units = gemm::ceil_div(N, gemm::kColumnUnit);
+  p.col_blocks = gemm::ceil_div(p.col_units * gemm::kColumnUnit, kGradColumns);
+  if (p.col_blocks > 4) p.col_blocks = gemm::round_up(p.col_blocks, 4);  // as many for every thread
   const int64_t tasks = p.row_blocks * p.col_blocks;
-  p.slices = gemm::max64(1, gemm::min64(gemm::ceil_div(8, tasks), positions / (4 * kGradPiece)));
+  p.slices = gemm::max64(1, gemm::min64(gemm::ceil_div(8, tasks), positions / 1024));
   p.ahead = p.col_blocks > 1;
   p.results = gemm::round_up(p.slices * c.O * N, 16);
   p.rows = p.ahead ? gemm::round_up(c.O * positions, 16) : 0;

@@ -207,7 +207,8 @@ void weight_gradient(const OpCall& call, const Conv& c, const F& f, const Grid& 
   const Patches patches = patches_of(c, grid, x);
   parallel(workers, p.slices * p.row_blocks * p.col_blocks, [&](int64_t task, int worker) {
     const int64_t slice = task / (p.row_blocks * p.col_blocks), block = task / p.col_blocks % p.row_blocks;
-    const int64_t i = block * p.block_rows, n0 = task % p.col_blocks * kGradColumns, n1 = gemm::min64(N, n0 + kGradColumns);
+    const int64_t i = block * p.block_rows, n0 = p.column(task % p.col_blocks);
+    const int64_t n1 = gemm::min64(N, p.column(task % p.col_blocks + 1));
     const int m = int(gemm::min64(p.block_rows, c.O - i));
     const int64_t from = start_of(slice), to = start_of(slice + 1);
     const gemm::RowTiles tiles(m);

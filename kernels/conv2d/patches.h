@@ -153,7 +153,10 @@ struct PatchColumns {
         float* d = dst + piece.target;
         const int64_t i1 = gemm::min64(kc, i0 + kGroup);
         if (piece.n == kLanes)
-          for (int64_t i = i0; i < i1; ++i) store(d + i * piece.width, load(rows[i] + piece.source));
+          for (int64_t i = i0; i < i1; ++i) {
+            prefetch(rows[gemm::min64(i + kGroup, kc - 1)] + piece.source);
+            store(d + i * piece.width, load(rows[i] + piece.source));
+          }
         else
           for (int64_t i = i0; i < i1; ++i) store(d + i * piece.width, load(rows[i] + piece.source, piece.n), piece.n);
       }
