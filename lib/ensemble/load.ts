@@ -7,7 +7,7 @@ import { AffuseError } from "../errors.ts";
 import { argmax } from "../metrics/evaluate.ts";
 import type { Model } from "../models/types.ts";
 import { type CheckpointInfo, readCheckpoint } from "../train/checkpoint.ts";
-import type { ModelFactory } from "../train/fold.ts";
+import type { ModelFactory } from "../train/fold-job.ts";
 import type { Precision } from "../graph/compile.ts";
 import { nativeModels } from "../train/native-models.ts";
 import {

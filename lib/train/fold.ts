@@ -1,17 +1,20 @@
 /** Training one model on one fold, so that it can stop anywhere and continue to the same bits. */
+import { existsSync } from "node:fs";
 import path from "node:path";
-import { assembleBatch, type Standardization, StandardizedFeatures, standardization } from "../data/dataset.ts";
+import {
+  assembleBatch,
+  type Standardization,
+  StandardizedFeatures,
+  standardization,
+} from "../data/dataset.ts";
 import type { FeatureSource, StreamInfo } from "../data/features.ts";
 import { removeTemporaries, writeFileAtomic } from "../data/files.ts";
-import type { Fold } from "../data/folds.ts";
 import type { ClipLabel } from "../data/labels.ts";
 import { Random } from "../data/random.ts";
-import { existsSync } from "node:fs";
 import { AffuseError } from "../errors.ts";
 import { argmax } from "../metrics/evaluate.ts";
-import { emotionScores, hasValence, merMetric, valenceScores } from "../metrics/scores.ts";
-import type { ModelConfigInput, Structure } from "../models/config.ts";
-import type { Model, ModelState, NamedTensor, StepResult, StreamSpec } from "../models/types.ts";
+import { emotionScores, merMetric, valenceScores } from "../metrics/scores.ts";
+import type { Model, ModelState, NamedTensor, StepResult } from "../models/types.ts";
 import {
   type Checkpoint,
   type CheckpointInfo,
@@ -19,175 +22,13 @@ import {
   readCheckpoint,
   writeCheckpoint,
 } from "./checkpoint.ts";
-import { differences, type TrainConfig } from "./config.ts";
+import { identityOf, metricName, modelConfig, refuseChanged } from "./fold-identity.ts";
+import type { EpochRecord, FoldJob, FoldResult } from "./fold-job.ts";
 import { type ClipPrediction, predictModel, writePredictions } from "./predict.ts";
 import { epochBatches, learningRate } from "./schedule.ts";
 
-export type ModelFactory = (
-  config: ModelConfigInput,
-  streams: readonly StreamSpec[],
-  classes: readonly string[],
-) => Model;
-
-/** What happens while training; for progress bars and logs. */
-export type TrainEvent =
-  | {
-      type: "fold";
-      structure: Structure;
-      fold: number;
-      folds: number;
-      epochs: number;
-      steps: number;
-      resumedAt: number | null;
-    }
-  | {
-      type: "step";
-      structure: Structure;
-      fold: number;
-      epoch: number;
-      batch: number;
-      batches: number;
-      loss: number;
-    }
-  | { type: "epoch"; structure: Structure; fold: number; record: EpochRecord; best: boolean }
-  | { type: "done"; structure: Structure; fold: number; bestEpoch: number; metric: string; value: number };
-
-/** One line of history.jsonl. Losses are raw batch means over the epoch, weighted by batch size. */
-export interface EpochRecord {
-  epoch: number;
-  step: number;
-  lr: number;
-  /** The optimised objective; may be negative, chooses nothing. */
-  loss: number;
-  ce: number;
-  mse: number;
-  /** σ = exp(s/2) of the two tasks after the epoch, and the losses' weights e^{−s}. */
-  sigmaEmotion: number;
-  sigmaValence: number;
-  weightEmotion: number;
-  weightValence: number;
-  gradNorm: number;
-  /** On the validation part. */
-  validation: {
-    metric: number | null;
-    wa: number;
-    ua: number;
-    f1Weighted: number;
-    mse: number | null;
-    merMetric: number | null;
-  };
-}
-
-export interface FoldJob {
-  createModel: ModelFactory;
-  features: FeatureSource;
-  /** Labels of every clip of the fold. */
-  labels: ReadonlyMap<string, ClipLabel>;
-  classes: readonly string[];
-  fold: Fold;
-  index: number;
-  folds: number;
-  structure: Structure;
-  config: TrainConfig;
-  /** RUN/<structure>/fold<k>. */
-  folder: string;
-  /** Package version. */
-  version: string;
-  /** Continue from last.safetensors if it is there. */
-  resume: boolean;
-  signal?: AbortSignal;
-  onEvent?: (event: TrainEvent) => void;
-}
-
-export interface FoldResult {
-  bestEpoch: number;
-  metric: string;
-  value: number;
-  epochs: number;
-  /** Predictions of the best weights for the validation and the test part. */
-  predictions: (ClipPrediction & { part: "validation" | "test" })[];
-}
-
 /** A float that JSON cannot carry becomes null. */
 const finite = (x: number): number | null => (Number.isFinite(x) ? x : null);
-
-/** Name of the metric that chooses the epoch. */
-function metricName(job: FoldJob): "merMetric" | "f1Weighted" | "wa" | "ua" {
-  const { metric } = job.config.train;
-  if (metric !== "auto") return metric;
-  const any = (names: string[]) =>
-    names.some((name) => hasValence(job.labels.get(name)?.valence ?? Number.NaN));
-  return any(job.fold.validation) && any(job.fold.train) ? "merMetric" : "f1Weighted";
-}
-
-/**
- * Model configuration of this structure and fold: its own seed and, when asked for, balanced class weights.
- */
-function modelConfig(job: FoldJob): ModelConfigInput {
-  const { config, structure, index, classes, fold, labels } = job;
-  const seed = new Random(config.train.seed, `model ${structure} fold ${index}`).integer(2 ** 31);
-  const loss = { ...config.model.loss };
-  if (config.train.classWeights === "balanced") {
-    const counts = new Array<number>(classes.length).fill(0);
-    for (const name of fold.train) {
-      const emotion = labels.get(name)?.emotion ?? -1;
-      if (emotion >= 0) counts[emotion] = (counts[emotion] ?? 0) + 1;
-    }
-    const n = counts.reduce((sum, count) => sum + count, 0);
-    const present = counts.filter((count) => count > 0).length;
-    loss.classWeights = counts.map((count) => (count > 0 ? n / (present * count) : 1));
-  }
-  return { ...config.model, loss, structure, seed };
-}
-
-/** Everything that must not change between the runs of one training. Compared key by key on resuming. */
-function identityOf(job: FoldJob, model: Model, metric: string): Record<string, unknown> {
-  const { features, fold, labels } = job;
-  const clip = (name: string) => {
-    const label = labels.get(name);
-    const valence = label && hasValence(label.valence) ? label.valence : null;
-    return [label?.emotion ?? -1, valence, ...features.streams.map((_, s) => features.length(name, s))];
-  };
-  return {
-    config: { model: model.config, train: job.config.train },
-    metric,
-    classes: [...job.classes],
-    streams: features.streams.map(({ name, modality, dim, manifest }) => ({ name, modality, dim, manifest })),
-    clips: Object.fromEntries(
-      (["train", "validation", "test"] as const).map((part) => [
-        part,
-        Object.fromEntries(fold[part].map((name) => [name, clip(name)])),
-      ]),
-    ),
-  };
-}
-
-const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
-
-function refuseChanged(
-  file: string,
-  job: FoldJob,
-  saved: Checkpoint,
-  identity: unknown,
-  stats: Standardization[] | null,
-): void {
-  let changed = differences(saved.info.identity, plain(identity));
-  const same = (a: Float32Array, b: Float32Array) =>
-    a.length === b.length && a.every((x, i) => Object.is(x, b[i]));
-  if (changed.length === 0 && stats) {
-    changed = job.features.streams.flatMap(({ name }, s) => {
-      const old = saved.standardization?.[s];
-      const now = stats[s] as Standardization;
-      return old && same(old.mean, now.mean) && same(old.scale, now.scale) ? [] : [`features of ${name}`];
-    });
-  }
-  if (changed.length === 0) return;
-  throw new AffuseError(
-    "ERR_AFFUSE_RESUME",
-    `${file} cannot be continued: the configuration or the data changed since (${changed.slice(0, 5).join(", ")}${changed.length > 5 ? ", …" : ""}).`,
-    "Restore them, or train into another folder.",
-  );
-}
 
 /**
  * Trains, validates after every epoch, saves `last.safetensors` after every epoch (and every

@@ -7,14 +7,8 @@ export {
   type TrainConfigInput,
   trainConfigSchema,
 } from "./config.ts";
-export {
-  type EpochRecord,
-  type FoldJob,
-  type FoldResult,
-  type ModelFactory,
-  type TrainEvent,
-  trainFold,
-} from "./fold.ts";
+export { trainFold } from "./fold.ts";
+export type { EpochRecord, FoldJob, FoldResult, ModelFactory, TrainEvent } from "./fold-job.ts";
 export {
   type ClipPrediction,
   type DetailedPrediction,

@@ -3,7 +3,7 @@
  * the addon.
  */
 import type { Precision } from "../graph/compile.ts";
-import type { ModelFactory } from "./fold.ts";
+import type { ModelFactory } from "./fold-job.ts";
 
 export interface NativeModelOptions {
   device?: string;

@@ -1,6 +1,6 @@
 /** Progress of training on standard error: one bar per fold on a terminal, nothing elsewhere. */
 import { SingleBar } from "cli-progress";
-import type { TrainEvent } from "./fold.ts";
+import type { TrainEvent } from "./fold-job.ts";
 
 export interface TrainProgress {
   event: (event: TrainEvent) => void;

@@ -20,7 +20,8 @@ import { combinePresent, align } from "../ensemble/combine.ts";
 import { AffuseError } from "../errors.ts";
 import { argmax, type Evaluation, evaluate } from "../metrics/evaluate.ts";
 import { differences, formatTrainConfig, type TrainConfig, trainConfigSchema } from "./config.ts";
-import { type FoldResult, type ModelFactory, type TrainEvent, trainFold } from "./fold.ts";
+import { trainFold } from "./fold.ts";
+import type { FoldResult, ModelFactory, TrainEvent } from "./fold-job.ts";
 import { nativeModels } from "./native-models.ts";
 import type { ClipPrediction } from "./predict.ts";
 

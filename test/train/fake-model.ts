@@ -5,7 +5,7 @@ import { Random } from "../../lib/data/random.ts";
 import { parseModelConfig } from "../../lib/models/config.ts";
 import { usedStreams } from "../../lib/models/structures.ts";
 import type { Batch, Inference, Model, ModelState, StepOptions, StepResult } from "../../lib/models/types.ts";
-import type { ModelFactory } from "../../lib/train/fold.ts";
+import type { ModelFactory } from "../../lib/train/fold-job.ts";
 
 export interface FakeOptions {
   /** Milliseconds that a step takes. */

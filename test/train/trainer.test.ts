@@ -8,7 +8,7 @@ import { readFolds } from "../../lib/data/folds.ts";
 import { FeatureMemory } from "../../lib/data/features.ts";
 import { readCheckpoint } from "../../lib/train/checkpoint.ts";
 import { parseTrainConfig, readTrainConfig, type TrainConfigInput } from "../../lib/train/config.ts";
-import type { TrainEvent } from "../../lib/train/fold.ts";
+import type { TrainEvent } from "../../lib/train/fold-job.ts";
 import { readPredictions } from "../../lib/train/predict.ts";
 import { type RunOptions, trainRun } from "../../lib/train/run.ts";
 import { epochBatches, learningRate, longest } from "../../lib/train/schedule.ts";
