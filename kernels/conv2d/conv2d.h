@@ -183,10 +183,10 @@ struct ConvScratch {
   s.total = s.product + gemm::workspace_floats_upto(M, c.O, c.depth(K), workers, gemm::Split::any);
   return s;
 }
-// The backward: the table, staged x (for dW), staged g, dx as rows (nchw only), packed W of dx, products; the forward's
-// own scratch and y when relu has to compute it again.
+// The backward: the table, staged x (for dW), staged g, dx as rows (nchw only), packed W of dx, y when relu has to compute it
+// again, products (the forward's own scratch too).
 struct ConvBackwardScratch {
-  int64_t x, g, rows, weights, product, total;
+  int64_t x, g, rows, weights, y, product, total;
 };
 [[maybe_unused]] static ConvBackwardScratch conv_backward_scratch(const Conv& c, int workers, bool dx, bool dW, bool widths,
                                                                   bool again) {
@@ -197,7 +197,8 @@ struct ConvBackwardScratch {
   const Stage g = stage_g(c, dx);
   s.rows = s.g + (stages_g(c, g, dx, dW, widths) ? gemm::round_up(B * g.image(), 16) : 0);
   s.weights = s.rows + (dx && !c.x.last && C > 1 ? gemm::round_up(N * C, 16) : 0);
-  s.product = s.weights + (dx ? packed_dx_floats(c) : 0);
+  s.y = s.weights + (dx ? packed_dx_floats(c) : 0);
+  s.product = s.y + (again ? gemm::round_up(M * c.O, 16) : 0);
   int64_t most = 0;
   for (int64_t r = 0; dx && r < c.stride && r < c.kh; ++r)
     for (int64_t q = 0; q < c.stride && q < c.kw; ++q) {
@@ -205,7 +206,7 @@ struct ConvBackwardScratch {
       most = gemm::max64(most, gemm::workspace_floats_upto(N, C, c.depth(K), workers, gemm::Split::any));
     }
   if (dW) most = gemm::max64(most, grad_floats(c, workers));
-  if (again) most = gemm::max64(most, gemm::round_up(M * c.O, 16) + conv_scratch(c, workers).total);
+  if (again) most = gemm::max64(most, conv_scratch(c, workers).total);
   s.total = s.product + most;
   return s;
 }

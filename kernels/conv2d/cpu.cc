@@ -304,8 +304,8 @@ void conv2d_backward(const OpCall& call) {
   auto* table = reinterpret_cast<int64_t*>(room);
   float* product = room + at.product;
   if (c.relu && !y && c.x.B > 0) {
-    forward(call, c, nullptr, product, product + gemm::round_up(call.in[5].count(), 16));
-    y = product;
+    forward(call, c, nullptr, room + at.y, product);
+    y = room + at.y;
   }
   const Stage s = stage_g(c, dx);
   float* g = const_cast<float*>(dy);  // read only
