@@ -182,6 +182,12 @@ const conv2d: Entry = {
         [9, 2, 5],
         [2, 1],
       ],
+      // Patch rows of whole lines; positions in several pieces and slices.
+      [
+        [2, 16, 33, 45],
+        [24, 3, 3],
+        [1, 1],
+      ],
     ] as const) {
       for (let i = 0; i < 3; i++) add(dims, kernel, step, true);
     }
