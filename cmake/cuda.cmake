@@ -1,7 +1,8 @@
 # The device libraries that the runtime opens beside the addon when a device is wanted (native/runtime/backends.h):
 #
 #   libaffuse_cuda       AFFUSE_CUDA=auto|on|off: the rooms' cuda.cu by nvcc. auto: when both nvcc and a GPU are here, so that
-#                        nobody waits for kernels that cannot run. AFFUSE_CUDA_ARCHITECTURES: 80-real;90a-real by default
+#                        nobody waits for kernels that cannot run. AFFUSE_CUDA_ARCHITECTURES: 80-real;90a-real by default,
+#                        `release` for all that a release has
 #   libaffuse_emulated   AFFUSE_EMULATED=ON|OFF: the same files by the C++ compiler, on the emulator (kernels/common/cuda)
 #
 # Included after kernels.cmake, which lists device_sources.
@@ -42,6 +43,10 @@ if(affuse_cuda STREQUAL "on")
     set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
   endif()
   set(CMAKE_CUDA_ARCHITECTURES ${AFFUSE_CUDA_ARCHITECTURES})
+  if(AFFUSE_CUDA_ARCHITECTURES STREQUAL "release")
+    # Code for every GPU from 8.0 on that PyTorch runs on, and an intermediate form for those that come after 10.0.
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 100-real 100-virtual 120-real)
+  endif()
   enable_language(CUDA)
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake does not know that this nvcc has it
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)

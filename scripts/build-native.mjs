@@ -2,7 +2,9 @@
 // build/Release/affuse.node, and beside it the device libraries that the options ask for (-DAFFUSE_CUDA=on). Also the action
 // behind binding.gyp.
 //
-//   node scripts/build-native.mjs [--out FILE] [--debug] [--jobs N] [-DNAME=VALUE …]
+//   node scripts/build-native.mjs [--out FILE] [--debug] [--release] [--jobs N] [-DNAME=VALUE …]
+//
+// --release: with the CUDA library for every architecture of a release, half an hour of two processors; needs nvcc, no GPU.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -11,7 +13,7 @@ import { packageRoot } from "../lib/root/root.mjs";
 import { nativeSources, withLock } from "./stamps.mjs";
 
 function usage(message) {
-  console.error(`build-native: ${message}\nusage: node scripts/build-native.mjs [--out FILE] [--debug] [--jobs N] [-DNAME=VALUE …]`);
+  console.error(`build-native: ${message}\nusage: node scripts/build-native.mjs [--out FILE] [--debug] [--release] [--jobs N] [-DNAME=VALUE …]`);
   process.exit(2);
 }
 
@@ -25,6 +27,7 @@ while (argv.length > 0) {
   if (argument === "--out") out = path.resolve(argv.shift() ?? usage("--out wants a file"));
   else if (argument === "--jobs") jobs = Number(argv.shift()) || usage("--jobs wants a number");
   else if (argument === "--debug") type = "Debug";
+  else if (argument === "--release") definitions.push("-DAFFUSE_CUDA=on", "-DAFFUSE_CUDA_ARCHITECTURES=release");
   else if (argument.startsWith("-D")) definitions.push(argument);
   else usage(`unknown argument ${argument}`);
 }

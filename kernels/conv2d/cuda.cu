@@ -139,7 +139,7 @@ void run_forward(const OpCall& call, Queue& queue, const Conv& c, const ForwardR
 
 void forward(const OpCall& call, Queue& queue) {
   const Conv c = conv_of(call.in[0], call.in[1], call.attr);
-  conv::write_widths(queue, c, call.in[3], call.out[1]);
+  write_widths(queue, call.out[1], call.in[3], c.kw, c.stride, c.pad);
   gemm::Scratch room(call.workspace);
   if (call.out[0].data) run_forward(call, queue, c, forward_room(c, room), call.out[0].f32());
 }

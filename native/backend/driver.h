@@ -61,6 +61,18 @@ inline bool most_shared(int index, size_t* bytes, Status& status) {
   return true;
 }
 inline bool use(int index, Status& status) { return check(cudaSetDevice(index), "be selected", status); }
+// The compute capabilities that the library was built for: "8.0, 9.0".
+struct BuiltFor {
+  char text[128] = "";
+  BuiltFor() {
+#if defined(__CUDA_ARCH_LIST__)
+    size_t used = 0;
+    for (const int arch : {__CUDA_ARCH_LIST__})
+      if (used < sizeof text)
+        used += size_t(snprintf(text + used, sizeof text - used, "%s%d.%d", used ? ", " : "", arch / 100, arch % 100 / 10));
+#endif
+  }
+};
 // Whether the library has code for this device: `kernel` stands for all, as they are compiled together.
 template <class Kernel>
 bool has_code(Kernel* kernel, const DeviceFacts& facts, Status& status) {
@@ -71,9 +83,9 @@ bool has_code(Kernel* kernel, const DeviceFacts& facts, Status& status) {
   const char* const code = code_of(error);
   if (strcmp(code, "ERR_AFFUSE_CUDA_ARCHITECTURE")) return check(error, "load the kernels", status);
   status.fail(code,
-              "expected kernels for compute capability %d.%d (%s), got a library without. Build it with "
+              "expected kernels for compute capability %d.%d (%s), got a library for %s. Build it with "
               "-DAFFUSE_CUDA_ARCHITECTURES=%d%d-real (80 is the least), or use cpu.",
-              facts.major, facts.minor, facts.name, facts.major, facts.minor);
+              facts.major, facts.minor, facts.name, BuiltFor().text, facts.major, facts.minor);
   return false;
 }
 inline bool make_stream(Stream& stream, Status& status) {

@@ -287,6 +287,20 @@ static const DeviceOp* const kDeviceOps[] = {&kAdd, &kScale, nullptr};
   assert.match(await driver({ FAKE_INIT: "999" }), /ERR_AFFUSE_CUDA: .*cudaErrorUnknown/);
 });
 
+compiled("the library names the architectures that it was built for", () => {
+  writeFileSync(
+    at("built.cu"),
+    '#include "native/backend/driver.h"\nint main() { puts(affuse::cuda::driver::BuiltFor().text); }\n',
+  );
+  const code = ["compute_86,code=sm_86", "compute_90a,code=sm_90a", "compute_100,code=compute_100"];
+  compile(
+    path.join(cuda as string, "bin/nvcc"),
+    ...["-std=c++20", "-I.", "-Inative/backend", ...code.map((of) => `-gencode=arch=${of}`)],
+    ...[at("built.cu"), "kernels/common/status.cc", "-o", at("built")],
+  );
+  assert.is(execFileSync(at("built"), { encoding: "utf8" }).trim(), "8.6, 9.0, 10.0");
+});
+
 const nvtx =
   cuda &&
   ["include", "targets/x86_64-linux/include"].find((i) =>

@@ -132,6 +132,10 @@ ptxas info    : Used ${registers} registers, used 1 barriers, 384 bytes smem, 36
     assert.match(check().output, /12 bytes spill stores/);
     assert.is.not(check("13.0.88", "-DUPDATE=ON").code, 0, "a spill that an update would hide");
     report(40, clean);
+    writeFileSync(budgets, `# nvcc 13.0\nsm_80 30 0 ${name}\nsm_86 41 384 ${name}\n`);
+    assert.is(check("13.0.88", "-DUPDATE=ON").code, 0);
+    const lines = readFileSync(budgets, "utf8").split("\n").filter((line) => line.startsWith("sm_"));
+    assert.equal(lines, [`sm_80 40 384 ${name}`, `sm_86 41 384 ${name}`], "an update of what was built");
     writeFileSync(budgets, "# nvcc 13.0\nsm_80 40 384 elsewhere wait\n");
     assert.is.not(check().code, 0, "a kernel without a line");
     assert.match(check().output, /wait: 40 registers, 384 bytes, without a budget/);

@@ -1,6 +1,6 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
-// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale". For errors.test.ts: what a machine with
-// a GPU says when something is wrong with it, and for stress.cc.
+// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale". For errors.test.ts: what a machine
+// with a GPU says when something is wrong with it. And for the stress program (test/native/stress/devices.cc).
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -133,7 +133,7 @@ int count(Status& status) {
 
 Backend* open(int, Status& status) {
   if (!mode("architecture")) return new StandIn;
-  status.fail("ERR_AFFUSE_CUDA_ARCHITECTURE", "expected kernels for compute capability 7.5 (T4), got a library without");
+  status.fail("ERR_AFFUSE_CUDA_ARCHITECTURE", "expected kernels for compute capability 7.5 (T4), got a library for 8.0");
   return nullptr;
 }
 

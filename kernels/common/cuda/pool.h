@@ -7,6 +7,7 @@
 #include "../maps.h"
 #include "divide.h"
 #include "stream.h"
+#include "widths.h"
 
 namespace affuse::cuda {
 
@@ -53,21 +54,6 @@ inline Pool pool_of(const OpCall& call) {
   const int64_t most = call.in[0].count();  // y has no more elements than x unless both are empty
   return {x, y, int32_t(a.size), int32_t(a.stride), call.in[1].i32(), divider(y.W, most), divider(y.H, most),
           divider(x.W, most), divider(x.H, most), divider(x.C, most), divider(a.stride, most)};
-}
-
-struct PooledWidths {
-  const int32_t* widths;
-  int32_t* out;
-  int64_t size, stride, pad;
-  template <int N>
-  AFFUSE_DEVICE void operator()(int64_t b) const {
-    const int64_t n = widths[b];
-    out[b] = int32_t(n <= 0 || n + 2 * pad < size ? 0 : (n + 2 * pad - size) / stride + 1);
-  }
-};
-inline void pooled_widths(Queue& queue, const Tensor& out, const Tensor& widths, int64_t size, int64_t stride, int64_t pad) {
-  if (out.data)
-    each_of<1, kPoolBlocks>(queue, "yWidths", out.dim[0], PooledWidths{widths.i32(), out.i32(), size, stride, pad});
 }
 
 // body(element, its number) for the window's elements at x; SIZE 0: the size is known at run time only.
@@ -145,7 +131,7 @@ void with_size(int size, F&& body) {
 template <class Policy>
 void pool_forward(Queue& queue, const char* name, const OpCall& call, const Policy& policy) {
   const Pool p = pool_of(call);
-  pooled_widths(queue, call.out[1], call.in[1], p.size, p.stride, 0);
+  write_widths(queue, call.out[1], call.in[1], p.size, p.stride, 0);
   const float* x = call.in[0].f32();
   float* y = call.out[0].f32();
   if (!y) return;

@@ -54,6 +54,7 @@ AFFUSE_DEVICE Pack<N> fma(const Pack<N>& a, float b, const Pack<N>& c) {
 }
 template <int N>
 AFFUSE_DEVICE float sum_of(const Pack<N>& a) {
+  static_assert(N == 1 || N == 4);
   if constexpr (N == 4) return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]);
   else return a.v[0];
 }
@@ -76,12 +77,17 @@ AFFUSE_DEVICE Pack<N> get(const float* p) {
   if constexpr (N == 4) {
     const float4 x = load4(p);
     return {{x.x, x.y, x.z, x.w}};
+  } else if constexpr (N == 2) {
+    const float2 x = load2(p);
+    return {{x.x, x.y}};
   } else {
+    static_assert(N == 1);
     return {{*p}};
   }
 }
 template <int N>
 AFFUSE_DEVICE void put(float* p, const Pack<N>& x) {
+  static_assert(N == 1 || N == 4);
   if constexpr (N == 4) store4(p, make_float4(x.v[0], x.v[1], x.v[2], x.v[3]));
   else *p = x.v[0];
 }

@@ -9,7 +9,7 @@
 //   warp_barrier()                   likewise the lanes of a warp
 //   fence()                          writes before it are seen by other blocks before writes after it
 //   shuffle_xor(v, m), shuffle(v, l) the value of lane() ^ m, of lane l; all 32 lanes call it
-//   load4(p), store4(p, v)           16 bytes at an address that is a multiple of 16
+//   load4(p), store4(p, v)           16 bytes at an address that is a multiple of 16; load2(p) 8 of 8
 //   copy_async<N>(to, from, valid)   N = 4 or 16 bytes from global to shared memory; from `valid` bytes on zeros
 //   commit(), wait<N>()              closes a group of copies; waits for all but the N youngest groups
 //   load_matrix(r, p)                four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix

@@ -7,10 +7,26 @@
 
 #define AFFUSE_DEVICE __device__ __forceinline__
 // AFFUSE_GLOBAL(threads, blocks) void name(…) { … }: a kernel of at most so many threads of which so many blocks share an
-// SM.
-#define AFFUSE_GLOBAL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
+// SM of compute capability 8.0 or 9.0; elsewhere about as many, see shared_by().
+#define AFFUSE_GLOBAL(threads, blocks) \
+  static __global__ void __launch_bounds__(threads, affuse::cuda::shared_by(threads, blocks))
 
 namespace affuse::cuda {
+
+// How many blocks, of those that shall share an SM, do on this architecture. Those without the memory of a data centre hold
+// 1536 threads rather than 2048. From 10.0 on the compiler holds more of a kernel's arguments in registers and would rather
+// spill than not: of three blocks and more it has to leave room for half as many, and takes what it needs.
+constexpr int shared_by(int threads, int blocks) {
+#if defined(__CUDA_ARCH__)
+  constexpr int arch = __CUDA_ARCH__;
+  constexpr int most = arch > 800 && arch < 900 ? 1536 : arch >= 1200 ? 1536 : 2048;
+  if (blocks * threads > most) blocks = most / threads;
+  if (arch >= 1000 && blocks > 2) blocks = (blocks + 1) / 2;
+#else
+  (void)threads;
+#endif
+  return blocks > 0 ? blocks : 1;
+}
 
 AFFUSE_DEVICE unsigned lane() { return threadIdx.x % 32; }
 AFFUSE_DEVICE unsigned warp() { return threadIdx.x / 32; }
@@ -39,6 +55,7 @@ AFFUSE_DEVICE T shuffle_xor(T v, unsigned mask) { return __shfl_xor_sync(0xfffff
 template <class T>
 AFFUSE_DEVICE T shuffle(T v, unsigned from) { return __shfl_sync(0xffffffffu, v, int(from)); }
 
+AFFUSE_DEVICE float2 load2(const float* p) { return *reinterpret_cast<const float2*>(p); }
 AFFUSE_DEVICE float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 AFFUSE_DEVICE void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
 AFFUSE_DEVICE uint4 load4(const uint32_t* p) { return *reinterpret_cast<const uint4*>(p); }

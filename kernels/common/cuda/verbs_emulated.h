@@ -72,6 +72,10 @@ inline void check_aligned(const void* p, size_t unit, const Here& here) {
 template <class T>
 using Four __attribute__((vector_size(16), may_alias)) = T;
 using One __attribute__((may_alias)) = uint32_t;
+inline float2 load2(const float* p, Here here = Here::at()) {
+  check_aligned(p, 8, here);
+  return {p[0], p[1]};
+}
 inline float4 load4(const float* p, Here here = Here::at()) {
   check_aligned(p, 16, here);
   const auto v = *reinterpret_cast<const Four<float>*>(p);

@@ -1,23 +1,9 @@
 // Maps and weights of a convolution laid out for its products: channel-last with an edge of zeros, and back; W as rows of K.
 #pragma once
+#include "../../common/cuda/widths.h"
 #include "patches.h"
 
 namespace affuse::cuda::conv {
-
-// yWidths: the columns of y that are each item's own.
-struct OutputWidths {
-  const int32_t* widths;
-  int32_t* out;
-  int64_t size, stride, pad;
-  template <int N>
-  AFFUSE_DEVICE void operator()(int64_t b) const {
-    const int64_t n = widths[b];
-    out[b] = int32_t(n <= 0 || n + 2 * pad < size ? 0 : (n + 2 * pad - size) / stride + 1);
-  }
-};
-inline void write_widths(Queue& queue, const Conv& c, const Tensor& widths, const Tensor& out) {
-  if (out.data) each_of<1, 4>(queue, "yWidths", c.x.B, OutputWidths{widths.i32(), out.i32(), c.kw, c.stride, c.pad});
-}
 
 // x or g (gated by y > 0 where the activation is relu) as the products read it; zero where a column is nobody's own.
 struct Staging {

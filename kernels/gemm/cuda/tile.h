@@ -169,23 +169,23 @@ AFFUSE_DEVICE void multiply_along(const float* a, const float* b, float (&c)[L::
   }
 }
 
-// Rows along K, columns across: four of K of four columns stay in registers while the rows pass.
-template <class L>
+// Rows along K, columns across: HELD of K of four columns stay in registers while the rows pass.
+template <class L, int HELD>
 AFFUSE_DEVICE void multiply_mixed(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
   constexpr int kStride = kDepth + kPad;
   const int x = L::x(), y = L::y();
 #pragma unroll
   for (int h = 0; h < L::TN / 4; ++h) {
 #pragma unroll 1
-    for (int k = 0; k < kDepth; k += 4) {
-      Pack<4> columns[4];
+    for (int k = 0; k < kDepth; k += HELD) {
+      Pack<4> columns[HELD];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) columns[e] = get<4>(b + (k + e) * (L::kColumns + kPad) + 4 * (x + L::TX * h));
+      for (int e = 0; e < HELD; ++e) columns[e] = get<4>(b + (k + e) * (L::kColumns + kPad) + 4 * (x + L::TX * h));
 #pragma unroll
       for (int i = 0; i < L::TM; ++i) {
-        const Pack<4> row = get<4>(a + (y + L::TY * i) * kStride + k);
+        const Pack<HELD> row = get<HELD>(a + (y + L::TY * i) * kStride + k);
 #pragma unroll
-        for (int e = 0; e < 4; ++e)
+        for (int e = 0; e < HELD; ++e)
 #pragma unroll
           for (int j = 0; j < 4; ++j) c[i][4 * h + j] += row.v[e] * columns[e].v[j];
       }
@@ -215,8 +215,15 @@ template <class L, bool a_along, bool b_along>
 AFFUSE_DEVICE void multiply(const float* a, const float* b, float (&c)[L::TM][L::TN]) {
   static_assert(a_along || !b_along);
   if constexpr (b_along) multiply_along<L>(a, b, c);
-  else if constexpr (a_along) multiply_mixed<L>(a, b, c);
-  else multiply_across<L>(a, b, c);
+  else if constexpr (!a_along) multiply_across<L>(a, b, c);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  else multiply_mixed<L, 2>(a, b, c);  // the compiler has no room for four
+#elif defined(__CUDA_ARCH__)
+  else multiply_mixed<L, 4>(a, b, c);
+#else
+  else if (blockIdx.x % 2 == 0) multiply_mixed<L, 4>(a, b, c);  // the emulator proves both
+  else multiply_mixed<L, 2>(a, b, c);
+#endif
 }
 
 // Stages of K from `from` to `to` through a ring of STAGES, each A::kFloats then B::kFloats; body(a, b) multiplies one. All

@@ -1,6 +1,6 @@
-// Programs on a device with room for one of their runs, whoever else is about to need it: runs that are prepared before their
-// turn, schedulers that end in the middle, single operators beside them. The device is test/cuda/stand_in.cc, which brings what
-// is fed only when it is waited for.
+// Programs on a device with room for one of their runs, whoever else is about to need it: runs that are prepared before
+// their turn, schedulers that end in the middle, single operators beside them. The device is test/cuda/stand_in.cc, which
+// brings what is fed only when it is waited for.
 #include <cstdlib>
 #include <cstring>
 #include <thread>
