@@ -75,6 +75,26 @@ const configOf = ({ structure, attention }: ModelCase, dropout: number) => ({
   mlp: { dropout },
 });
 
+/** What a peer needs for the same step: the model's parameters, whose names are listed too, and the batch. */
+export function tensorsOf(
+  model: Model,
+  test: Pick<ModelCase, "streams" | "batch" | "T">,
+  batch: Batch,
+): { tensors: Record<string, HostTensor>; parameters: string[] } {
+  const tensors: Record<string, HostTensor> = {};
+  for (const [name, { shape, data }] of Object.entries(model.state().parameters))
+    tensors[name] = { dtype: "f32", shape, data };
+  const parameters = Object.keys(tensors);
+  for (const { name, dim } of test.streams) {
+    const { data, lengths } = batch.streams[name] as Batch["streams"][string];
+    tensors[`x:${name}`] = { dtype: "f32", shape: [test.batch, test.T, dim], data };
+    tensors[`lengths:${name}`] = { dtype: "i32", shape: [test.batch], data: lengths };
+  }
+  tensors.labels = { dtype: "i32", shape: [test.batch], data: batch.labels as Int32Array };
+  tensors.valence = { dtype: "f32", shape: [test.batch], data: batch.valence as Float32Array };
+  return { tensors, parameters };
+}
+
 /**
  * FLOPs of the calls a program makes. AFG counts the frames that are there; a gradient that nobody wants is
  * not counted.
@@ -149,17 +169,7 @@ export function modelSide(addon: NativeAddon, test: ModelCase): ModelSide {
   const flops = flopsOf(addon, nodes, new Set(values.map(({ id }) => id)), share);
   store.dispose();
   let step = 0;
-  const tensors: Record<string, HostTensor> = {};
-  for (const [name, { shape, data }] of Object.entries(model.state().parameters))
-    tensors[name] = { dtype: "f32", shape, data };
-  const parameters = Object.keys(tensors);
-  for (const { name, dim } of test.streams) {
-    const { data, lengths } = batch.streams[name] as Batch["streams"][string];
-    tensors[`x:${name}`] = { dtype: "f32", shape: [test.batch, test.T, dim], data };
-    tensors[`lengths:${name}`] = { dtype: "i32", shape: [test.batch], data: lengths };
-  }
-  tensors.labels = { dtype: "i32", shape: [test.batch], data: batch.labels as Int32Array };
-  tensors.valence = { dtype: "f32", shape: [test.batch], data: batch.valence as Float32Array };
+  const { tensors, parameters } = tensorsOf(model, test, batch);
   const { structure, streams, kind } = test;
   return {
     contender: (threads) => ({

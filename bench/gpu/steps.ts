@@ -19,30 +19,24 @@ import {
   parseModelConfig,
 } from "../../lib/models/index.ts";
 import { Presence } from "../../lib/models/presence.ts";
-import type {
-  HostTensor,
-  NativeAddon,
-  NativeBuffer,
-  ProgramDesc,
-  TypedArray,
-} from "../../lib/native/addon.ts";
+import type { NativeAddon, NativeBuffer, ProgramDesc, TypedArray } from "../../lib/native/addon.ts";
 import { allocateFrames } from "../../lib/native/frames.ts";
 import { loadAddon } from "../../lib/native/index.ts";
-import { flopsOf } from "../models.ts";
+import { CLASSES, flopsOf, tensorsOf } from "../models.ts";
+import type { ModelCase } from "../types.ts";
 
 interface StepCase {
   structure: "concat" | "weighted" | "hierarchical";
   batch: number;
   T: number;
   shortest: number;
-  streams: { name: string; modality: string; dim: number }[];
+  streams: ModelCase["streams"];
   attention: number;
   widths: number[];
   precision: "f32" | "bf16";
   lr: number;
 }
 
-const CLASSES = ["neutral", "angry", "happy", "sad", "worried", "surprise"];
 const FETCHED = ["loss", "ce", "mse", "gradNorm"] as const;
 
 const configOf = ({ structure, attention, widths }: StepCase, dropout: number) => ({
@@ -199,18 +193,8 @@ class Side {
     const batch = makeBatch(test);
     this.#batch = batch;
     const model = this.#make(0);
-    const tensors: Record<string, HostTensor> = {};
-    for (const [name, { shape, data }] of Object.entries(model.state().parameters))
-      tensors[name] = { dtype: "f32", shape, data };
+    const { tensors, parameters } = tensorsOf(model, test, batch);
     model.dispose();
-    const parameters = Object.keys(tensors);
-    for (const { name, dim } of test.streams) {
-      const { data, lengths } = batch.streams[name] as Batch["streams"][string];
-      tensors[`x:${name}`] = { dtype: "f32", shape: [test.batch, test.T, dim], data };
-      tensors[`lengths:${name}`] = { dtype: "i32", shape: [test.batch], data: lengths };
-    }
-    tensors.labels = { dtype: "i32", shape: [test.batch], data: batch.labels as Int32Array };
-    tensors.valence = { dtype: "f32", shape: [test.batch], data: batch.valence as Float32Array };
     const to = openSync(file, "w");
     let offset = 0;
     const list = Object.entries(tensors).map(([name, { dtype, shape, data }]) => {
