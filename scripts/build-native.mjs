@@ -4,7 +4,7 @@
 //
 //   node scripts/build-native.mjs [--out FILE] [--debug] [--release] [--jobs N] [-DNAME=VALUE …]
 //
-// --release: with the CUDA library for every architecture of a release, half an hour of two processors; needs nvcc, no GPU.
+// --release: with the CUDA library for every architecture of a release, 20 minutes of processor time; needs nvcc, no GPU.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
