@@ -57,6 +57,10 @@ if(affuse_cuda STREQUAL "on")
   set_target_properties(affuse_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
     RULE_LAUNCH_COMPILE ${PROJECT_SOURCE_DIR}/cmake/cuda_usage.sh)
   target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v -lineinfo --expt-relaxed-constexpr>)
+  if(AFFUSE_CUDA_ARCHITECTURES STREQUAL "release" AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13.0)
+    # Seven forms of every kernel: a quarter of the size, unpacked by the driver once, when a kernel is first launched.
+    target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-compress-mode=size>)
+  endif()
   # static libstdc++ and libgcc, as in the addon
   target_link_options(affuse_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,-z,nodelete)
   option(AFFUSE_CUDA_UPDATE_BUDGETS "Write kernels/cuda_budgets.txt rather than check it" OFF)

@@ -79,7 +79,7 @@ export const recorded =
       want: outputs.map((output) => output !== null && output !== false),
       outputs: outputs.map((output, k) => {
         const data = typeof output === "object" ? output : (value[k]?.data ?? null);
-        return data && data.slice();
+        return data?.slice() ?? null;
       }),
     };
     chosen([entry], kept);
