@@ -24,6 +24,8 @@ export interface BenchOptions {
   quick: boolean;
   python?: string;
   command: string;
+  /** Aborted: no further case begins; what is finished is reported. */
+  signal?: AbortSignal;
   note(text: string): void;
   /** Called as cases end. */
   done?(entries: readonly Entry[]): void;
@@ -52,6 +54,8 @@ export interface BenchReport {
   benchmarks: Entry[];
   targets: TargetResult[];
   skipped: Skipped[];
+  /** Cases are missing because `signal` was aborted. */
+  interrupted?: boolean;
 }
 
 /** Cases whose name, or one of whose tags, matches. @throws AffuseError ERR_AFFUSE_BENCH_FILTER */
@@ -72,6 +76,13 @@ export function selectCases(filter: string | undefined, quick: boolean, only?: R
   const chosen = ALL_CASES.filter(
     (test) => wanted(test) && (only && !pattern ? true : matches(test)) && small(test),
   );
+  if (chosen.length === 0 && only && !pattern) {
+    throw new AffuseError(
+      "ERR_AFFUSE_BENCH_COMPARE",
+      `expected stored results of cases that there are, got ${[...only].slice(0, 3).join(", ")}.`,
+      "`affuse bench --list` names all cases.",
+    );
+  }
   if (chosen.length === 0) {
     throw new AffuseError(
       "ERR_AFFUSE_BENCH_FILTER",
@@ -160,7 +171,12 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       tanh: tanhSeconds(addon),
       note: options.note,
     };
+    let interrupted = false;
     for (const [i, test] of cases.entries()) {
+      // Lets a signal be heard between cases that only compute.
+      await new Promise((resolve) => setImmediate(resolve));
+      interrupted = options.signal?.aborted === true;
+      if (interrupted) break;
       options.note(`[${i + 1}/${cases.length}] ${test.name}`);
       try {
         const outcome = await runCase(bench, test);
@@ -209,6 +225,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       benchmarks: entries,
       targets: evaluateTargets(entries),
       skipped,
+      ...(interrupted && { interrupted }),
     };
   } finally {
     torch?.stop();

@@ -86,18 +86,24 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
         return { kind, least, seconds: (roof: number) => side.flops / roof };
       },
     };
-    const entries = await takeTurns(bench, work, contenders);
+    const { entries, skipped: lost } = await takeTurns(bench, work, contenders);
+    skipped.push(...lost);
     if (bench.memory && test.kind === "step") {
       // Allocators do not do the same every time: the median of three processes.
       const most = Math.max(...bench.threads);
       for (const entry of entries.filter(({ threads }) => threads === most)) {
         const peaks: (number | null)[] = [];
-        for (let i = 0; i < 3; i++)
-          peaks.push(
-            entry.peer === "affuse"
-              ? ownPeak(test, most)
-              : await torchPeak(bench.torch?.info.python, side.peer.test, side.peer.tensors, most),
-          );
+        try {
+          for (let i = 0; i < 3; i++)
+            peaks.push(
+              entry.peer === "affuse"
+                ? ownPeak(test, most)
+                : await torchPeak(bench.torch?.info.python, side.peer.test, side.peer.tensors, most),
+            );
+        } catch (error) {
+          if (!isAffuseError(error)) throw error;
+          bench.note(`  ${entry.peer}: no peak memory: ${error.message}`);
+        }
         const known = peaks.filter((peak) => peak !== null);
         entry.peak_memory = known.length > 0 ? summary(known).median : null;
       }
@@ -166,8 +172,5 @@ export async function runOverhead(bench: Bench, test: OverheadCase): Promise<Out
     check: { against: "the exact product", difference: 0 },
     bound: null,
   };
-  return {
-    entries: await takeTurns(bench, work, [{ peer: "affuse", threads: 1, sample: sampler(call) }]),
-    skipped: [],
-  };
+  return takeTurns(bench, work, [{ peer: "affuse", threads: 1, sample: sampler(call) }]);
 }

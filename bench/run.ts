@@ -64,15 +64,22 @@ async function settle(): Promise<void> {
   }
 }
 
+/** Why a peer has no timings in a case. */
+export function skippedPeer(test: string, peer: Skipped["peer"], error: unknown): Skipped {
+  const code = isAffuseError(error) ? error.code : "ERR_AFFUSE_BENCH_PEER";
+  return { case: test, peer, code, reason: error instanceof Error ? error.message : String(error) };
+}
+
 /**
  * Takes turns until there are enough samples. Each round begins with another contender and a look at the
- * roofs.
+ * roofs. A peer that fails in between is out; the rest goes on.
  */
 export async function takeTurns(
   bench: Bench,
   work: Work,
   contenders: readonly Contender[],
-): Promise<Entry[]> {
+): Promise<Outcome> {
+  const skipped: Skipped[] = [];
   const samples = new Map<Contender, Sample[]>(contenders.map((contender) => [contender, []]));
   const counts = [...new Set(contenders.map(({ threads }) => threads))];
   const bounds = new Map<number, Bound>();
@@ -92,8 +99,17 @@ export async function takeTurns(
     }
     for (let i = 0; i < contenders.length; i++) {
       const contender = contenders[(i + round) % contenders.length] as Contender;
-      const sample = await contender.sample(bench.sampleSeconds);
-      samples.get(contender)?.push(sample);
+      const list = samples.get(contender);
+      if (!list) continue;
+      try {
+        list.push(await contender.sample(bench.sampleSeconds));
+      } catch (error) {
+        if (contender.peer === "affuse") throw error;
+        samples.delete(contender);
+        if (!skipped.some(({ peer }) => peer === contender.peer))
+          skipped.push(skippedPeer(work.name, contender.peer, error));
+        continue;
+      }
       if (contender.threads > 1 && contender.peer === "onnxruntime") await settle();
     }
   }
@@ -102,7 +118,7 @@ export async function takeTurns(
     if (contender.peer === "affuse")
       ours.set(contender.threads, summary(list.map(({ seconds }) => seconds)).median);
   }
-  return [...samples].map(([contender, list]) => {
+  const entries = [...samples].map(([contender, list]): Entry => {
     const { threads, peer, setting } = contender;
     const { median, p20, p80, samples: taken } = summary(list.map(({ seconds }) => seconds));
     const bound = bounds.get(threads);
@@ -149,6 +165,7 @@ export async function takeTurns(
       note: work.note,
     };
   });
+  return { entries, skipped };
 }
 
 /** Bytes of a set that rotate, and of the weights that do not. */
@@ -212,22 +229,13 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
   try {
     const check = await checkCase(addon, test, plan, sets, ours);
     for (const n of threads) contenders.push(ours.contender(n));
-    const skip = (peer: Skipped["peer"], error: unknown) => {
-      const code = isAffuseError(error) ? error.code : "ERR_AFFUSE_BENCH_PEER";
-      skipped.push({
-        case: test.name,
-        peer,
-        code,
-        reason: error instanceof Error ? error.message : String(error),
-      });
-    };
     if (bench.ort && test.peers.ort) {
       try {
         ort = await bench.ort.open(test, sets, threads);
         await compareWith(test, ours, plan, sets, { [mainResult(plan)]: await ort.result() }, "onnxruntime");
         contenders.push(...ort.contenders);
       } catch (error) {
-        skip("onnxruntime", error);
+        skipped.push(skippedPeer(test.name, "onnxruntime", error));
       }
     }
     if (bench.torch && test.peers.torch) {
@@ -239,7 +247,7 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
         await compareWith(test, ours, plan, sets, await bench.torch.results(), "PyTorch");
         for (const n of threads) contenders.push(bench.torch.contender(n));
       } catch (error) {
-        skip("torch", error);
+        skipped.push(skippedPeer(test.name, "torch", error));
       }
     }
     const work: Work = {
@@ -273,7 +281,8 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
                 start: bench.start,
               }),
     };
-    return { entries: await takeTurns(bench, work, contenders), skipped };
+    const { entries, skipped: lost } = await takeTurns(bench, work, contenders);
+    return { entries, skipped: [...skipped, ...lost] };
   } finally {
     await ort?.close();
     ours.dispose();

@@ -8,12 +8,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { packageRoot } from "#root";
+import { z } from "zod";
 import { AffuseError } from "../../lib/errors.ts";
 import type { HostTensor } from "../../lib/native/addon.ts";
 import type { Sets } from "../tensors.ts";
 import type { Contender } from "../types.ts";
 
 const MAIN = join(packageRoot, "bench", "peers", "torch", "main.py");
+
+/** How long an answer may take. The longest that a case asks for, on one slow thread, is far below. */
+const PATIENCE_SECONDS = 300;
 
 export interface TorchInfo {
   python: string;
@@ -66,24 +70,53 @@ function warningOf({
   return null;
 }
 
+const aboutSchema = z.object({
+  torch: z.string(),
+  blas: z.string().nullable(),
+  libraries: z.array(z.string()),
+  mkldnn: z.boolean(),
+});
+const answerSchema = z.record(z.string(), z.unknown());
+const sampleSchema = z.object({ seconds: z.number().positive(), cpu: z.number(), count: z.number() });
+const resultsSchema = z.object({ names: z.array(z.tuple([z.string(), z.number()])) });
+const peakSchema = z.object({ bytes: z.number() });
+
+const torchError = (why: string) =>
+  new AffuseError("ERR_AFFUSE_BENCH_TORCH", `expected an answer of the PyTorch process, but ${why}.`);
+
+function parsedAs<T>(schema: z.ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw torchError(`it said "${JSON.stringify(value)?.slice(0, 100)}"`);
+}
+
 /** What is sent with a case beside its tensors. */
 export type TorchCase = Record<string, unknown> & { kind: "operator" | "step" | "inference" | "fcn" };
 
 export class TorchPeer {
-  readonly info: TorchInfo;
+  info: TorchInfo = { python: "", torch: "", blas: null, libraries: [], mkldnn: false, warning: null };
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
   readonly #folder: string;
+  readonly #patience: number;
+  /** Why the process can no longer be asked. */
+  #lost: string | null = null;
+  readonly #leave = () => this.stop();
 
-  private constructor(child: ChildProcess, lines: AsyncIterator<string>, folder: string, info: TorchInfo) {
+  private constructor(child: ChildProcess, lines: AsyncIterator<string>, patience: number) {
     this.#child = child;
     this.#lines = lines;
-    this.#folder = folder;
-    this.info = info;
+    this.#folder = mkdtempSync(join(tmpdir(), "affuse-bench-"));
+    this.#patience = patience;
+    process.once("exit", this.#leave);
   }
 
-  /** @throws AffuseError ERR_AFFUSE_BENCH_TORCH when no Python has PyTorch, or it ends */
-  static async start(asked?: string): Promise<TorchPeer> {
+  /**
+   * @param patience seconds that an answer may take; a process that does not answer is ended
+   * @throws AffuseError ERR_AFFUSE_BENCH_TORCH when no Python has PyTorch, or it ends, hangs or answers
+   *   something else
+   */
+  static async start(asked?: string, patience = PATIENCE_SECONDS): Promise<TorchPeer> {
     const python = findPython(asked);
     // It has no standard error of its own in tables; what it says there is for people.
     const env = { ...process.env, PYTHONDONTWRITEBYTECODE: "1" };
@@ -91,23 +124,43 @@ export class TorchPeer {
     child.on("error", () => {}); // seen as an early end
     child.stdin?.on("error", () => {});
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
-    const folder = mkdtempSync(join(tmpdir(), "affuse-bench-"));
-    const peer = new TorchPeer(child, lines, folder, null as unknown as TorchInfo);
-    const about = (await peer.ask({ do: "about" })) as unknown as Omit<TorchInfo, "python" | "warning">;
-    return new TorchPeer(child, lines, folder, { python, ...about, warning: warningOf(about) });
+    const peer = new TorchPeer(child, lines, patience);
+    try {
+      const about = parsedAs(aboutSchema, await peer.ask({ do: "about" }));
+      peer.info = { python, ...about, warning: warningOf(about) };
+      return peer;
+    } catch (error) {
+      peer.stop();
+      throw error;
+    }
   }
 
   async ask(command: object): Promise<Record<string, unknown>> {
+    if (this.#lost !== null) throw torchError(this.#lost);
     this.#child.stdin?.write(`${JSON.stringify(command)}\n`);
-    const { value, done } = await this.#lines.next();
-    if (done)
-      throw new AffuseError(
-        "ERR_AFFUSE_BENCH_TORCH",
-        "expected an answer of the PyTorch process, but it ended.",
-      );
-    const answer = JSON.parse(value) as Record<string, unknown>;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<"late">((resolve) => {
+      timer = setTimeout(resolve, 1000 * this.#patience, "late");
+    });
+    const line = await Promise.race([this.#lines.next(), late]);
+    clearTimeout(timer);
+    if (line === "late") throw this.#lose(`it said nothing for ${this.#patience} s and was ended`);
+    if (line.done) throw this.#lose("it ended");
+    let answer: Record<string, unknown>;
+    try {
+      answer = parsedAs(answerSchema, JSON.parse(line.value));
+    } catch {
+      // What follows would answer another question.
+      throw this.#lose(`it said "${line.value.slice(0, 100)}" and was ended`);
+    }
     if (answer.error) throw new AffuseError("ERR_AFFUSE_BENCH_TORCH", `PyTorch: ${answer.error}.`);
     return answer;
+  }
+
+  #lose(why: string): AffuseError {
+    this.#lost = why;
+    this.#child.kill("SIGKILL");
+    return torchError(why);
   }
 
   /** Gives the peer a case: tensors in one flat file, each shared one once. */
@@ -138,7 +191,7 @@ export class TorchPeer {
   /** Results of set 0 by name. */
   async results(): Promise<Record<string, Float32Array>> {
     const path = join(this.#folder, "results.bin");
-    const { names } = (await this.ask({ do: "results", file: path })) as { names: [string, number][] };
+    const { names } = parsedAs(resultsSchema, await this.ask({ do: "results", file: path }));
     const bytes = readFileSync(path);
     const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
     let at = 0;
@@ -154,21 +207,19 @@ export class TorchPeer {
     return {
       peer: "torch",
       threads,
-      sample: async (seconds) =>
-        (await this.ask({ do: "sample", threads, seconds })) as unknown as {
-          seconds: number;
-          cpu: number;
-          count: number;
-        },
+      sample: async (seconds) => parsedAs(sampleSchema, await this.ask({ do: "sample", threads, seconds })),
     };
   }
 
   async peakMemory(): Promise<number> {
-    return ((await this.ask({ do: "peak" })) as { bytes: number }).bytes;
+    return parsedAs(peakSchema, await this.ask({ do: "peak" })).bytes;
   }
 
+  /** Ends the process, whatever it is doing. */
   stop(): void {
-    this.#child.stdin?.end();
+    process.off("exit", this.#leave);
+    this.#lost ??= "it was ended";
+    this.#child.kill("SIGKILL");
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }

@@ -4,7 +4,7 @@
  */
 import { InvalidArgumentError } from "commander";
 import { AffuseError } from "../errors.ts";
-import { note, print, printJson } from "./io.ts";
+import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
 interface Flags {
@@ -73,12 +73,17 @@ Examples:
         throw new AffuseError(
           "ERR_AFFUSE_DEVICE",
           `expected --device cpu, got "${flags.device}".`,
-          "There are no kernels for another device yet.",
+          "bench/gpu/gpu-suite.sh measures CUDA devices.",
         );
       }
       const { describeCase, describeChanges, describeTargets } = await import("../../bench/table.ts");
       const comparison = flags.compare === undefined ? null : await import("../../bench/compare.ts");
       const stored = comparison?.readStored(flags.compare as string);
+      const { requireWritable, writeFileAtomic } = await import("../data/files.ts");
+      // Before minutes are spent on what could then not be kept.
+      if (typeof flags.json === "string") requireWritable(flags.json, "the results");
+      if (flags.html !== undefined) requireWritable(flags.html, "the page");
+      if (stored) requireThreads(stored, flags);
       const text = flags.json !== true;
       const options = {
         filter: flags.filter,
@@ -87,6 +92,7 @@ Examples:
         peers: stored && flags.peers === undefined ? [] : parsePeers(flags.peers ?? "ort,torch"),
         threads: flags.threads,
         quick: flags.quick ?? false,
+        signal: interruption(),
         python: flags.python,
         command: ["affuse", ...process.argv.slice(2)].join(" "),
         note,
@@ -111,6 +117,7 @@ Examples:
         }
         // Noise comes and goes: what looks slower is measured twice more before it counts.
         for (let again = 0; again < 2 && changes.some(({ slower }) => slower); again++) {
+          if (report.interrupted || options.signal.aborted) break;
           const suspects = new Set(changes.filter(({ slower }) => slower).map((change) => change.case));
           note(`measuring ${suspects.size} suspicious case${suspects.size > 1 ? "s" : ""} again`);
           const repeated = await bench.runBench({ ...options, filter: "", only: suspects, peers: [] });
@@ -126,18 +133,55 @@ Examples:
           );
           process.exitCode = 1;
         }
+        if (changes.length === 0 && !report.interrupted && failed.length === 0) {
+          note(
+            `ERR_AFFUSE_BENCH_COMPARE: expected timings that ${flags.compare} has too, got none: ${named(report)}, there ${named(stored)}.`,
+          );
+          process.exitCode = 1;
+        }
       }
       const result = stored ? { ...report, changes } : report;
       if (flags.json === true) printJson(result);
-      const { writeFileAtomic } = await import("../data/files.ts");
       if (typeof flags.json === "string")
         writeFileAtomic(flags.json, `${JSON.stringify(result, null, 1)}\n`, "the results");
       if (flags.html) {
         const { benchPage } = await import("../../bench/page.ts");
         writeFileAtomic(flags.html, benchPage(report), "the page");
       }
+      if (report.interrupted) process.exitCode = EXIT.interrupted;
     });
 };
+
+/** Aborted by the first interrupt; what was measured is then shown and stored. The second ends at once. */
+function interruption(): AbortSignal {
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    if (controller.signal.aborted) process.exit(EXIT.interrupted);
+    note("\nInterrupted: finishing the running case. Press again to stop at once.");
+    controller.abort();
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  return controller.signal;
+}
+
+interface Timed {
+  benchmarks: readonly { name: string; peer: string; threads: number }[];
+}
+
+/** "linear/M=64/affuse/threads:1 …": the first of our timings, for messages. */
+const named = ({ benchmarks }: Timed): string =>
+  benchmarks.find(({ peer }) => peer === "affuse")?.name ?? "no timing";
+
+/** With --threads that the stored results lack there would be nothing to compare. */
+function requireThreads({ benchmarks }: Timed, flags: Flags): void {
+  const counts = new Set(benchmarks.filter(({ peer }) => peer === "affuse").map(({ threads }) => threads));
+  if (flags.threads === undefined || counts.has(flags.threads)) return;
+  throw new AffuseError(
+    "ERR_AFFUSE_BENCH_COMPARE",
+    `expected --threads of which ${flags.compare} has timings (${[...counts].join(", ")}), got ${flags.threads}.`,
+  );
+}
 
 function parsePeers(text: string): ("ort" | "torch")[] {
   const names = text

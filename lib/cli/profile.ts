@@ -84,6 +84,8 @@ Examples:
           `expected one source, or op and an operator, got "${source}" and "${name}".`,
         );
       }
+      const { requireWritable, writeFileAtomic } = await import("../data/files.ts");
+      if (flags.trace !== undefined) requireWritable(flags.trace, "the trace");
       const { loadAddon } = await import("../native/index.ts");
       const { formatSummary, measureRoofs, profile, summarize, toTrace } = await import(
         "../profile/index.ts"
@@ -102,14 +104,13 @@ Examples:
       const roofs = measureRoofs(addon, threads, undefined, subject.precision);
       const summary = summarize(recorded, roofs, flags.detail);
       if (flags.trace !== undefined) {
-        const { writeFileAtomic } = await import("../data/files.ts");
         const trace = toTrace(recorded, {
           subject: subject.title,
           threads,
           version: addon.version,
           cpu: addon.cpu().isa,
         });
-        writeFileAtomic(flags.trace, JSON.stringify(trace));
+        writeFileAtomic(flags.trace, JSON.stringify(trace), "the trace");
         note(`Trace in ${flags.trace}: open it at https://ui.perfetto.dev`);
       }
       if (flags.json) {

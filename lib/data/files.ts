@@ -7,13 +7,16 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import path from "node:path";
@@ -68,9 +71,59 @@ export function makeFolder(folder: string, what = "the folder"): void {
   }
 }
 
+const temporaryFor = (target: string) =>
+  path.join(
+    path.dirname(target),
+    `.${path.basename(target).slice(0, 100)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`,
+  );
+
+/** What is there: a device or a pipe is written to, never replaced (root could: /dev/null would be gone). */
+function isSpecial(target: string): boolean {
+  try {
+    const found = statSync(target);
+    return !found.isFile() && !found.isDirectory();
+  } catch {
+    return false; // nothing, or what the writing will complain of
+  }
+}
+
+/** The file behind a symbolic link: the link stays. */
+function linked(target: string): string {
+  try {
+    return lstatSync(target).isSymbolicLink() ? realpathSync(target) : target;
+  } catch {
+    return target; // nothing there, or a link to nothing, which is replaced
+  }
+}
+
+/**
+ * For commands that work for minutes before they write: whether a file can be written there at all. Makes
+ * its folder and, for a moment, a file in it. @throws ERR_AFFUSE_WRITE
+ */
+export function requireWritable(target: string, what = "the file"): void {
+  try {
+    if (target === "") throw Object.assign(new Error("a file's name is empty"), { code: "ENOENT" });
+    const found = statSync(target, { throwIfNoEntry: false });
+    if (found?.isDirectory()) throw Object.assign(new Error("a folder"), { code: "EISDIR" });
+    if (isSpecial(target)) return;
+  } catch (error) {
+    throw writeError(error, what, target);
+  }
+  const file = linked(target);
+  makeFolder(path.dirname(file), `the folder of ${what}`);
+  const temporary = temporaryFor(file);
+  try {
+    writeFileSync(temporary, "0", { flag: "wx" });
+  } catch (error) {
+    throw writeError(error, what, target);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
 /**
  * Writes a whole file: temporary name in the same folder, fsync, rename. Readers see the old file or the new
- * one. Parent folders are made.
+ * one. Parent folders are made. A symbolic link stays one; a device or a pipe is written to as it is.
  * @param data text, bytes, or several pieces to be written one after another (no joined copy is made)
  * @param what named in the error, e.g. "the checkpoint"
  * @param durable false skips fsync: for thousands of files that can be made again, where a power cut is
@@ -83,27 +136,27 @@ export function writeFileAtomic(
   what = "the file",
   durable = true,
 ): void {
-  makeFolder(path.dirname(target), `the folder of ${what}`);
-  const temporary = path.join(
-    path.dirname(target),
-    `.${path.basename(target).slice(0, 100)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`,
-  );
+  const special = isSpecial(target);
+  const goal = special ? target : linked(target);
+  makeFolder(path.dirname(goal), `the folder of ${what}`);
+  const temporary = temporaryFor(goal);
   const pieces = typeof data === "string" ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
   let file = -1;
   try {
-    file = openSync(temporary, "wx");
+    file = special ? openSync(target, "w") : openSync(temporary, "wx");
     for (const piece of pieces) {
       for (let done = 0; done < piece.length; )
         done += writeSync(file, piece, done, Math.min(piece.length - done, 1 << 28));
     }
-    if (durable) fsyncSync(file);
+    if (durable && !special) fsyncSync(file);
     closeSync(file);
     file = -1;
-    renameSync(temporary, target);
-    if (durable) syncFolder(path.dirname(target));
+    if (special) return;
+    renameSync(temporary, goal);
+    if (durable) syncFolder(path.dirname(goal));
   } catch (error) {
     if (file >= 0) closeSync(file);
-    rmSync(temporary, { force: true });
+    if (!special) rmSync(temporary, { force: true });
     throw writeError(error, what, target);
   }
 }

@@ -63,12 +63,9 @@ napi_value allocate(napi_env env, napi_callback_info info) {
     block->memory.map(desc.bytes(), "an array", status, true);
     check(status);
     napi_value buffer = nullptr;
-    auto* owner = new std::shared_ptr<Block>(block);
-    const auto drop = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Block>*>(hint); };
     if (!desc.bytes() ||
-        napi_create_external_arraybuffer(env, block->memory.data(), desc.bytes(), drop, owner, &buffer) != napi_ok) {
-      delete owner;  // nothing to hold, or a runtime that has no such arrays: an ordinary one, which runs copy
-      void* data = nullptr;
+        !lend_to_array(env, block, block->memory.data(), desc.bytes(), sizeof(float), &buffer)) {
+      void* data = nullptr;  // nothing to hold, or a runtime that has no such arrays: an ordinary one, which runs copy
       require(napi_create_arraybuffer(env, desc.bytes(), &data, &buffer));
     } else {
       std::lock_guard lock(blocks().mutex);

@@ -137,7 +137,8 @@ napi_value run(napi_env env, napi_callback_info info) {
     if (!is_array(env, args[1]) || array_length(env, args[1]) != uint32_t(spec.scalars))
       raise("ERR_AFFUSE_SCALAR", "expected %d scalars in an array", spec.scalars);
     bool lend = false;
-    if (!is_nullish(env, args[2])) require(napi_get_value_bool(env, args[2], &lend));
+    if (!is_nullish(env, args[2]) && napi_get_value_bool(env, args[2], &lend) != napi_ok)
+      raise("ERR_AFFUSE_USAGE", "expected true or false for whether feeds are lent");
     // All that may run JavaScript first, then the pointers.
     std::vector<napi_value> feeds(spec.feeds.size());
     for (uint32_t i = 0; i < feeds.size(); ++i) feeds[i] = get(env, args[0], i);

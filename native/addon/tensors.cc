@@ -56,22 +56,36 @@ napi_value wrap(napi_env env, const TensorDesc& desc, napi_value buffer) {
 // Below this V8's own zeroed memory is cheaper than an external block with a finalizer. Above it, V8 would abort the process
 // where our allocation merely fails.
 constexpr size_t kInlineBytes = 1 << 16;
+// V8 aborts the process rather than make a longer typed array.
+constexpr int64_t kMostElements = (int64_t(1) << 32) - 1;
 
 }  // namespace
+
+bool lend_to_array(napi_env env, std::shared_ptr<void> owner, void* data, size_t bytes, size_t element,
+                   napi_value* buffer) {
+  const auto holder = new std::shared_ptr<void>(std::move(owner));
+  const auto drop = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<void>*>(hint); };
+  const bool fits = int64_t(bytes / element) <= kMostElements;
+  const napi_status made =
+      fits ? napi_create_external_arraybuffer(env, data, bytes, drop, holder, buffer) : napi_no_external_buffers_allowed;
+  if (made == napi_ok) return true;
+  if (made == napi_no_external_buffers_allowed) delete holder;  // else Node has called, or will call, `drop` all the same
+  if (fits && made == napi_no_external_buffers_allowed) return false;
+  bool pending = false;
+  napi_value ignored;
+  if (napi_is_exception_pending(env, &pending) == napi_ok && pending) napi_get_and_clear_last_exception(env, &ignored);
+  raise("ERR_AFFUSE_MEMORY", "expected an array that this Node can hold, got %zu bytes. Use smaller batches.", bytes);
+}
 
 napi_value adopt_array(napi_env env, const TensorDesc& desc, Memory memory) {
   napi_value buffer = nullptr;
   const size_t bytes = desc.bytes();
-  if (bytes > kInlineBytes) {
-    const auto free_it = [](napi_env, void* data, void*) { release_memory(data); };
-    if (napi_create_external_arraybuffer(env, memory.data(), bytes, free_it, nullptr, &buffer) == napi_ok) {
-      memory.release();
-      return wrap(env, desc, buffer);
-    }
-  }
+  const auto kept = std::make_shared<Memory>(std::move(memory));
+  if (bytes > kInlineBytes && lend_to_array(env, kept, kept->data(), bytes, dtype_size(desc.dtype), &buffer))
+    return wrap(env, desc, buffer);
   void* copy = nullptr;
   require(napi_create_arraybuffer(env, bytes, &copy, &buffer));
-  if (bytes) memcpy(copy, memory.data(), bytes);
+  if (bytes) memcpy(copy, kept->data(), bytes);
   return wrap(env, desc, buffer);
 }
 

@@ -1,6 +1,8 @@
 // Typed arrays, and the tensors of one operator call as they come from JavaScript, in two steps: first every property is
 // read (which may run JavaScript and so move or detach memory), then every pointer is taken.
 #pragma once
+#include <memory>
+
 #include "convert.h"
 #include "native/runtime/memory.h"
 
@@ -17,7 +19,11 @@ struct View {
 // gone.
 View view_of(napi_env env, napi_value value, const char* label);
 
-// A typed array over native memory, which it takes over (release_memory), or a copy where the runtime allows no such thing.
+// An ArrayBuffer over memory that `owner` keeps, which is dropped with it. False where the runtime allows no such thing;
+// ERR_AFFUSE_MEMORY when it is more than an array of such elements, or a buffer of this Node, can hold.
+bool lend_to_array(napi_env env, std::shared_ptr<void> owner, void* data, size_t bytes, size_t element,
+                   napi_value* buffer);
+// A typed array over native memory, which it takes over, or a copy where the runtime allows no such thing.
 napi_value adopt_array(napi_env env, const TensorDesc& desc, Memory memory);
 // A fresh typed array, and where its memory is.
 napi_value fresh_array(napi_env env, const TensorDesc& desc, void** data);

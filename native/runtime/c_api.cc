@@ -1,6 +1,7 @@
 // The C interface (affuse.h) over the runtime.
 #include "affuse/affuse.h"
 
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -36,6 +37,21 @@ const OpDef* lookup(const char* name, Status& status) {
 bool in_range(int index, int count, const char* what, Status& status) {
   if (index < 0 || index >= count)
     status.fail("ERR_AFFUSE_RANGE", "expected the index of %s in [0, %d), got %d", what, count, index);
+  return status.ok();
+}
+
+// A pointer that something is read from or written to. ERR_AFFUSE_USAGE for NULL.
+bool given(const void* pointer, const char* what, Status& status) {
+  if (!pointer) status.fail("ERR_AFFUSE_USAGE", "expected %s, got NULL", what);
+  return status.ok();
+}
+
+// A list and its length.
+bool check_list(const void* list, int count, int most, const char* what, const OpDef& op, Status& status) {
+  if (count < 0 || count > most)
+    status.fail("ERR_AFFUSE_USAGE", "expected at most %d %s of %s, got %d", most, what, op.name, count);
+  else if (count && !list)
+    status.fail("ERR_AFFUSE_USAGE", "expected the %d %s of %s, got NULL", count, what, op.name);
   return status.ok();
 }
 
@@ -81,10 +97,9 @@ struct Call {
       status = cpu_info().error;
       return false;
     }
-    if (input_count < 0 || input_count > op->input_count) {
-      status.fail("ERR_AFFUSE_USAGE", "expected at most %d inputs of %s, got %d", op->input_count, op->name, input_count);
+    if (!check_list(inputs, input_count, op->input_count, "inputs", *op, status) ||
+        !check_list(attributes, attribute_count, INT_MAX, "attributes", *op, status))
       return false;
-    }
     default_attributes(*op, attr);
     for (int i = 0; i < attribute_count; ++i) {
       if (!attributes[i].name || !attributes[i].value) {
@@ -102,10 +117,7 @@ struct Call {
   }
 
   bool take_outputs(const affuse_tensor* outputs, int output_count, Tensor* out, Status& status) {
-    if (output_count < 0 || output_count > op->output_count) {
-      status.fail("ERR_AFFUSE_USAGE", "expected at most %d outputs of %s, got %d", op->output_count, op->name, output_count);
-      return false;
-    }
+    if (!check_list(outputs, output_count, op->output_count, "outputs", *op, status)) return false;
     for (int i = 0; i < op->input_count; ++i)
       if (in[i].count() && !in[i].data) {
         status.fail("ERR_AFFUSE_MISSING", "expected data of input %s of %s, got NULL", op->inputs[i].name, op->name);
@@ -160,6 +172,8 @@ int guarded(affuse_error* error, F&& body) {
   return report(status, error);
 }
 
+constexpr const char* kForResult = "memory for the result";
+
 void describe(const OpDef& op, affuse_operator* result) {
   *result = {op.name, op.summary, op.backward, op.flops, op.bytes, op.input_count, op.output_count, op.attr_count};
 }
@@ -182,34 +196,38 @@ int affuse_operator_count(void) { return int(operators().size()); }
 
 int affuse_operator_at(int index, affuse_operator* result, affuse_error* error) {
   return guarded(error, [&](Status& status) {
-    if (in_range(index, affuse_operator_count(), "an operator", status)) describe(*operators()[size_t(index)], result);
+    if (in_range(index, affuse_operator_count(), "an operator", status) && given(result, kForResult, status))
+      describe(*operators()[size_t(index)], result);
   });
 }
 
 int affuse_operator_find(const char* name, affuse_operator* result, affuse_error* error) {
   return guarded(error, [&](Status& status) {
-    if (const OpDef* op = lookup(name, status)) describe(*op, result);
+    const OpDef* op = lookup(name, status);
+    if (op && given(result, kForResult, status)) describe(*op, result);
   });
 }
 
 int affuse_operator_input(const char* name, int index, affuse_tensor_rule* result, affuse_error* error) {
   return guarded(error, [&](Status& status) {
     const OpDef* op = lookup(name, status);
-    if (op && in_range(index, op->input_count, "an input", status)) describe(op->inputs[index], result);
+    if (op && in_range(index, op->input_count, "an input", status) && given(result, kForResult, status))
+      describe(op->inputs[index], result);
   });
 }
 
 int affuse_operator_output(const char* name, int index, affuse_tensor_rule* result, affuse_error* error) {
   return guarded(error, [&](Status& status) {
     const OpDef* op = lookup(name, status);
-    if (op && in_range(index, op->output_count, "an output", status)) describe(op->outputs[index], result);
+    if (op && in_range(index, op->output_count, "an output", status) && given(result, kForResult, status))
+      describe(op->outputs[index], result);
   });
 }
 
 int affuse_operator_attribute(const char* name, int index, affuse_attribute_rule* result, affuse_error* error) {
   return guarded(error, [&](Status& status) {
     const OpDef* op = lookup(name, status);
-    if (!op || !in_range(index, op->attr_count, "an attribute", status)) return;
+    if (!op || !in_range(index, op->attr_count, "an attribute", status) || !given(result, kForResult, status)) return;
     const AttrRule& rule = op->attrs[index];
     *result = {rule.name, rule.choices, rule.doc, int32_t(rule.kind), rule.fallback, rule.low, rule.high};
   });
@@ -235,6 +253,7 @@ int affuse_infer(const char* name, const char* device, const affuse_tensor* inpu
   return guarded(error, [&](Status& status) {
     Call call;
     if (!call.prepare(name, device, inputs, input_count, attributes, attribute_count, status)) return;
+    if (output_count > 0 && !given(outputs, "memory for the outputs", status)) return;
     for (int i = 0; i < output_count; ++i) {
       affuse_tensor& to = outputs[i];
       const TensorDesc made = i < call.op->output_count ? call.made[i] : TensorDesc{};

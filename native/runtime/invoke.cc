@@ -65,7 +65,7 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
       spare += round_up(made[i].bytes());
     }
     out_desc[i] = outputs[i];
-    anything |= outputs[i].given();
+    anything |= outputs[i].count() > 0;
   }
 
   const OpShape shape{in_desc, out_desc, attr};
@@ -80,7 +80,9 @@ void invoke_as_given(const OpDef& op, Device device, const Tensor* in, const Ten
     op.validate(call, status);
     if (!status.ok()) return;
   }
-  if (!anything) return;  // a backward of which nobody wants a gradient: kernels may rely on having one output
+  // A backward of which nobody wants a gradient (kernels may rely on having one output), or outputs without elements: the
+  // other dimensions can then be so large that loops over them, or a workspace by them, would never come to an end.
+  if (!anything) return;
 
   const size_t workspace = !reference && op.workspace ? round_up(op.workspace(shape, threads)) : 0;
   char* memory = nullptr;

@@ -43,7 +43,7 @@ struct DeviceCall {
       if (outputs[i].given() || (made[i].given() && must_exist(op, i))) out_desc[i] = made[i];
       static_cast<TensorDesc&>(out[i]) = out_desc[i];
       out[i].data = outputs[i].data;
-      anything |= out_desc[i].given();
+      anything |= out_desc[i].count() > 0;
     }
   }
 

@@ -86,12 +86,10 @@ void Memory::reset() {
 #if defined(__linux__)
   if (mapped_) munmap(data_, mapped_);
 #endif
-  if (!mapped_) release_memory(data_);
+  if (!mapped_) free(data_);
   data_ = nullptr;
   bytes_ = mapped_ = 0;
 }
-
-void release_memory(void* data) { free(data); }
 
 void* Scratch::reserve(size_t bytes, Status& status) {
   if (!memory_.data() || memory_.bytes() < bytes) {

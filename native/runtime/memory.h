@@ -39,19 +39,12 @@ class Memory {
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   char* at(size_t offset) const { return static_cast<char*>(data_) + offset; }
-  // Gives a block of allocate() away; free it with release_memory.
-  void* release() {
-    bytes_ = 0;
-    return std::exchange(data_, nullptr);
-  }
 
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
   size_t mapped_ = 0;  // bytes of the mapping; 0: the allocator's
 };
-
-void release_memory(void* data);
 
 // Workspace that grows to the largest size asked for. One per thread that runs operators.
 class Scratch {

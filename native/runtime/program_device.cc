@@ -166,8 +166,8 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       const int value = step.instruction->outputs[size_t(i)];
       if (value < 0 && !(step.made[i].given() && must_exist(op, i))) continue;
       static_cast<TensorDesc&>(out[i]) = step.made[i];
-      anything = true;
       if (out[i].count() == 0) continue;
+      anything = true;
       out[i].data = value >= 0 ? at(value) : spare;
       if (value < 0) spare += rounded(out[i].bytes());
     }

@@ -12,17 +12,21 @@ import { type BenchReport, runBench, selectCases } from "../../bench/index.ts";
 import { byCalls, byProgram, planOf } from "../../bench/ours.ts";
 import { benchPage } from "../../bench/page.ts";
 import { loadOrt } from "../../bench/peers/ort.ts";
+import { TorchPeer } from "../../bench/peers/torch.ts";
 import { boundBy } from "../../bench/roofs.ts";
 import { quantile, summary } from "../../bench/stats.ts";
 import { evaluateTargets, verdict } from "../../bench/targets.ts";
 import { describeTensors, makeSets } from "../../bench/tensors.ts";
 import type { Entry, OperatorCase } from "../../bench/types.ts";
+import type { AffuseError } from "../../lib/errors.ts";
 import { loadAddon } from "../../lib/native/load.ts";
 import { codeOf } from "../native/helpers.ts";
 
 const addon = loadAddon();
 const test = suite("bench");
 const silent = () => {};
+const folder = mkdtempSync(join(tmpdir(), "affuse-bench-test-"));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
 const operatorCase = (name: string) => {
   const found = ALL_CASES.find((candidate) => candidate.name === name);
   assert.ok(found, `no case ${name}`);
@@ -277,6 +281,86 @@ test("a small run: entries in Google Benchmark's shape, checked, with roofs; a m
     report.targets.map(({ row }) => row),
     ["smallest synchronous operator call from JavaScript"],
   );
+});
+
+/** A program in Python's place: `answer` is what it does with each command. */
+function python(name: string, answer: string): string {
+  const file = join(folder, name);
+  const body = `#!${process.execPath}
+if (process.argv[2] === "-c") process.exit(0);
+const say = (value) => console.log(JSON.stringify(value));
+require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  const { do: command } = JSON.parse(line);
+  ${answer}
+});`;
+  writeFileSync(file, body, { mode: 0o755 });
+  return file;
+}
+const about = `if (command === "about") return say({ torch: "0", blas: null, libraries: [], mkldnn: true });`;
+
+test("a Python that hangs, ends or says something else is an error, and nothing of it stays", async () => {
+  for (const [name, answer, reason] of [
+    ["hangs", "", /said nothing for 0.5 s/],
+    ["ends", "process.exit(3);", /it ended/],
+    ["chatters", `console.log("Welcome");`, /it said "Welcome"/],
+    ["null", "say(null);", /it said "null"/],
+    ["other", "say({ hello: 1 });", /it said .*hello/],
+    ["fails", `say({ error: "no" });`, /PyTorch: no/],
+  ] as const) {
+    const error = await TorchPeer.start(python(name, answer), 0.5).then(
+      () => null,
+      (thrown: unknown) => thrown as AffuseError,
+    );
+    assert.is(error?.code, "ERR_AFFUSE_BENCH_TORCH", name);
+    assert.match(error?.message ?? "", reason, name);
+  }
+  const peer = await TorchPeer.start(python("later", about), 0.5);
+  for (let again = 0; again < 2; again++)
+    assert.is(await codeOf(() => peer.contender(1).sample(0)), "ERR_AFFUSE_BENCH_TORCH");
+  peer.stop();
+});
+
+test("a peer that ends while it is timed is left out of the case, our timings stay", async () => {
+  const noted: string[] = [];
+  const { benchmarks, skipped } = await runBench({
+    filter: "^adamw/N=",
+    peers: ["torch"],
+    threads: 1,
+    quick: true,
+    python: python(
+      "tires",
+      `${about}
+  if (command === "load") return say({});
+  if (command === "results") { require("node:fs").writeFileSync(JSON.parse(line).file, ""); return say({ names: [] }); }
+  process.exit(1);`,
+    ),
+    command: "affuse bench",
+    note: (text) => noted.push(text),
+  });
+  assert.equal(
+    benchmarks.map(({ peer }) => peer),
+    ["affuse"],
+  );
+  assert.equal(
+    skipped.map(({ peer, code }) => [peer, code]),
+    [["torch", "ERR_AFFUSE_BENCH_TORCH"]],
+  );
+  assert.ok(noted.some((text) => /torch: .*it ended/.test(text)));
+});
+
+test("an interrupted run reports what is finished", async () => {
+  const controller = new AbortController();
+  const { benchmarks, interrupted } = await runBench({
+    filter: "^overhead/",
+    peers: [],
+    threads: 1,
+    quick: true,
+    command: "affuse bench",
+    signal: controller.signal,
+    note: silent,
+    done: () => controller.abort(),
+  });
+  assert.equal([benchmarks.length, interrupted], [1, true]);
 });
 
 test("the page holds every case and no gaps", () => {

@@ -26,6 +26,8 @@ test("bad input is a coded message, before anything is measured", async () => {
     [["--peers", "numpy"], "ERR_AFFUSE_BENCH_PEER", 1],
     [["--device", "cuda"], "ERR_AFFUSE_DEVICE", 1],
     [["--compare", file("absent.json")], "ERR_AFFUSE_BENCH_COMPARE", 1],
+    [["--json", folder], "ERR_AFFUSE_WRITE", 1],
+    [["--html", ""], "ERR_AFFUSE_WRITE", 1],
     [["--threads", "0"], "whole number", 2],
     [["--threads", "two"], "whole number", 2],
     [["--threshold", "-1"], "percentage", 2],
@@ -72,6 +74,26 @@ test("a planted slowdown fails, the same code again does not", async () => {
   assert.match(planted.stderr, /ERR_AFFUSE_BENCH_SLOWER: 1 of 2/);
   assert.match(planted.stdout, /M=64,.*SLOWER/);
   assert.not.match(planted.stdout, /M=257,.*SLOWER/);
+  // With nothing in common nothing would be found slower, whatever it is.
+  const other = await affuse([
+    "bench",
+    ...small.slice(0, -1),
+    "1000",
+    "--compare",
+    file("then.json"),
+  ]);
+  assert.is(other.code, 1);
+  assert.match(other.stderr, /ERR_AFFUSE_BENCH_COMPARE: .*--threads .*\(1\), got 1000/);
+  for (const entry of stored.benchmarks) Object.assign(entry, { name: `was ${entry.case}` });
+  writeFileSync(file("renamed.json"), JSON.stringify(stored));
+  const renamed = await affuse(["bench", ...small, "--compare", file("renamed.json")]);
+  assert.is(renamed.code, 1);
+  assert.match(renamed.stderr, /ERR_AFFUSE_BENCH_COMPARE: .*got none: linear\S+, there was linear/);
+  for (const entry of stored.benchmarks) entry.case = "was";
+  writeFileSync(file("foreign.json"), JSON.stringify(stored));
+  const foreign = await affuse(["bench", "--quick", "--compare", file("foreign.json")]);
+  assert.is(foreign.code, 1);
+  assert.match(foreign.stderr, /ERR_AFFUSE_BENCH_COMPARE: .*got was\./);
   // Other work on the machine may come and go; a hundred percent in all of three measurements is no noise.
   for (let again = 0; again < 2; again++) {
     const { code, stdout, stderr } = await affuse([

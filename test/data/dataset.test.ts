@@ -2,11 +2,16 @@
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
+  closeSync,
+  constants,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
+  readSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -18,7 +23,7 @@ import * as assert from "uvu/assert";
 import { parseCsv } from "../../lib/data/csv.ts";
 import { assembleBatch, describeMatch, matchClips, standardization } from "../../lib/data/dataset.ts";
 import { FeatureFolders, FeatureMemory, findStreams, modalityOf } from "../../lib/data/features.ts";
-import { writeFileAtomic, writeJson } from "../../lib/data/files.ts";
+import { requireWritable, writeFileAtomic, writeJson } from "../../lib/data/files.ts";
 import { type FoldOptions, makeFolds, readFolds } from "../../lib/data/folds.ts";
 import { type ClipLabel, readLabels, writeSubmission } from "../../lib/data/labels.ts";
 import { writeNpy } from "../../lib/data/npy.ts";
@@ -351,6 +356,28 @@ test("folds: saved and read back; wrong settings and files give codes", async ()
   assert.match(await wrong(10, { by: "session" }), /FOLDS .*column "session"/);
 });
 
+test("files: what is behind a link is replaced, not the link; a device or a pipe is written to", () => {
+  const dir = fresh();
+  const at = (name: string) => path.join(dir, name);
+  writeFileSync(at("real"), "old");
+  symlinkSync("real", at("link"));
+  symlinkSync("nowhere", at("loose"));
+  for (const name of ["link", "loose"]) writeFileAtomic(at(name), "new");
+  assert.ok(lstatSync(at("link")).isSymbolicLink());
+  assert.equal([readFileSync(at("real"), "utf8"), readFileSync(at("loose"), "utf8")], ["new", "new"]);
+  execFileSync("mkfifo", [at("pipe")]);
+  const reader = openSync(at("pipe"), constants.O_RDWR | constants.O_NONBLOCK);
+  try {
+    requireWritable(at("pipe"));
+    writeFileAtomic(at("pipe"), "through");
+    assert.ok(lstatSync(at("pipe")).isFIFO());
+    const bytes = Buffer.alloc(100);
+    assert.is(bytes.toString("utf8", 0, readSync(reader, bytes)), "through");
+  } finally {
+    closeSync(reader);
+  }
+});
+
 test("files: atomic; unwritable, full and impossible places give ERR_AFFUSE_WRITE and leave nothing behind", async () => {
   const dir = fresh();
   const file = path.join(dir, "deep", "er", "x.txt");
@@ -361,6 +388,11 @@ test("files: atomic; unwritable, full and impossible places give ERR_AFFUSE_WRIT
   assert.match(await codeOf(() => writeFileAtomic(path.join(file, "y"), "z")), /WRITE .*Could not write/);
   assert.match(await codeOf(() => writeFileAtomic(path.join(dir, "n".repeat(300), "y"), "z")), /WRITE/);
   if (existsSync("/proc/self")) assert.match(await codeOf(() => writeFileAtomic("/proc/x/y", "z")), /WRITE/);
+  for (const wrong of ["", dir, path.join(file, "y"), path.join(dir, "n".repeat(300))])
+    assert.match(await codeOf(() => requireWritable(wrong, "the results")), /WRITE .*the results/, wrong);
+  requireWritable(file);
+  requireWritable(path.join(dir, "other", "new.txt"));
+  assert.equal([readFileSync(file, "utf8"), readdirSync(path.join(dir, "other"))], ["two", []]);
   const locked = path.join(dir, "locked");
   mkdirSync(locked);
   chmodSync(locked, 0o500);

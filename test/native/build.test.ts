@@ -157,6 +157,15 @@ test("a C program on the installed library gives the golden values", async () =>
     assert.is(code, 0, output);
     assert.match(output, /z = 0\.725476\d -0\.688247\d/);
     assert.match(output, /ERR_AFFUSE_SHAPE: .*V/);
+    const misuse = path.join(folder, "misuse");
+    const prefix = path.join(folder, "prefix");
+    const from = [`-I${prefix}/include`, path.join(packageRoot, "test/native/misuse.c"), `-L${prefix}/lib`];
+    const linked = [...from, "-laffuse", `-Wl,-rpath,${prefix}/lib`, "-o", misuse];
+    const compiled = await run("gcc", ["-std=c99", "-Wall", "-Wextra", "-Werror", ...linked], folder);
+    assert.is(compiled.code, 0, compiled.output);
+    const misused = await run(misuse, [], folder);
+    assert.is(misused.code, 0, misused.output);
+    assert.match(misused.output, /^0 failed$/m);
     // Nothing but the C interface is visible from outside.
     const symbols = (await run("nm", ["-D", "--defined-only", path.join(folder, "prefix/lib/libaffuse.so")], folder)).output;
     const names = symbols.split("\n").filter((line) => / [TDBR] /.test(line)).map((line) => line.split(" ").at(-1) as string);

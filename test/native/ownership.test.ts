@@ -1,4 +1,5 @@
 /** The table in docs/memory.md, row by row. */
+import { constants } from "node:buffer";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { HostTensor, TypedArray } from "../../lib/native/addon.ts";
@@ -30,6 +31,32 @@ test("zero length: legal, also over an empty buffer", () => {
   const result = scale({ dtype: "f32", shape: [0, 3], data: new Float32Array(0) }, true);
   assert.equal([result.shape, result.data.length], [[0, 3], 0]);
   assert.is(scale({ dtype: "f32", shape: [0], data: new Float32Array(0) }, new Float32Array(0)).data.length, 0);
+});
+
+test("no elements: the other dimensions cost neither time nor memory", () => {
+  const empty = (shape: number[]): HostTensor => ({ dtype: "f32", shape, data: new Float32Array(0) });
+  const devices = addon.backends().flatMap(({ name, available }) => (available && name !== "cuda" ? [name] : []));
+  for (const device of devices) {
+    const start = performance.now();
+    const [swapped] = addon.call(device, "transpose", [empty([2147483647, 0])], {}, [true]);
+    assert.equal(swapped?.shape, [0, 2147483647]);
+    const [normal] = addon.call(device, "lrn", [empty([0, 1e9, 5, 3])], { size: 1 }, [true], 64);
+    assert.equal(normal?.shape, [0, 1e9, 5, 3]);
+    assert.ok(performance.now() - start < 2000, `${device}: ${performance.now() - start} ms`);
+  }
+});
+
+test("more than an array of this Node can hold is an error, not a crash", async () => {
+  const elements = 1.1 * 2 ** 30;
+  if (constants.MAX_LENGTH >= 4 * elements) return;
+  // The pages are never touched, so that they cost nothing.
+  assert.is(await codeOf(() => addon.allocate(elements | 0)), "ERR_AFFUSE_MEMORY");
+  const inputs: HostTensor[] = [[1, 0, elements | 0], [1, 0]].map((shape) => ({
+    dtype: "f32",
+    shape,
+    data: new Float32Array(0),
+  }));
+  assert.is(await codeOf(() => addon.call("cpu", "weighted_sum", inputs, {}, [true])), "ERR_AFFUSE_MEMORY");
 });
 
 test("detached memory is refused on both sides, sync and async", async () => {

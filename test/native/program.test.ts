@@ -239,6 +239,21 @@ test("what createProgram refuses", async () => {
   assert.is(await codeOf(() => addon.createProgram(null as never)), "ERR_AFFUSE_PROGRAM");
 });
 
+test("whether feeds are lent is true or false", async () => {
+  const program = addon.createProgram({
+    device: "cpu",
+    arenaBytes: 128,
+    buffers: [],
+    values: [arenaValue([4], 0), arenaValue([4], 64)],
+    instructions: [{ op: "scale", inputs: [0], outputs: [1], attributes: { factor: 2 } }],
+    feeds: [0],
+    fetches: [1],
+    scalars: 0,
+  });
+  assert.is(await codeOf(() => program.run([new Float32Array(4)], [], "yes" as never)), "ERR_AFFUSE_USAGE");
+  program.dispose();
+});
+
 test("feeds of a wrong type or size are refused", async () => {
   const { program } = product();
   for (const feeds of [[], [new Float32Array(7)], [new Int32Array(8)], [null as never]]) {

@@ -2,6 +2,7 @@
  *
  * Tensors are row-major and contiguous and stay the caller's: a call reads and writes them in place and keeps nothing. All
  * functions may be called from any thread. Functions that can fail return 0, or -1 with `error` filled in (it may be NULL).
+ * A NULL where something is read or written is ERR_AFFUSE_USAGE.
  * Operators, their tensors and attributes are documented by affuse_operator_* and by `affuse op --list`.
  *
  *   const affuse_tensor in[4] = {affuse_tensor_f32(a, 2, (const int64_t[]){B, m}), ...};
