@@ -39,13 +39,29 @@ const PARTS = [
 const SUITES = ["op-cli", "parity", "products", "program", "shapes", "training"];
 const PACKAGES = ["node-addon-api", "node-api-headers"];
 
-const { values } = parseArgs({
-  options: {
-    out: { type: "string", default: "affuse-gpu.tar.xz" },
-    "without-node": { type: "boolean" },
-    quick: { type: "boolean" },
-  },
-});
+function parsed() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        out: { type: "string", default: "affuse-gpu.tar.xz" },
+        "without-node": { type: "boolean" },
+        quick: { type: "boolean" },
+      },
+    });
+    // Before a minute is spent on packing what then has no place.
+    const found = statSync(values.out || ".", { throwIfNoEntry: false });
+    if (found?.isDirectory()) throw new Error(`expected --out FILE, got the folder ${path.resolve(values.out)}`);
+    const parent = path.dirname(path.resolve(values.out));
+    if (!statSync(parent, { throwIfNoEntry: false })?.isDirectory())
+      throw new Error(`expected --out in a folder that there is, got ${values.out}`);
+    return values;
+  } catch (error) {
+    console.error(`bundle: ${error.message}`);
+    process.exit(2);
+  }
+}
+
+const values = parsed();
 const out = path.resolve(values.out);
 const folder = mkdtempSync(path.join(tmpdir(), "affuse-bundle-"));
 const root = path.join(folder, "affuse-gpu");

@@ -39,7 +39,11 @@ done
 case $device in cuda | emulated) ;; *) echo "gpu-suite: expected --device cuda or emulated, got $device" >&2; exit 2 ;; esac
 case $only in '' | build | parity | sanitize | bench) ;;
   *) echo "gpu-suite: expected --only build, parity, sanitize or bench, got $only" >&2; exit 2 ;; esac
-case $jobs$minutes in *[!0-9]*) echo "gpu-suite: expected whole numbers after --jobs and --minutes" >&2; exit 2 ;; esac
+for number in "$jobs" "$minutes"; do
+  case $number in '' | 0* | *[!0-9]* | ?????*)
+    echo "gpu-suite: expected a whole number in 1 ... 9999 after --jobs and --minutes, got '$number'" >&2; exit 2 ;;
+  esac
+done
 [ -n "$out" ] || { [ -f bundle.json ] && out=results || out=bench/results; }
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
@@ -70,16 +74,21 @@ name=$(echo "$gpu" | tr 'A-Z /' 'a-z--')
 parts=$out/$name.parts
 mkdir -p "$parts"
 # record PART JSON: the part's result; the whole file is put together from all parts.
-record() { [ $# -lt 2 ] || printf '%s\n' "$2" >"$parts/$1.json"; }
+record() {
+  printf '%s\n' "$2" >"$parts/$1.json.new" && mv "$parts/$1.json.new" "$parts/$1.json" || fail "$1" "no result in $parts"
+}
 put_together() {
-  {
+  (
+    set -e
     printf '{\n"gpu": "%s",\n"driver": "%s",\n"date": "%s"' "$gpu" "$driver" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
-    [ -f bundle.json ] && printf ',\n"bundle": %s' "$(cat bundle.json)"
+    [ ! -f bundle.json ] || printf ',\n"bundle": %s' "$(cat bundle.json)"
     for part in build parity sanitize bench; do
-      [ -s "$parts/$part.json" ] && printf ',\n"%s": %s' "$part" "$(cat "$parts/$part.json")"
+      [ ! -s "$parts/$part.json" ] || printf ',\n"%s": %s' "$part" "$(cat "$parts/$part.json")"
     done
     printf '\n}\n'
-  } >"$out/$name.json.new" && mv "$out/$name.json.new" "$out/$name.json"
+  ) >"$out/$name.json.new"
+  # shellcheck disable=SC2181 # `set -e` says nothing where a result is asked for
+  [ $? -eq 0 ] && mv "$out/$name.json.new" "$out/$name.json" || fail results "$out/$name.json could not be written"
 }
 
 # --- build -------------------------------------------------------------------------------------------------------------

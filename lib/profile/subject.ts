@@ -64,7 +64,7 @@ function syntheticBatch(streams: readonly StreamSpec[], sizes: ModelSizes): Batc
   const one = ({ dim }: StreamSpec) => {
     const lengths = Int32Array.from({ length: size }, () => least + random.integer(frames - least + 1));
     lengths[0] = frames;
-    const data = new Float32Array(size * T * dim);
+    const data = fitting(size * T * dim, (count) => new Float32Array(count));
     lengths.forEach((length, b) => {
       for (let i = 0; i < length * dim; i++) data[b * T * dim + i] = random.uniform(-1, 1);
     });
@@ -76,6 +76,21 @@ function syntheticBatch(streams: readonly StreamSpec[], sizes: ModelSizes): Batc
     labels: Int32Array.from({ length: size }, () => random.integer(sizes.classes)),
     valence: Float32Array.from({ length: size }, () => random.uniform(-1, 1)),
   };
+}
+
+/** @throws AffuseError ERR_AFFUSE_MEMORY where there is no room, or no array that long */
+function fitting<T>(count: number, make: (count: number) => T): T {
+  try {
+    return make(count);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new AffuseError(
+      "ERR_AFFUSE_MEMORY",
+      `expected made-up data that fits in memory, got a tensor of ${count} elements.`,
+      "Choose smaller sizes.",
+      { cause: error },
+    );
+  }
 }
 
 function modelSubject(
@@ -172,7 +187,9 @@ export function operatorSubject(
     if (rule.optional && !optional.includes(rule.name)) return null;
     const shape = shapeOf(rule.shape, sizes, attributes);
     const count = shape.reduce((product, dim) => product * dim, 1);
-    const data: TypedArray = rule.dtype === "i32" ? new Int32Array(count) : new Float32Array(count);
+    const data: TypedArray = fitting(count, (length) =>
+      rule.dtype === "i32" ? new Int32Array(length) : new Float32Array(length),
+    );
     const most = rule.name === "lengths" ? (sizes.T ?? DEFAULT_SIZE) : 1;
     for (let i = 0; i < count; i++) {
       if (rule.dtype === "i32") data[i] = rule.name === "labels" ? 0 : most;

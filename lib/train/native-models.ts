@@ -14,14 +14,19 @@ export interface NativeModelOptions {
   programCacheBytes?: number;
 }
 
-/** @throws ERR_AFFUSE_NOT_BUILT when there is no compiled addon */
+/**
+ * @throws ERR_AFFUSE_NOT_BUILT when there is no compiled addon, and the code of what keeps the device from
+ * computing: now, before files are written, rather than at the first step
+ */
 export async function nativeModels(options: NativeModelOptions = {}): Promise<ModelFactory> {
   const [{ createModel }, { loadAddon }] = await Promise.all([
     import("../models/index.ts"),
     import("../native/load.ts"),
   ]);
   const { device = "cpu", precision = "f32", threads, programCacheBytes } = options;
-  if (threads) loadAddon().setThreads(threads);
+  const addon = loadAddon();
+  if (threads) addon.setThreads(threads);
+  addon.call(device, "scale", [{ dtype: "f32", shape: [1], data: Float32Array.of(1) }], { factor: 2 }, [true]);
   const modelOptions = { device, precision, ...(programCacheBytes !== undefined && { programCacheBytes }) };
   return (config, streams, classes) => createModel(config, streams, classes, modelOptions);
 }

@@ -169,9 +169,9 @@ export async function trainRun(config: TrainConfig, options: RunOptions): Promis
   const { out, resume = false, signal, onEvent } = options;
   const data = options.data ?? loadData(config, config.split);
   for (const note of data.notes ?? []) options.onNote?.(note);
+  const createModel = options.createModel ?? (await nativeModels({ ...config.run, precision: config.train.precision }));
   if (resume) removeTemporaries(out);
   const folds = prepareFolder(out, config, data.clips, resume);
-  const createModel = options.createModel ?? (await nativeModels({ ...config.run, precision: config.train.precision }));
   const labels = new Map(data.clips.map((clip) => [clip.name, clip]));
   const { classes } = data.labels;
   const results = new Map<string, FoldResult[]>();

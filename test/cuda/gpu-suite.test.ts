@@ -167,6 +167,16 @@ test("one part again leaves the others' results", () => {
   assert.equal(results().parity, before.parity);
 });
 
+test("results that cannot be written are a failure, and the old ones stay", () => {
+  const before = results();
+  mkdirSync(`${resultsFile}.new`);
+  const { code, output } = suite("--built", built, "--only", "sanitize");
+  rmSync(`${resultsFile}.new`, { recursive: true });
+  assert.is(code, 1, output);
+  assert.match(output, /^failed:.* results/m);
+  assert.equal(results(), before);
+});
+
 test("what fails is named, and the rest goes on", () => {
   writeFileSync(path.join(built, "libaffuse_emulated.so"), "no library");
   const { code, output } = suite("--built", built);
@@ -183,6 +193,12 @@ test("what fails is named, and the rest goes on", () => {
 test("wrong arguments", () => {
   assert.is(suite("--only", "nothing").code, 2);
   assert.is(suite("--jobs").code, 2);
+  for (const wrong of ["0", "", "x", "99999"]) assert.is(suite("--jobs", wrong, "--only", "sanitize").code, 2, wrong);
+  for (const wrong of [["--nothing"], ["--out"], ["--out", scratch], ["--out", path.join(scratch, "no/where")]]) {
+    const { code, output } = sh(process.execPath, ["scripts/bundle.mjs", ...wrong]);
+    assert.is(code, 2, output);
+    assert.match(output, /^bundle: (.+)\n$/);
+  }
   const { code, output } = suite("--built", root);
   assert.is(code, 1);
   assert.match(output, /expected affuse.node, libaffuse.so and libaffuse_emulated.so/);

@@ -1,7 +1,7 @@
 // `affuse train`, `eval` and `ensemble` as a user runs them: streams, exit codes, Ctrl-C, full and forbidden
 // folders.
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { packageRoot } from "#root";
@@ -120,6 +120,14 @@ for (const [name, args, want, pattern] of wrong) {
     noStack(stderr);
   });
 }
+
+test("a device that cannot compute leaves no run behind", async () => {
+  const out = path.join(folder, "w5");
+  const { code, stderr } = await affuse(["train", yaml, "--device", "tpu", "--out", out]);
+  assert.is(code, 1);
+  assert.match(stderr, /ERR_AFFUSE_DEVICE/);
+  assert.not.ok(existsSync(out));
+});
 
 test("--json errors are one JSON object on stderr, nothing on stdout", async () => {
   const { code, stdout, stderr } = await affuse(["eval", path.join(folder, "none"), "--json"]);
