@@ -36,7 +36,7 @@ const PARTS = [
   "scripts",
   "lib/root",
 ];
-const SUITES = ["op-cli", "parity", "products", "program", "shapes", "training"];
+const SUITES = ["op-cli", "parity", "products", "program", "reach", "shapes", "tf32", "training"];
 const PACKAGES = ["node-addon-api", "node-api-headers"];
 
 function parsed() {

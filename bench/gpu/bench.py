@@ -36,7 +36,8 @@ deadline = time.monotonic() + options.seconds_left
 if gpu and not torch.cuda.is_available():
     sys.exit("this PyTorch sees no GPU")
 torch.manual_seed(1)
-# No TF32 in float32 products and convolutions, as in affuse. (PyTorch's default for convolutions has it.)
+# No TF32 in float32 products and convolutions but where a case asks for it, as in affuse. (PyTorch's default for
+# convolutions has it.)
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.benchmark = True
@@ -79,6 +80,11 @@ def contender(entry, name, make, sets):
         entry["peers"][name] = timer.seconds(run) / sets
     except Exception as error:  # also what a compiler or a capture throws
         leave_out(f"{entry['name']}: PyTorch's {name}: {first_line(error)}")
+
+
+def allow_tf32(allowed):
+    """For PyTorch's products of float32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def difference(got, exact):
@@ -162,9 +168,11 @@ def measure(case, entry):
         if gpu:
             contender(entry, "graph", lambda: graphed(every([case.peer(t) for t in halves])), sets)
     else:
+        allow_tf32(case.precision == "tf32")
         contender(entry, "eager", lambda: every([case.peer(t) for t in inputs]), sets)
         if gpu:
             contender(entry, "graph", lambda: graphed(every([case.peer(t) for t in inputs])), sets)
+        allow_tf32(False)
     # Once more, after the peers: a device that has slowed down meanwhile shows.
     entry["seconds_again"] = timer.seconds(lambda: own(stream)) / sets
     roof = report["ceilings"].get(case.bound)

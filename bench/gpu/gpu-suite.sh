@@ -143,7 +143,7 @@ if [ -d suite ]; then
   command_of() { echo "suite/$1.test.mjs"; }
   steps='node suite/steps.mjs'
 else
-  suites='op-cli parity products program shapes training'
+  suites='op-cli parity products program reach shapes tf32 training'
   command_of() { echo "--import tsx test/cuda/$1.test.ts"; }
   steps='node --import tsx bench/gpu/steps.ts'
 fi

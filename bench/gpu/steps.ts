@@ -33,7 +33,7 @@ interface StepCase {
   streams: ModelCase["streams"];
   attention: number;
   widths: number[];
-  precision: "f32" | "bf16";
+  precision: "f32" | "bf16" | "tf32";
   lr: number;
 }
 

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from steps import Step  # noqa: E402
 
 # Of loss, ce, mse and the gradient's norm after one step without dropout, relative.
-TOLERANCE = {"f32": 5e-4, "bf16": 2 ** -6}
+TOLERANCE = {"f32": 5e-4, "bf16": 2 ** -6, "tf32": 2 ** -8}
 
 
 class Side:
@@ -59,7 +59,7 @@ class Steps:
             case("concat", 32, "bf16", compiled=True), case("concat", 256, "bf16", compiled=True), case("concat", 32, "f32"),
             case("concat", 256, "f32"), case("hierarchical", 32, "bf16", compiled=True), case("weighted", 32, "bf16"),
             case("concat", 128, "bf16"), case("weighted", 32, "f32"), case("hierarchical", 32, "f32"),
-            case("hierarchical", 256, "bf16")]
+            case("hierarchical", 256, "bf16"), case("concat", 256, "tf32")]
 
     def measure(self, case, entry):
         entry["fed"] = {}
@@ -98,6 +98,16 @@ class Steps:
         if roof := self.ceilings.get(f"matrix.{case['precision']}"):
             entry["percent"] = 100 * entry["flops"] / roof / entry["seconds"]
         entry["fed"]["affuse"] = self.side.ask(do="sample", fed=True, seconds=0.3)["seconds"]
+        tf32 = case["precision"] == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            self.contenders(case, entry, peer, host, frames)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        if self.timer.gpu:
+            entry["seconds_again"] = self.side.ask(do="sample", fed=False, seconds=0.3)["seconds"]
+
+    def contenders(self, case, entry, peer, host, frames):
         self.contender(entry, entry["peers"], "eager", lambda: peer().train)
 
         def feeding():
@@ -125,7 +135,6 @@ class Steps:
             self.leave_out(f"{case['name']}: torch.compile: {why}")
         elif case["compiled"]:
             self.contender(entry, entry["peers"], "compile", compiled)
-        entry["seconds_again"] = self.side.ask(do="sample", fed=False, seconds=0.3)["seconds"]
 
     def contender(self, entry, into, name, make):
         try:

@@ -48,6 +48,7 @@ struct Conv {
   Maps x, y;
   int64_t O, kh, kw, stride, pad;
   bool relu, bf16;
+  int precision;
   AFFUSE_INLINE int64_t taps() const { return kh * kw; }
   AFFUSE_INLINE int64_t depth(int64_t K) const { return bf16 ? gemm::even(K) : K; }  // of a product over K, as packed
   AFFUSE_INLINE int64_t own(const int32_t* widths, int64_t b) const {  // columns of y that are b's own
@@ -60,7 +61,8 @@ struct Conv {
   c.O = W.dim[0], c.kh = W.dim[2], c.kw = W.dim[3];
   c.stride = attr[0].i, c.pad = attr[1].i;
   c.relu = attr[2].i != 0;
-  c.bf16 = attr[4].i == gemm::Precision::bf16;
+  c.precision = int(attr[4].i);
+  c.bf16 = c.precision == gemm::Precision::bf16;
   c.y = resized(c.x, c.O, window_count(c.x.H, c.kh, c.stride, c.pad), window_count(c.x.W, c.kw, c.stride, c.pad));
   return c;
 }

@@ -79,12 +79,12 @@ AFFUSE_GLOBAL(gemm::kThreads, 2) multiply_gradients(Patches g, Patches x, Weight
   gemm::multiply_tile<Unit>(Feed(g, row0), Feed(x, column0), row0, column0, from, to, ring, target);
 }
 
-void positions(Queue& queue, bool bf16, const Patches& p, const Weights& weights, const Target& target) {
+void positions(Queue& queue, int precision, const Patches& p, const Weights& weights, const Target& target) {
   if (p.K > (int64_t(1) << 31) - 256)
     return queue.status->fail("ERR_AFFUSE_SIZE", "expected windows of at most 2^31 - 256 elements on a device, got %lld",
                               (long long)p.K);
   const gemm::SquarePlan plan = gemm::square_plan(p.rows.grid.count, target.N, p.K, false, queue.processors);
-  gemm::with_square<true>(plan, bf16, [&](auto unit) {
+  gemm::with_square<true>(plan, gemm::rounding_of(precision), [&](auto unit) {
     using Unit = typename decltype(unit)::type;
     const unsigned words = gemm::tile_words<Unit, PositionFeed<Unit>, ColumnFeed<Unit>>();
     launch("conv2d", multiply_positions<Unit>, queue, Grid{plan.tiles}, gemm::kThreads,
@@ -133,7 +133,7 @@ void run_forward(const OpCall& call, Queue& queue, const Conv& c, const ForwardR
   const float* const bias = call.in[2].f32();
   const Target target{
       {grid, rows, c.y.H * c.y.W * O, c.y.W * O, O}, bias, O, c.relu, O % 4 == 0 && aligned(rows) && aligned(bias)};
-  positions(queue, c.bf16, patches(c, grid, x), weights_of(r.weights, O, K), target);
+  positions(queue, c.precision, patches(c, grid, x), weights_of(r.weights, O, K), target);
   if (!direct) conv::unstage(queue, c.y, rows, y);
 }
 
@@ -187,7 +187,7 @@ void weight_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stag
   const Patches rows = conv::patches_of({grid, base, s.image(), s.W * O, O}, 0, O, O);
   const gemm::SquarePlan plan = gradient_plan(c, queue.processors);
   const int64_t piece = gemm::round_up(gemm::ceil_div(grid.count, plan.pieces), gemm::kDepth);
-  gemm::with_square<false>(plan, c.bf16, [&](auto unit) {
+  gemm::with_square<false>(plan, gemm::rounding_of(c.precision), [&](auto unit) {
     using Unit = typename decltype(unit)::type;
     const unsigned words = gemm::tile_words<Unit, GradientFeed<Unit>, GradientFeed<Unit>>();
     launch("conv2d dW", multiply_gradients<Unit>, queue, Grid{plan.tiles, plan.pieces}, gemm::kThreads,
@@ -221,7 +221,7 @@ void input_gradient(const OpCall& call, Queue& queue, const Conv& c, const Stage
           conv::patches_of({grid, const_cast<float*>(g) + h * row + w * O, s.image(), row, O}, row, pw.taps * O, K);
       const conv::Rows to{grid, dx + (ph.first * c.x.W + pw.first) * C, c.x.H * c.x.W * C, c.stride * c.x.W * C,
                           c.stride * C};
-      positions(queue, c.bf16, p, weights_of(weights, C, K), Target{to, nullptr, C, false, C % 4 == 0 && aligned(dx)});
+      positions(queue, c.precision, p, weights_of(weights, C, K), Target{to, nullptr, C, false, C % 4 == 0 && aligned(dx)});
       weights += (K * C + 63) / 64 * 64;
     }
   if (!direct) conv::unstage(queue, c.x, dx, call.out[0].f32());

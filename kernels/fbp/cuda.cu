@@ -1,6 +1,6 @@
 // fbp on a device. Forward: a block is a tile of rows by outputs of the fused kernel (tile_cuda.h); rows of a that several
 // rows of v share are projected once, by a product of their own. Where that tile does not suit (too few blocks to fill the
-// device, k beyond 8) two products split as they like write a chunk of projections, which a second kernel pools. A last
+// device, k beyond 8, tf32 in products that pay) two products split as they like write a chunk of projections, which a second kernel pools. A last
 // small kernel finishes the norm. Backward: projections kept or made again for a chunk of rows, gradients in their place,
 // four products.
 #include "../gemm/cuda/product.h"
@@ -17,6 +17,7 @@ constexpr int64_t kProjected = int64_t(8) << 20;  // floats of projections in a 
 constexpr int kMostFactors = 8;                   // of the fused kernels
 
 int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+gemm::Rounding rounding(const FbpSizes& z) { return gemm::rounding_of(z.precision); }
 
 // ---- the fused kernels by k and by size ----
 
@@ -69,8 +70,8 @@ double cycles_of(const FbpSizes& z, double share, int processors) {
 Way way_of(const FbpSizes& z, int processors) {
   if (z.k > kMostFactors || z.B == 0) return Way::products;
   Way best = Way::products;
-  double least = gemm::product_cycles(Layout::nt, z.B, z.P, z.n, z.bf16, processors) +
-                 (z.group > 1 ? 0.0 : gemm::product_cycles(Layout::nt, z.A, z.P, z.m, z.bf16, processors)) + 5000 +
+  double least = gemm::product_cycles(Layout::nt, z.B, z.P, z.n, rounding(z), processors) +
+                 (z.group > 1 ? 0.0 : gemm::product_cycles(Layout::nt, z.A, z.P, z.m, rounding(z), processors)) + 5000 +
                  double(z.A + z.B) * double(z.P) / (2.0 * processors);
   with_factors(z.k, [&](auto factors) {
     constexpr int K = decltype(factors)::k;
@@ -115,8 +116,8 @@ struct ForwardRoom {
     }
     int64_t most = 0;
     for (const int64_t part : {chunk, z.A % chunk}) {  // a shorter chunk may be split more
-      if (projects_u) most = larger(most, gemm::product_floats(Layout::nt, part, z.P, z.m, z.bf16, processors));
-      if (!fused) most = larger(most, gemm::product_floats(Layout::nt, part * z.group, z.P, z.n, z.bf16, processors));
+      if (projects_u) most = larger(most, gemm::product_floats(Layout::nt, part, z.P, z.m, rounding(z), processors));
+      if (!fused) most = larger(most, gemm::product_floats(Layout::nt, part * z.group, z.P, z.n, rounding(z), processors));
     }
     products = room.take(most);
     total = room.floats();
@@ -134,7 +135,7 @@ int activation_kind(int64_t kind) {
 void project(Queue& queue, const FbpSizes& z, const float* x, const float* W, const float* b, int64_t rows, int64_t K,
              int activation, float* h, float* room) {
   const auto finish = gemm::finish_of(h, nullptr, b, z.P, activation_kind(activation));
-  gemm::product(queue, {Layout::nt, rows, z.P, K, x, K, W, K, finish, z.bf16}, room);
+  gemm::product(queue, {Layout::nt, rows, z.P, K, x, K, W, K, finish, rounding(z)}, room);
 }
 
 DropoutMask mask_of(const OpCall& call) {
@@ -243,9 +244,9 @@ struct BackwardRoom {
     for (const int64_t part : {chunk, z.A % chunk})
       for (const int side : {0, 1}) {
         const int64_t rows = side ? part * z.group : part, width = side ? z.n : z.m;
-        most = larger(most, gemm::product_floats(Layout::nt, rows, z.P, width, z.bf16, processors));
-        most = larger(most, gemm::product_floats(Layout::nn, rows, width, z.P, z.bf16, processors));
-        most = larger(most, gemm::product_floats(Layout::tn, z.P, width, rows, z.bf16, processors));
+        most = larger(most, gemm::product_floats(Layout::nt, rows, z.P, width, rounding(z), processors));
+        most = larger(most, gemm::product_floats(Layout::nn, rows, width, z.P, rounding(z), processors));
+        most = larger(most, gemm::product_floats(Layout::tn, z.P, width, rows, rounding(z), processors));
         most = larger(most, gemm::column_sums_floats(rows, z.P, processors));
       }
     products = room.take(most);
@@ -266,12 +267,12 @@ void products(Queue& queue, const FbpSizes& z, const Side& side, const float* g,
   };
   if (side.dx) {
     const auto finish = stored(side.dx + first * side.width, false);
-    gemm::product(queue, {Layout::nn, rows, side.width, z.P, g, z.P, side.W, side.width, finish, z.bf16}, room);
+    gemm::product(queue, {Layout::nn, rows, side.width, z.P, g, z.P, side.W, side.width, finish, rounding(z)}, room);
   }
   if (side.dW) {
     const float* const x = side.x + first * side.width;
     const auto finish = stored(side.dW, first > 0);
-    gemm::product(queue, {Layout::tn, z.P, side.width, rows, g, z.P, x, side.width, finish, z.bf16}, room);
+    gemm::product(queue, {Layout::tn, z.P, side.width, rows, g, z.P, x, side.width, finish, rounding(z)}, room);
   }
   if (side.db) gemm::column_sums(queue, g, rows, z.P, side.db, first > 0, room);
 }

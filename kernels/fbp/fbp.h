@@ -71,6 +71,7 @@ struct FbpSizes {
   int64_t A, B, m, n, P, o, k, group;
   int64_t em, en;  // m and n as packed: with bf16 operands, which come in pairs, the even number above
   bool dropout, bf16, pairs;  // pairs: how bf16 weights are packed (gemm/bf16.h)
+  int precision;
 };
 // TensorDesc or Tensor; internal linkage because cpu.cc files use it too. fbp_shape() does not know how the CPU packs.
 template <class Desc>
@@ -85,7 +86,8 @@ static inline FbpSizes fbp_shape(const Desc* in, const Attr* attr) {
   z.P = in[FbpIn::U].dim[0];
   z.o = z.P / z.k;
   z.dropout = attr[FbpAttr::dropout].f > 0;
-  z.bf16 = attr[FbpAttr::precision].i == gemm::Precision::bf16;
+  z.precision = int(attr[FbpAttr::precision].i);
+  z.bf16 = z.precision == gemm::Precision::bf16;
   z.em = z.bf16 ? gemm::even(z.m) : z.m;
   z.en = z.bf16 ? gemm::even(z.n) : z.n;
   return z;

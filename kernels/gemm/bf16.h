@@ -23,16 +23,9 @@
 #pragma once
 #include "bf16_tiles.h"
 #include "gemm.h"
+#include "precision.h"
 
 namespace affuse::gemm {
-
-// The attribute `precision` of operators that multiply matrices. Tensors are float32 either way, and the float64 reference
-// takes no notice of it.
-struct Precision {
-  enum : int { f32, bf16 };
-};
-constexpr const char* kPrecisionChoices = "f32|bf16";
-constexpr const char* kPrecisionDoc = "bf16: operands of the products are rounded to bf16, sums stay float32";
 
 static constexpr int64_t even(int64_t K) { return K + K % 2; }
 

@@ -1,5 +1,5 @@
 // The compiled products of cuda/product.h: tiles of three sizes by three layouts in float32 and, for few rows, in bf16 out
-// of float32; of two sizes in bf16 that was rounded before. A block is a tile of C and a piece of K. Tiles go in groups of
+// of float32; of two sizes in bf16 that was rounded before; of one size by three layouts in tf32. A block is a tile of C and a piece of K. Tiles go in groups of
 // eight tile rows, so that blocks that run together read the same columns.
 #include "cuda/operands.h"
 #include "cuda/product.h"
@@ -129,7 +129,7 @@ struct Exact {
   using Flat = ExactUnit<Lanes<8, 32, 2, 4>, a_along, b_along>;     // 16 x 128: few rows, a weight passes by
 };
 template <bool a_along, bool b_along>
-struct Rounding {
+struct Reduced {
   using Large = RoundingUnit<Warps<2, 4, 4, 4>, a_along, b_along>;
   using Middle = RoundingUnit<Warps<2, 4, 2, 2>, a_along, b_along>;
   using Flat = RoundingUnit<Warps<1, 8, 1, 2>, a_along, b_along>;
@@ -144,17 +144,24 @@ struct Way {
 };
 constexpr Way kExactWays[] = {{128, 128, 1.0}, {64, 64, 0.7}, {16, 128, 0.3}};
 constexpr Way kRoundedWays[] = {{128, 128, 1.0}, {64, 64, 0.6}};
+constexpr Way kTf32Ways[] = {{128, 128, 0.7}};
 constexpr Way kRoundingWays[] = {{128, 128, 0.6}, {64, 64, 0.3}, {16, 128, 0.2}};  // bound by shared memory
 
 // How a product is computed, beside its sizes. Rounding beforehand reads 4 bytes of an operand and writes 2, which pays when
 // they are read often; a batch of few rows reads the weights once or twice.
-enum class Kind { exact, rounded, rounding };
-Kind kind_of(Layout layout, int64_t M, int64_t K, bool bf16) {
+enum class Kind { exact, rounded, rounding, tf32 };
+Kind kind_of(Layout layout, int64_t M, int64_t K, Rounding rounding) {
   constexpr int64_t kFewRows = 256;
-  return !bf16 ? Kind::exact : (layout == Layout::tn ? K : M) > kFewRows ? Kind::rounded : Kind::rounding;
+  if (rounding != Rounding::bf16) return rounding == Rounding::tf32 ? Kind::tf32 : Kind::exact;
+  return (layout == Layout::tn ? K : M) > kFewRows ? Kind::rounded : Kind::rounding;
 }
 const Way* ways_of(Kind kind) {
-  return kind == Kind::exact ? kExactWays : kind == Kind::rounded ? kRoundedWays : kRoundingWays;
+  switch (kind) {
+    case Kind::rounded: return kRoundedWays;
+    case Kind::rounding: return kRoundingWays;
+    case Kind::tf32: return kTf32Ways;
+    default: return kExactWays;
+  }
 }
 
 struct Plan {
@@ -164,14 +171,12 @@ struct Plan {
 };
 
 // The way that should take least time: rounds of blocks over the device, each a fixed cost and its multiply-adds; adding up.
-Plan plan(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors) {
-  const Kind kind = kind_of(layout, M, K, bf16);
+void consider(Plan& best, Kind kind, Layout layout, int64_t M, int64_t N, int64_t K, int processors) {
   const int unit = kind == Kind::rounded ? kHalves : kDepth;
-  const double rate = bf16 ? 1024 : 128;  // multiply-adds per cycle of a multiprocessor
+  const double rate = kind == Kind::exact ? 128 : kind == Kind::tf32 ? 512 : 1024;  // multiply-adds per cycle of a processor
   const double before = kind == Kind::rounded ? rounding_cycles(M * K, processors) + rounding_cycles(N * K, processors) : 0;
-  Plan best;
   // Few rows along K is what Flat can do.
-  const int ways = kind == Kind::rounded || layout == Layout::tn ? 2 : 3;
+  const int ways = kind == Kind::tf32 ? 1 : kind == Kind::rounded || layout == Layout::tn ? 2 : 3;
   for (int way = 0; way < ways; ++way) {
     const Way& w = ways_of(kind)[way];
     const double blocks = double(ceil_div(M, w.rows)) * double(ceil_div(N, w.columns));
@@ -185,6 +190,12 @@ Plan plan(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int process
       if (best.cycles == 0 || cycles < best.cycles) best = {kind, way, int(pieces), int(piece), cycles};
     }
   }
+}
+Plan plan(Layout layout, int64_t M, int64_t N, int64_t K, Rounding rounding, int processors) {
+  Plan best;
+  const Kind kind = kind_of(layout, M, K, rounding);
+  consider(best, kind, layout, M, N, K, processors);
+  if (kind == Kind::tf32) consider(best, Kind::exact, layout, M, N, K, processors);
   return best;
 }
 
@@ -207,8 +218,10 @@ void run_units(Queue& queue, const A& a, const B& b, const Cut& cut, const Plan&
 }
 template <class A, class B>
 void run_plain(Queue& queue, const A& a, const B& b, const Cut& cut, const Plan& p, const Finish& finish) {
-  if (p.kind == Kind::exact) run_units<Exact>(queue, a, b, cut, p, finish);
-  else run_units<Rounding>(queue, a, b, cut, p, finish);
+  using Tf32Unit = RoundingUnit<LargeWarps, A::kAlong, B::kAlong, Tf32>;
+  if (p.kind == Kind::tf32) start_plain<Tf32Unit>(queue, a, b, cut, p.pieces, finish);
+  else if (p.kind == Kind::exact) run_units<Exact>(queue, a, b, cut, p, finish);
+  else run_units<Reduced>(queue, a, b, cut, p, finish);
 }
 template <class W>
 void start_rounded(Queue& queue, const Rounded& a, const Rounded& b, const Cut& cut, int pieces, const Finish& finish) {
@@ -226,11 +239,11 @@ Operand operand(const float* p, int64_t ld, int64_t lines, int64_t K) {
 
 // 4 bytes of an element read, 2 written, about 14 bytes a cycle for a multiprocessor; and a launch.
 double rounding_cycles(int64_t elements, int processors) { return 4000 + double(elements) * 6 / (14.0 * processors); }
-double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors) {
-  return plan(layout, M, N, K, bf16, processors).cycles;
+double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, Rounding rounding, int processors) {
+  return plan(layout, M, N, K, rounding, processors).cycles;
 }
-int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors) {
-  const Plan way = plan(layout, M, N, K, bf16, processors);
+int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, Rounding rounding, int processors) {
+  const Plan way = plan(layout, M, N, K, rounding, processors);
   Scratch room(nullptr);
   room.take(partial_floats(M, N, way.pieces));
   if (way.kind == Kind::rounded) room.take(M * rounded_words(K)), room.take(N * rounded_words(K));
@@ -242,7 +255,7 @@ void product(Queue& queue, const Product& p, float* workspace) {
   if (p.K > (int64_t(1) << 31) - 256)
     return queue.status->fail("ERR_AFFUSE_SIZE", "expected a product over at most 2^31 - 256 elements on a device, got %lld",
                               (long long)p.K);
-  const Plan way = plan(p.layout, p.M, p.N, p.K, p.bf16, queue.processors);
+  const Plan way = plan(p.layout, p.M, p.N, p.K, p.rounding, queue.processors);
   Scratch room(workspace);
   float* const partial = room.take(partial_floats(p.M, p.N, way.pieces));
   const Way& tile = ways_of(way.kind)[way.way];

@@ -12,11 +12,11 @@ using Kind = ActivationKind;
 struct Sizes {
   int64_t R = 1, D, O;
   int kind;
-  bool bf16;
+  gemm::Rounding rounding;
   template <class Desc>
   Sizes(const Desc* in, const Attr* attr)
       : D(in[1].dim[1]), O(in[1].dim[0]), kind(int(attr[LinearAttr::activation].i)),
-        bf16(attr[LinearAttr::precision].i == affuse::gemm::Precision::bf16) {
+        rounding(gemm::rounding_of(attr[LinearAttr::precision].i)) {
     for (int i = 0; i + 1 < in[0].rank; ++i) R *= in[0].dim[i];
   }
 };
@@ -24,7 +24,7 @@ struct Sizes {
 void forward(const OpCall& call, Queue& queue, const Sizes& s, int kind, float* y, float* pre, float* workspace) {
   gemm::product(queue,
                 {gemm::Layout::nt, s.R, s.O, s.D, call.in[0].f32(), s.D, call.in[1].f32(), s.D,
-                 gemm::finish_of(y, pre, call.in[2].f32(), s.O, kind), s.bf16},
+                 gemm::finish_of(y, pre, call.in[2].f32(), s.O, kind), s.rounding},
                 workspace);
 }
 
@@ -34,7 +34,7 @@ void linear(const OpCall& call, Queue& queue) {
 }
 size_t workspace(const OpShape& shape, int processors) {
   const Sizes s(shape.in, shape.attr);
-  return size_t(gemm::product_floats(gemm::Layout::nt, s.R, s.O, s.D, s.bf16, processors)) * sizeof(float);
+  return size_t(gemm::product_floats(gemm::Layout::nt, s.R, s.O, s.D, s.rounding, processors)) * sizeof(float);
 }
 
 struct Sloped {
@@ -57,9 +57,9 @@ struct BackwardRoom {
     gemm::Scratch room(base);
     g = room.take(s.kind == Kind::none ? 0 : s.R * s.O);
     int64_t most = gemm::column_sums_floats(s.R, s.O, processors);
-    for (const int64_t n : {gemm::product_floats(Layout::nt, s.R, s.O, s.D, s.bf16, processors),
-                            gemm::product_floats(Layout::nn, s.R, s.D, s.O, s.bf16, processors),
-                            gemm::product_floats(Layout::tn, s.O, s.D, s.R, s.bf16, processors)})
+    for (const int64_t n : {gemm::product_floats(Layout::nt, s.R, s.O, s.D, s.rounding, processors),
+                            gemm::product_floats(Layout::nn, s.R, s.D, s.O, s.rounding, processors),
+                            gemm::product_floats(Layout::tn, s.O, s.D, s.R, s.rounding, processors)})
       most = n > most ? n : most;
     products = room.take(most);
     total = room.floats();
@@ -83,12 +83,12 @@ void linear_backward(const OpCall& call, Queue& queue) {
   if (dx)
     gemm::product(queue,
                   {gemm::Layout::nn, s.R, s.D, s.O, g, s.O, call.in[1].f32(), s.D,
-                   gemm::finish_of(dx, nullptr, nullptr, s.D, Kind::none), s.bf16},
+                   gemm::finish_of(dx, nullptr, nullptr, s.D, Kind::none), s.rounding},
                   room.products);
   if (dW)
     gemm::product(queue,
                   {gemm::Layout::tn, s.O, s.D, s.R, g, s.O, call.in[0].f32(), s.D,
-                   gemm::finish_of(dW, nullptr, nullptr, s.D, Kind::none), s.bf16},
+                   gemm::finish_of(dW, nullptr, nullptr, s.D, Kind::none), s.rounding},
                   room.products);
   if (db) gemm::column_sums(queue, g, s.R, s.O, db, false, room.products);
 }

@@ -1,5 +1,6 @@
 /** `affuse ensemble`: several runs answer as one. */
 import { InvalidArgumentError, Option } from "commander";
+import { type Precision, PRECISIONS } from "../graph/precision.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -11,7 +12,7 @@ interface Flags {
   structure?: string[];
   out?: string;
   submission?: string;
-  precision?: "f32" | "bf16";
+  precision?: Precision;
   threads?: number;
   device?: string;
   json?: boolean;
@@ -58,7 +59,7 @@ export const register: Register = (program) => {
     .option("--out <base>", "write the predictions as BASE.json and BASE.csv")
     .option("--submission <file>", "write a submission CSV: name,discrete,valence")
     .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
     )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu, cuda, cuda:1 …; emulated for tests (cpu)")

@@ -1,6 +1,7 @@
 /** `affuse eval`: scores of a run with intervals, and an HTML report. */
 import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
+import { type Precision, PRECISIONS } from "../graph/precision.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -13,7 +14,7 @@ interface Flags {
   resamples: number;
   seed: number;
   report?: string | false;
-  precision?: "f32" | "bf16";
+  precision?: Precision;
   threads?: number;
   device?: string;
   json?: boolean;
@@ -53,7 +54,7 @@ export const register: Register = (program) => {
     .option("--report <file>", "where the HTML report goes")
     .option("--no-report", "no HTML report")
     .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
     )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu, cuda, cuda:1 …; emulated for tests (cpu)")

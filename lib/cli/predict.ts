@@ -4,6 +4,7 @@ import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
 import { AffuseError } from "../errors.ts";
 import type { ClipError, ClipResult, TimeRange } from "../extract/predict.ts";
+import { type Precision, PRECISIONS } from "../graph/precision.ts";
 import type { ClipFiles } from "../media/source.ts";
 import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
@@ -11,7 +12,7 @@ import type { Register } from "./main.ts";
 interface Flags {
   model?: string[];
   encoder?: string[];
-  precision?: "f32" | "bf16";
+  precision?: Precision;
   threads?: number;
   device?: "cpu" | "cuda";
   partial?: boolean;
@@ -70,7 +71,7 @@ export const register: Register = (program) => {
       collect,
     )
     .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
     )
     .option("--threads <n>", "threads (all cores)", count)
     .addOption(

@@ -1,6 +1,7 @@
 /** `affuse profile`: where the time of a training step, an inference or an operator goes. */
 import { InvalidArgumentError, Option } from "commander";
 import { AffuseError } from "../errors.ts";
+import { type Precision, PRECISIONS } from "../graph/precision.ts";
 import type { AttributeValue, OperatorInfo } from "../kernels/index.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
@@ -14,7 +15,7 @@ interface Flags {
   dim: number;
   attention: number;
   full?: boolean;
-  precision?: "f32" | "bf16";
+  precision?: Precision;
   set?: [string, string][];
   size?: string[];
   attr?: string[];
@@ -54,7 +55,7 @@ export const register: Register = (program) => {
     .option("--attention <n>", "made-up data: width of the attention space", whole, 256)
     .option("--full", "made-up data: no padding; else lengths from a third of --frames")
     .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
     )
     .option("--set <key=value>", "any key of the configuration, e.g. model.mlp.dropout=0", pairs)
     .option("--size <X=n...>", "op: sizes by the letters of its shapes, such as B=256 (64 for the others)")

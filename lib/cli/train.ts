@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
+import { PRECISIONS } from "../graph/precision.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -90,7 +91,7 @@ export const register: Register = (program) => {
     .option("--out <run>", "run folder (runs/<name of the data>)")
     .option("--resume", "continue the run in --out")
     .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(["f32", "bf16"]),
+      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
     )
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu, cuda, cuda:1 …; emulated for tests (cpu)")

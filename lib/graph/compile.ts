@@ -9,17 +9,18 @@ import type {
 } from "../native/addon.ts";
 import { aligned, type ArenaItem, planArena } from "./arena.ts";
 import type { Graph } from "./graph.ts";
+import type { Precision } from "./precision.ts";
 import { Program } from "./program.ts";
 import { byteSize, elementCount, type Node, root, type Storage, type Value } from "./value.ts";
 
-export type Precision = "f32" | "bf16";
+export type { Precision } from "./precision.ts";
 
 export interface CompileOptions {
   /** "cpu" by default. */
   device?: Device;
   /**
    * Of operands of matrix products, for every operator that has the attribute `precision` and was recorded without
-   * it. bf16: rounded while they are packed; sums, tensors, gradients and the optimiser stay float32. "f32" by default.
+   * it (graph/precision.ts). "f32" by default.
    */
   precision?: Precision;
   /** What run() returns, by name. */

@@ -4,7 +4,7 @@ import path from "node:path";
 import { assembleBatch } from "../data/dataset.ts";
 import { Random } from "../data/random.ts";
 import { AffuseError } from "../errors.ts";
-import type { Precision } from "../graph/compile.ts";
+import { type Precision, PRECISIONS } from "../graph/precision.ts";
 import type { Attributes, NativeAddon, OperatorInfo, TypedArray } from "../native/addon.ts";
 import { type Batch, bucket, createModel, type ModelConfigInput, type StreamSpec } from "../models/index.ts";
 import type { TrainFlags } from "../train/cli-config.ts";
@@ -104,7 +104,7 @@ function modelSubject(
 ): Subject {
   const model = createModel(config, streams, classes, { precision });
   return {
-    title: precision === "bf16" ? `${title}, bf16 operands` : title,
+    title: precision === "f32" ? title : `${title}, ${precision} operands`,
     precision,
     step: (index) => {
       const batch = batches[index % batches.length] as Batch;
@@ -227,7 +227,7 @@ export function operatorSubject(
   const feeds = inputs.flatMap((input) => (input ? [input.data] : []));
   return {
     title: `operator ${info.name}`,
-    precision: attributes.precision === "bf16" ? "bf16" : "f32",
+    precision: PRECISIONS.find((name) => name === attributes.precision) ?? "f32",
     step: () => program.run(feeds, []),
     dispose: () => program.dispose(),
   };

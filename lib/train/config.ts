@@ -4,6 +4,7 @@ import { stringify } from "yaml";
 import { z } from "zod";
 import { readYaml } from "../data/yaml.ts";
 import { AffuseError } from "../errors.ts";
+import { PRECISIONS } from "../graph/precision.ts";
 import { modelConfigSchema } from "../models/config.ts";
 
 const structure = modelConfigSchema.shape.structure;
@@ -63,7 +64,7 @@ export const trainConfigSchema = z.strictObject({
        * bf16: operands of matrix products are rounded to bf16; weights, sums, gradients and the optimiser stay
        * float32.
        */
-      precision: z.enum(["f32", "bf16"]).default("f32"),
+      precision: z.enum(PRECISIONS).default("f32"),
     })
     .prefault({}),
   /** Things that change no result. */

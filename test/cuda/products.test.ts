@@ -1,12 +1,12 @@
 // Products of matrices on a device, with sizes that lead through every tile, layout and split of kernels/gemm/cuda.cu and every
 // fused kernel of kernels/fbp/cuda.cu: on whole numbers all sums are exact, so that device and CPU must agree bit for bit.
 import { test } from "uvu";
+import { PRECISIONS } from "../../lib/graph/precision.ts";
 import { agree, agreeFbp, whole } from "./agree.ts";
 import { ensureDevice, ported } from "./device.ts";
 
 ensureDevice();
 
-const PRECISIONS = ["f32", "bf16"] as const;
 
 // Rows, features, outputs; the emulator has two multiprocessors.
 const LINEAR = [

@@ -20,7 +20,7 @@ const KINDS = [
   { kind: "address", library: "libasan.so", options: { ASAN_OPTIONS: "detect_leaks=0:detect_stack_use_after_return=0" } },
   { kind: "thread", library: "libtsan.so", options: { TSAN_OPTIONS: "report_bugs=1:exitcode=0:detect_deadlocks=0" } },
 ] as const;
-const SUITES = ["parity", "products", "reach", "rows", "shapes"] as const;
+const SUITES = ["parity", "products", "reach", "rows", "shapes", "tf32"] as const;
 
 const folder = mkdtempSync(path.join(tmpdir(), "affuse-sanitize-"));
 test.after(() => rmSync(folder, { recursive: true, force: true }));

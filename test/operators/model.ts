@@ -31,6 +31,14 @@ export function bf16(x: number): number {
   return word[0] as number;
 }
 
+/** The nearest tf32 (10 bits after the point), ties away from zero; x is a float32. */
+export function tf32(x: number): number {
+  if (!Number.isFinite(x)) return x;
+  word[0] = x;
+  wordBits[0] = ((wordBits[0] as number) + 0x1000) & 0xffffe000;
+  return word[0] as number;
+}
+
 export type Bounds = Record<string, Float64Array>;
 
 /** Outputs as they are compared (FBP: z|z| for z). */

@@ -5,7 +5,7 @@
 import { Random } from "../../lib/data/random.ts";
 import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
 import { type Case, casesOf, type Entry, entryOf } from "./cases.ts";
-import { bf16, type Bounds, differences, modelled, rowMaxima, spreads } from "./model.ts";
+import { bf16, type Bounds, differences, modelled, rowMaxima, spreads, tf32 } from "./model.ts";
 import {
   type Call,
   type Inputs,
@@ -59,10 +59,10 @@ export function backwardInputs(
 ): Inputs {
   const backward = operator(info.backward as string);
   const shapes = inferred(addon, info, c.inputs, c.attributes);
-  // What a forward with bf16 operands saves comes from rounded ones.
+  // What a forward with rounded operands saves comes from those.
   const { operands = [], exact } = entryOf(info);
-  const reduced = c.attributes.precision === "bf16";
-  const forward = reduced ? roundedOperands(c.inputs, operands) : c.inputs;
+  const reduced = ROUNDING[String(c.attributes.precision)];
+  const forward = reduced ? roundedOperands(c.inputs, operands, reduced) : c.inputs;
   const outputs = runReference(call, info, forward, c.attributes, shapes);
   if (reduced) exact?.(outputs, c.inputs);
   const random = new Random(7, `gradients/${info.name}/${c.label}`);
@@ -135,27 +135,35 @@ export function modelOf(run: Run): Model {
       ...(entry.floor ? { floor: (name: string) => entry.floor?.(name, inputs, run.case) ?? 0 } : {}),
       ...(entry.transform ? { transform: entry.transform } : {}),
     });
-  if (attributes.precision !== "bf16") return model(run.inputs);
-  return reducedModel(run, entry, model);
+  const rounding = ROUNDING[String(attributes.precision)];
+  return rounding ? reducedModel(run, entry, model, rounding) : model(run.inputs);
 }
 
-/** Half a unit in the last place of bf16, relative: what rounding an operand is off by at most. */
-const UNIT_BF16 = 2 ** -8;
+interface Rounding {
+  round: (x: number) => number;
+  /** Half a unit in the last place, relative: what rounding an operand is off by at most. */
+  unit: number;
+}
+/** By the attribute `precision`. tf32 concerns devices alone, and of them products of a certain size (cuda/tf32.test.ts). */
+const ROUNDING: Record<string, Rounding> = {
+  bf16: { round: bf16, unit: 2 ** -8 },
+  tf32: { round: tf32, unit: 2 ** -11 },
+};
 
 /** The operands of the products as the kernel rounds them. */
-function roundedOperands(inputs: Inputs, operands: readonly string[]): Inputs {
+function roundedOperands(inputs: Inputs, operands: readonly string[], { round }: Rounding): Inputs {
   return Object.fromEntries(
     Object.entries(inputs).map(([name, values]) => [
       name,
       values.data instanceof Float64Array && operands.includes(name)
-        ? { shape: values.shape, data: values.data.map(bf16) }
+        ? { shape: values.shape, data: values.data.map(round) }
         : values,
     ]),
   );
 }
 
 /**
- * With bf16 operands. Forward: the reference on operands that are rounded beforehand, within the bounds of float32;
+ * With rounded operands, e.g. bf16. Forward: the reference on operands that are rounded beforehand, within the bounds of float32;
  * nothing but the operands may have been rounded (what an operator takes unrounded, its entry says: `exact`).
  *
  * Backward: the same reference, and saved outputs that the forward on rounded operands made. The gradients at the
@@ -163,10 +171,10 @@ function roundedOperands(inputs: Inputs, operands: readonly string[]): Inputs {
  * is output i's standard deviation when operands and incoming gradients are multiplied by 1 ± 2^-8, per unit. A
  * rounding error is 2^-8 at most, of σ 2^-8/√3, and enters each product once, as the operand beside it does.
  */
-function reducedModel(run: Run, entry: Entry, model: (inputs: Inputs) => Model): Model {
+function reducedModel(run: Run, entry: Entry, model: (inputs: Inputs) => Model, rounding: Rounding): Model {
   const { info } = run;
   const operands = entry.operands ?? [];
-  const inputs = roundedOperands(run.inputs, operands);
+  const inputs = roundedOperands(run.inputs, operands, rounding);
   const found = model(inputs);
   if (!info.name.endsWith(".backward")) {
     entry.exact?.(found.reference, run.inputs);
@@ -175,14 +183,14 @@ function reducedModel(run: Run, entry: Entry, model: (inputs: Inputs) => Model):
   const { attributes } = run.case;
   const { spread } = spreads(addon.call, info, inputs, attributes, inferred(addon, info, inputs, attributes), {
     random: new Random(13, `rounded/${run.label}`),
-    unit: UNIT_BF16,
+    unit: rounding.unit,
     moves: (name) => operands.includes(name) || name.startsWith("d"),
     ...(entry.transform ? { transform: entry.transform } : {}),
   });
   for (const [name, bound] of Object.entries(found.bounds)) {
     const rows = rowMaxima(found.reference[name] as Values);
     found.bounds[name] = bound.map(
-      (x, i) => x + UNIT_BF16 * (3 * (spread[name]?.[i] as number) + (rows[i] as number)),
+      (x, i) => x + rounding.unit * (3 * (spread[name]?.[i] as number) + (rows[i] as number)),
     );
   }
   return found;

@@ -270,7 +270,7 @@ inline void queue_weights(Queue& queue, const Backward& g) {
   const bool wide_x = D % 4 == 0 && aligned(g.gather.x) && aligned(to);
   const WeightProduct p{g.pre,      g.gather.x, g.rows, g.gather.list.first, B,      A, D,
                         A % 4 == 0, wide_x,     to,     plan.pieces,         nullptr};
-  gemm::with_square<false>(plan, g.gather.bf16, [&](auto unit) {
+  gemm::with_square<false>(plan, g.gather.rounding, [&](auto unit) {
     using Unit = typename decltype(unit)::type;
     const unsigned words = gemm::tile_words<Unit, WeightFeed<Unit>, WeightFeed<Unit>>();
     launch("afg dW", multiply_weights<Unit>, queue, Grid{plan.tiles, plan.pieces}, gemm::kThreads,
@@ -285,7 +285,7 @@ inline void queue_frames(Queue& queue, const Backward& g) {
   const bool wide = D % 4 == 0 && aligned(g.gather.W) && aligned(g.dx) && aligned(g.dc);
   const FrameProduct p{g.pre, g.gather.W, g.rows, g.gather.list.first, g.clips, B, T, A, D, J, A % 4 == 0, wide, g.alpha,
                        g.dc,  g.dx,       0};
-  gemm::with_square<true>(plan, g.gather.bf16, [&](auto unit) {
+  gemm::with_square<true>(plan, g.gather.rounding, [&](auto unit) {
     using Unit = typename decltype(unit)::type;
     const unsigned words = gemm::tile_words<Unit, FrameFeed<Unit>, ColumnFeed<Unit>>();
     launch("afg dx", multiply_frames<Unit>, queue, Grid{plan.tiles}, gemm::kThreads,

@@ -17,6 +17,7 @@
 #include "../../common/cuda/divide.h"
 #include "../../common/cuda/reduce.h"
 #include "../../common/cuda/stream.h"
+#include "../../gemm/cuda/tile.h"
 #include "frames.h"
 
 namespace affuse::cuda::afg {
@@ -33,7 +34,7 @@ struct Gather {
   bool masked;
   float *c, *alpha, *k;            // null: not wanted
   float *peak, *total, *partial;   // [parts][J], [parts][J][D]
-  bool bf16;
+  gemm::Rounding rounding;
   int stages;                      // of the ring: 2 to 4
   bool resident;                   // all pieces of x stay in shared memory
 
@@ -119,29 +120,46 @@ struct ExactSums {
   }
 };
 
-// With bf16 operands: the float32 in shared memory is rounded on the way to the fragments. All warps lie beside each other.
-template <int CW, int SPLITS>
+// With bf16 or tf32 operands: the float32 in shared memory is rounded on the way to the fragments. All warps lie beside each
+// other.
+template <int CW, int SPLITS, class Operand>
 struct RoundedSums {
   using S = Shape<CW, SPLITS>;
   static constexpr int NT = S::kColumns / S::kWarps / 8;  // fragments of 16 x 8, two of them high
+  static constexpr bool kPairs = sizeof(Operand*) && __is_same(Operand, Bf16Pairs);
+  static constexpr int kSteps = kPairs ? 1 : 2;  // products of a piece
   float sum[2][NT][4] = {};
   static AFFUSE_DEVICE int column() { return int(warp()) * NT * 8; }
+  // What lane t of four has of half `half` of a step's depth; at(slot): where four floats stand.
+  template <class At>
+  static AFFUSE_DEVICE uint32_t operand(int s, int half, int t, const At& at) {
+    if constexpr (kPairs) {
+      const float* const p = at(t / 2 + half * 2) + t % 2 * 2;
+      return to_bf16(p[0], p[1]);
+    } else {
+      return to_tf32(at(2 * s + half)[t]);
+    }
+  }
 
   AFFUSE_DEVICE void multiply(const float* x, const float* w, int piece) {
-    const int line = int(lane()) / 4, k = int(lane()) % 4 * 2;
-    const auto pair = [](const float* p) { return to_bf16(p[0], p[1]); };
-    uint32_t rows[2][4];
+    const int line = int(lane()) / 4, t = int(lane()) % 4;
 #pragma unroll
-    for (int m = 0; m < 2; ++m)
+    for (int s = 0; s < kSteps; ++s) {
+      uint32_t rows[2][4];
 #pragma unroll
-      for (int h = 0; h < 4; ++h)
-        rows[m][h] = pair(x + place_of(piece, m * 16 + line + h % 2 * 8, k / 4 + h / 2 * 2) + k % 4);
+      for (int m = 0; m < 2; ++m)
 #pragma unroll
-    for (int n = 0; n < NT; ++n) {
-      const int at = column() + n * 8 + line;
-      const uint32_t columns[2] = {pair(w + place_of(at, k / 4) + k % 4), pair(w + place_of(at, k / 4 + 2) + k % 4)};
+        for (int h = 0; h < 4; ++h) {
+          const int row = m * 16 + line + h % 2 * 8;
+          rows[m][h] = operand(s, h / 2, t, [&](int slot) { return x + place_of(piece, row, slot); });
+        }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) mma<Bf16Pairs>(sum[m][n], rows[m], columns);
+      for (int n = 0; n < NT; ++n) {
+        const auto at = [&](int slot) { return w + place_of(column() + n * 8 + line, slot); };
+        const uint32_t columns[2] = {operand(s, 0, t, at), operand(s, 1, t, at)};
+#pragma unroll
+        for (int m = 0; m < 2; ++m) mma<Operand>(sum[m][n], rows[m], columns);
+      }
     }
   }
   AFFUSE_DEVICE void write(float* to) const {
@@ -181,7 +199,8 @@ AFFUSE_DEVICE void gather_part(const Gather& g, const float* x, const Tile& tile
   for (int j = 0; j < JB; ++j) put(out + int64_t(j0 + j) * g.D + d, sum[j]);
 }
 
-template <int CW, int SPLITS, bool BF16, bool WIDE>
+// OPERAND: float, Bf16Pairs or Tf32.
+template <int CW, int SPLITS, class OPERAND, bool WIDE>
 AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gather g) {
   using S = Shape<CW, SPLITS>;
   const int pieces = (g.D + kDepth - 1) / kDepth;
@@ -214,7 +233,7 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
                            row < tile.rows ? g.D - at : 0, g.x);
         }
       };
-      std::conditional_t<BF16, RoundedSums<CW, SPLITS>, ExactSums<CW, SPLITS>> sums;
+      std::conditional_t<__is_same(OPERAND, float), ExactSums<CW, SPLITS>, RoundedSums<CW, SPLITS, OPERAND>> sums;
       for (int piece = 0; piece < g.stages - 1; ++piece) {
         if (piece < pieces) load(piece);
         commit();
@@ -373,8 +392,10 @@ void queue_tiles(Queue& queue, Gather& g, int64_t tiles, bool wide) {
   while (g.stages > 2 && bytes() > queue.shared) --g.stages;
   if (bytes() > queue.shared)
     for (g.stages = 4, g.resident = false; g.stages > 2 && bytes() > queue.shared;) --g.stages;
-  const auto kernel = g.bf16 ? wide ? gather_tiles<CW, SPLITS, true, true> : gather_tiles<CW, SPLITS, true, false>
-                             : wide ? gather_tiles<CW, SPLITS, false, true> : gather_tiles<CW, SPLITS, false, false>;
+  const bool bf16 = g.rounding == gemm::Rounding::bf16;
+  auto kernel = bf16 ? wide ? gather_tiles<CW, SPLITS, Bf16Pairs, true> : gather_tiles<CW, SPLITS, Bf16Pairs, false>
+                     : wide ? gather_tiles<CW, SPLITS, float, true> : gather_tiles<CW, SPLITS, float, false>;
+  if (wide && g.rounding == gemm::Rounding::tf32) kernel = gather_tiles<CW, SPLITS, Tf32, true>;
   launch("gather_tiles", kernel, queue, Grid{tiles}, S::kThreads, bytes(), g);
 }
 
@@ -413,7 +434,7 @@ inline Gather gather_of(const OpCall& call, Carver& carver, const OpShape& shape
   g.query_stride = in[kAfgQ].given() ? n.J * n.A : 0;
   g.scale = float(call.attr[kAfgScale].f);
   g.masked = call.attr[kAfgMasked].i != 0;
-  g.bf16 = afg_bf16(call.attr);
+  g.rounding = gemm::rounding_of(call.attr[kAfgPrecision].i);
   return g;
 }
 

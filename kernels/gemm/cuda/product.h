@@ -2,18 +2,20 @@
 //
 //   C[i,n] = sum over k of rows(i,k) columns(k,n)          i < M, n < N, k < K
 //
-//   gemm::Product p{gemm::Layout::nt, M, N, K, x, D, W, D, finish, bf16};    y = f(x W^T + b)
-//   gemm::product(queue, p, workspace);    product_floats(layout, M, N, K, bf16, processors) floats at 16 bytes
+//   gemm::Product p{gemm::Layout::nt, M, N, K, x, D, W, D, finish, rounding};    y = f(x W^T + b)
+//   gemm::product(queue, p, workspace);    product_floats(layout, M, N, K, rounding, processors) floats at 16 bytes
 //
 // float32: exact, kernels/gemm/cuda/tile.h. bf16: operands are rounded to bf16 and laid along K in the workspace first, once
 // for all blocks that read them: half the bytes in L2, every copy 16 bytes, one layout for the multiplication (mma.h). A
-// batch of few rows reads them as they are (RoundingUnit in units.h).
+// batch of few rows reads them as they are (RoundingUnit in units.h). tf32: likewise, in large tiles; where those do not pay,
+// exact float32.
 //
 // Blocks that do not fill the device split K; partial sums lie in the workspace and are added in the order of K. The way is
 // a function of sizes and queue.processors alone (plan()), and so are the results.
 #pragma once
 #include "../../common/cuda/activate.h"
 #include "../../common/cuda/stream.h"
+#include "tile.h"
 
 namespace affuse::cuda::gemm {
 
@@ -53,13 +55,13 @@ struct Product {
   const float* columns;
   int64_t ld_columns;
   Finish finish;
-  bool bf16;
+  Rounding rounding;
 };
 
-int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
+int64_t product_floats(Layout layout, int64_t M, int64_t N, int64_t K, Rounding rounding, int processors);
 // Estimated cycles, to compare ways with.
 double rounding_cycles(int64_t elements, int processors);
-double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, bool bf16, int processors);
+double product_cycles(Layout layout, int64_t M, int64_t N, int64_t K, Rounding rounding, int processors);
 void product(Queue& queue, const Product& p, float* workspace);
 
 // out[c] (+)= sum over rows of g[r * columns + c], in an order that rows, columns and processors decide. rows may be 0.

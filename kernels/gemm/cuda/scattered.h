@@ -1,5 +1,6 @@
 // Products of operands that a room reads where they lie, frames of ragged clips or the windows of a map (product.h
-// multiplies matrices). A block has a square tile; with bf16 operands are rounded on the way to the fragments (units.h).
+// multiplies matrices). A block has a square tile; with bf16, and with tf32 in large tiles, operands are rounded on the way to
+// the fragments (units.h).
 #pragma once
 #include <type_traits>
 
@@ -8,9 +9,10 @@
 namespace affuse::cuda::gemm {
 
 // 128 or 64 to a side; the left operand along K or across, the right one across.
-template <int SIDE, bool bf16, bool a_along>
-using Square = std::conditional_t<bf16, RoundingUnit<Warps<2, 4, SIDE / 32, SIDE / 32>, a_along, false>,
-                                  ExactUnit<Lanes<16, 16, SIDE / 16, SIDE / 16>, a_along, false>>;
+template <int SIDE, bool a_along>
+using ExactSquare = ExactUnit<Lanes<16, 16, SIDE / 16, SIDE / 16>, a_along, false>;
+template <int SIDE, bool a_along, class Operand>
+using RoundingSquare = RoundingUnit<Warps<2, 4, SIDE / 32, SIDE / 32>, a_along, false, Operand>;
 
 // Four neighbouring floats of which `left` exist; `any`: an address that may be named.
 AFFUSE_DEVICE void copy_four(float* to, const float* from, int64_t left, bool wide, const float* any) {
@@ -84,11 +86,13 @@ inline SquarePlan square_plan(int64_t M, int64_t N, int64_t K, bool cut, int pro
 }
 // f(std::type_identity<Unit>()) with the plan's tile.
 template <bool a_along, class F>
-void with_square(const SquarePlan& plan, bool bf16, const F& f) {
-  if (plan.large && bf16) f(std::type_identity<Square<128, true, a_along>>());
-  else if (plan.large) f(std::type_identity<Square<128, false, a_along>>());
-  else if (bf16) f(std::type_identity<Square<64, true, a_along>>());
-  else f(std::type_identity<Square<64, false, a_along>>());
+void with_square(const SquarePlan& plan, Rounding rounding, const F& f) {
+  const bool bf16 = rounding == Rounding::bf16;
+  if (plan.large && bf16) f(std::type_identity<RoundingSquare<128, a_along, Bf16Pairs>>());
+  else if (plan.large && rounding == Rounding::tf32) f(std::type_identity<RoundingSquare<128, a_along, Tf32>>());
+  else if (plan.large) f(std::type_identity<ExactSquare<128, a_along>>());
+  else if (bf16) f(std::type_identity<RoundingSquare<64, a_along, Bf16Pairs>>());
+  else f(std::type_identity<ExactSquare<64, a_along>>());
 }
 
 }  // namespace affuse::cuda::gemm

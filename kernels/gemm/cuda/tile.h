@@ -14,6 +14,7 @@
 // Every sum is one chain of multiply-adds in ascending k, whatever the tile: results depend on where K is split only.
 #pragma once
 #include "../../common/cuda/stream.h"
+#include "../precision.h"
 
 namespace affuse::cuda::gemm {
 
@@ -24,6 +25,13 @@ constexpr int kPad = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// How operands are multiplied: the attribute `precision`.
+enum class Rounding : int { none, bf16, tf32 };
+constexpr Rounding rounding_of(int64_t precision) {
+  using affuse::gemm::Precision;
+  return precision == Precision::bf16 ? Rounding::bf16 : precision == Precision::tf32 ? Rounding::tf32 : Rounding::none;
+}
 
 // Operands: `lines` rows (of the left one) or columns (of the right one) by K.
 struct Plain {  // element (line, k) is p[line * ld + k]

@@ -63,7 +63,8 @@ struct RoundedUnit : FragmentSums<W> {
 
 // Which elements of K a lane takes is up to it, as long as both operands agree: four neighbours where both lie along K, one
 // load of 16 bytes; else the pairs 2t, 2t + 8 that mma names, which across K lie in different banks.
-template <class W, bool a_along, bool b_along>
+// As bf16 they are two to a register, as tf32 a register each and two products of depth 8.
+template <class W, bool a_along, bool b_along, class Operand = Bf16Pairs>
 struct RoundingUnit : FragmentSums<W> {
   using Word = float;
   static constexpr int kRing = kStages, kStep = kDepth, kPitch = b_along ? kDepth : kDepth + 8;
@@ -71,31 +72,42 @@ struct RoundingUnit : FragmentSums<W> {
 
   AFFUSE_DEVICE void multiply(const float* a, const float* b) {
     const int line = int(lane()) / 4;
-    uint32_t columns[W::NT][2];
+    uint32_t columns[W::NT][kSteps][2];
 #pragma unroll
-    for (int n = 0; n < W::NT; ++n)
-      take<b_along, W::kColumns>(b, (W::x() * W::NT + n) * 8 + line, columns[n][0], columns[n][1]);
+    for (int n = 0; n < W::NT; ++n) take<b_along, W::kColumns>(b, (W::x() * W::NT + n) * 8 + line, columns[n]);
 #pragma unroll
     for (int m = 0; m < W::MT; ++m) {
-      uint32_t rows[4];
+      uint32_t upper[kSteps][2], lower[kSteps][2];
       const int first = (W::y() * W::MT + m) * 16 + line;
-      take<a_along, W::kRows>(a, first, rows[0], rows[2]);
-      take<a_along, W::kRows>(a, first + 8, rows[1], rows[3]);
+      take<a_along, W::kRows>(a, first, upper);
+      take<a_along, W::kRows>(a, first + 8, lower);
 #pragma unroll
-      for (int n = 0; n < W::NT; ++n) mma<Bf16Pairs>(this->sum[m][n], rows, columns[n]);
+      for (int s = 0; s < kSteps; ++s) {
+        const uint32_t rows[4] = {upper[s][0], lower[s][0], upper[s][1], lower[s][1]};
+#pragma unroll
+        for (int n = 0; n < W::NT; ++n) mma<Operand>(this->sum[m][n], rows, columns[n][s]);
+      }
     }
   }
 
  private:
+  static constexpr bool kPairs = sizeof(Operand*) && __is_same(Operand, Bf16Pairs);
+  static constexpr int kSteps = kPairs ? 1 : 2;
   template <bool along, int LINES>
-  AFFUSE_DEVICE static void take(const float* stage, int line, uint32_t& low, uint32_t& high) {
+  AFFUSE_DEVICE static void take(const float* stage, int line, uint32_t (&to)[kSteps][2]) {
     const int t = int(lane()) % 4;
+    Pack<4> x;
     if constexpr (b_along) {
-      const Pack<4> x = get<4>(stage + line * kPitch + 4 * t);
-      low = to_bf16(x.v[0], x.v[1]), high = to_bf16(x.v[2], x.v[3]);
+      x = get<4>(stage + line * kPitch + 4 * t);
     } else {
       const auto at = [&](int k) { return along ? stage[line * kPitch + k] : stage[k * (LINES + kPad) + line]; };
-      low = to_bf16(at(2 * t), at(2 * t + 1)), high = to_bf16(at(2 * t + 8), at(2 * t + 9));
+      x = {{at(2 * t), at(2 * t + 1), at(2 * t + 8), at(2 * t + 9)}};
+    }
+    if constexpr (kPairs) {
+      to[0][0] = to_bf16(x.v[0], x.v[1]), to[0][1] = to_bf16(x.v[2], x.v[3]);
+    } else {
+      to[0][0] = to_tf32(x.v[0]), to[0][1] = to_tf32(x.v[1]);
+      to[kSteps - 1][0] = to_tf32(x.v[2]), to[kSteps - 1][1] = to_tf32(x.v[3]);
     }
   }
 };
