@@ -108,6 +108,7 @@ class Program {
   struct OnDevice;
   bool prepare_device(Status& status);
   void validate_feeds(const ProgramRun& run, Status& status) const;
+  void validate_step(size_t index, const ProgramRun& run, const std::vector<std::vector<char>>& stored, Status& status) const;
   std::shared_ptr<DeviceBlock> stage(const ProgramRun& run, bool early, Status& status) const;
   void run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status);
   Work work_on_device(size_t step, const ProgramRun& run) const;

@@ -14,6 +14,7 @@ namespace affuse {
 
 struct Program::OnDevice {
   std::vector<int> operators;  // of each step, in the library
+  std::vector<size_t> checked;  // steps whose lengths, labels or widths lie in buffers
   size_t workspace = 0, spare = 0;  // bytes of the largest step: scratch; outputs that nobody reads but the kernel writes
   bool ran = false;
   struct Recorded {
@@ -58,34 +59,42 @@ bool Program::prepare_device(Status& status) {
     }
     const size_t workspace =
         backend->workspace(device_->operators.back(), OpShape{in, out, step.instruction->attributes.data()});
+    const auto stored = [&](int value) {
+      return value >= 0 && spec_.values[size_t(value)].buffer >= 0 && spec_.values[size_t(value)].dtype == DType::i32;
+    };
+    if (op.validate && std::any_of(step.instruction->inputs.begin(), step.instruction->inputs.end(), stored))
+      device_->checked.push_back(size_t(&step - steps_.data()));
     device_->workspace = std::max(device_->workspace, rounded(workspace));
     device_->spare = std::max(device_->spare, spare);
   }
   return true;
 }
 
-// Lengths, labels and widths that are fed are checked here, on the host; those that operators make follow from them.
-void Program::validate_feeds(const ProgramRun& run, Status& status) const {
-  for (size_t index = 0; index < steps_.size() && status.ok(); ++index) {
-    const OpDef& op = steps_[index].op();
-    if (!op.validate) continue;
-    Tensor in[kMaxInputs], out[kMaxOutputs];
-    bool known = true;
-    for (int i = 0; i < op.input_count; ++i) {
-      const int value = steps_[index].instruction->inputs[size_t(i)];
-      if (value < 0) continue;
-      static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
-      const int feed = feed_of_[size_t(value)];
-      if (feed >= 0) in[i].data = const_cast<void*>(fed(run, feed));
-      else known &= in[i].dtype != DType::i32;
-    }
-    OpCall call;
-    call.in = in;
-    call.out = out;
-    call.attr = steps_[index].instruction->attributes.data();
-    if (known) op.validate(call, status);
-    if (!status.ok()) add_context(status, index, op);
+// Lengths, labels and widths are checked on the host: as they are fed, or as `stored` has them, those of each input that
+// lies in a buffer. Those that operators make follow from them.
+void Program::validate_step(size_t index, const ProgramRun& run, const std::vector<std::vector<char>>& stored,
+                            Status& status) const {
+  const OpDef& op = steps_[index].op();
+  Tensor in[kMaxInputs], out[kMaxOutputs];
+  for (int i = 0; i < op.input_count; ++i) {
+    const int value = steps_[index].instruction->inputs[size_t(i)];
+    if (value < 0) continue;
+    static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
+    const int feed = feed_of_[size_t(value)];
+    if (feed >= 0) in[i].data = const_cast<void*>(fed(run, feed));
+    else if (size_t(i) < stored.size() && !stored[size_t(i)].empty()) in[i].data = const_cast<char*>(stored[size_t(i)].data());
+    else if (in[i].dtype == DType::i32 && in[i].count()) return;
   }
+  OpCall call;
+  call.in = in;
+  call.out = out;
+  call.attr = steps_[index].instruction->attributes.data();
+  op.validate(call, status);
+  if (!status.ok()) add_context(status, index, op);
+}
+void Program::validate_feeds(const ProgramRun& run, Status& status) const {
+  for (size_t index = 0; index < steps_.size() && status.ok(); ++index)
+    if (steps_[index].op().validate) validate_step(index, run, {}, status);
 }
 
 // The arena with the feeds in it, or on their way. early: the run's turn has not come.
@@ -144,6 +153,19 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     const ProgramValue& v = spec_.values[size_t(value)];
     return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
   };
+  for (const size_t index : own.checked) {
+    const auto& inputs = steps_[index].instruction->inputs;
+    std::vector<std::vector<char>> stored(inputs.size());
+    for (size_t i = 0; i < inputs.size() && status.ok(); ++i) {
+      if (inputs[i] < 0) continue;
+      const ProgramValue& value = spec_.values[size_t(inputs[i])];
+      if (value.buffer < 0 || value.dtype != DType::i32) continue;
+      stored[i].resize(value.bytes());
+      backend->copy_out(stored[i].data(), at(inputs[i]), value.bytes(), status);
+    }
+    if (status.ok()) validate_step(index, run, stored, status);
+    if (!status.ok()) return;
+  }
   if (recorder && status.ok()) {
     backend->finish(status);
     recorder->add(kFeedStep, begin, clock_ns());

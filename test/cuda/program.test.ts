@@ -101,4 +101,40 @@ test("what a device cannot do is refused with its code", () => {
   assert.is(refused("cuda:x"), "ERR_AFFUSE_DEVICE");
 });
 
+test("labels in a buffer are checked as fed ones are, whenever they are written", async () => {
+  for (const on of ["cpu", device]) {
+    const buffer = addon.createBuffer(64);
+    const program = addon.createProgram({
+      device: on,
+      arenaBytes: 256,
+      buffers: [buffer],
+      values: [
+        { dtype: "f32", shape: [2, 3], buffer: -1, offset: 0, feed: 0 },
+        { dtype: "i32", shape: [2], buffer: 0, offset: 0 },
+        { dtype: "f32", shape: [1], buffer: -1, offset: 64 },
+      ],
+      instructions: [{ op: "softmax_cross_entropy", inputs: [0, 1, -1], outputs: [2, -1, -1], attributes: {} }],
+      feeds: [0],
+      fetches: [2],
+      scalars: 0,
+    });
+    const run = () => program.run([Float32Array.of(1, 2, 3, 3, 2, 1)], []);
+    for (const [labels, good] of [
+      [[0, 2], true],
+      [[0, 7], false],
+      [[2, 1], true],
+      [[-9, 0], false],
+    ] as const) {
+      buffer.write(0, Int32Array.from(labels));
+      const code = await run().then(
+        () => null,
+        (error) => error.code,
+      );
+      assert.is(code, good ? null : "ERR_AFFUSE_LABEL", `${labels} on ${on}`);
+    }
+    program.dispose();
+    buffer.dispose();
+  }
+});
+
 test.run();
