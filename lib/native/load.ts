@@ -31,11 +31,12 @@ interface Candidate {
   file: string;
 }
 
-/** Where the addon may be, in the order of preference. */
+/** Where the addon may be, in the order of preference. Whoever names one with AFFUSE_ADDON wants no other. */
 function candidates(): Candidate[] {
+  const named = process.env.AFFUSE_ADDON;
+  if (named) return [{ origin: "AFFUSE_ADDON", file: path.resolve(named) }];
   const platform = `@affuse/${process.platform}-${process.arch}`;
   const list: Candidate[] = [];
-  if (process.env.AFFUSE_ADDON) list.push({ origin: "AFFUSE_ADDON", file: path.resolve(process.env.AFFUSE_ADDON) });
   let prebuilt = platform;
   try {
     prebuilt = requireFromRoot.resolve(`${platform}/affuse.node`);
@@ -62,6 +63,7 @@ function attempt({ origin, file }: Candidate): { attempt: LoadAttempt; addon: Na
   const failed = (outcome: LoadOutcome, reason: string) => ({ attempt: { origin, file, reason, outcome }, addon: null });
   if (!path.isAbsolute(file)) return failed("absent", "the package is not installed");
   if (!existsSync(file)) return failed("absent", "the file does not exist");
+  if (!file.endsWith(".node")) return failed("unusable", "its name does not end in .node"); // it would be run as JavaScript
   try {
     const addon = requireFromRoot(file) as NativeAddon;
     if (typeof addon.createProgram !== "function") return failed("unusable", "it is not an affuse addon");
@@ -80,6 +82,7 @@ function hasSources(): boolean {
 
 /** The one command that repairs what the attempts show. */
 function remedy(attempts: readonly LoadAttempt[]): string {
+  if (attempts[0]?.origin === "AFFUSE_ADDON") return "Let AFFUSE_ADDON name a built affuse.node, or unset it.";
   const build = hasSources() ? `Run: npm run build:native (in ${packageRoot})` : "Run: npm install --force affuse";
   const broken = attempts.find(({ outcome }) => outcome !== "absent");
   if (!broken) return `It has not been built for ${process.platform}-${process.arch}. ${build}`;
@@ -116,7 +119,7 @@ export function tryLoadAddon(): { addon: NativeAddon | null; attempts: LoadAttem
 }
 
 /**
- * The compiled addon. Tried in this order: the file named by AFFUSE_ADDON, the prebuilt package
+ * The compiled addon: the file named by AFFUSE_ADDON and no other, or the first of the prebuilt package
  * `@affuse/<platform>-<arch>`, `build/Release/affuse.node`, `build-cmake/addon/affuse.node`.
  * @throws AffuseError ERR_AFFUSE_NOT_BUILT with every attempt, its reason and the command that repairs it;
  *   ERR_AFFUSE_CPU or ERR_AFFUSE_THREADS from the first operator call when AFFUSE_CPU or AFFUSE_THREADS cannot be obeyed

@@ -56,6 +56,28 @@ test("an unbuilt package says what it tried and what to run", async () => {
   }
 });
 
+test("whoever names an addon gets that one or an error", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "named-affuse-"));
+  try {
+    for (const [name, why] of [
+      ["affuse.node", /not a library|invalid ELF|file too short/],
+      ["notes.txt", /does not end in \.node/],
+    ] as const) {
+      const named = path.join(folder, name);
+      writeFileSync(named, "not a library");
+      const error = await inProcess("return loadAddon();", packageRoot, { AFFUSE_ADDON: named });
+      assert.is(error.code, "ERR_AFFUSE_NOT_BUILT");
+      assert.match(error.message as string, why);
+      assert.match(error.hint as string, /AFFUSE_ADDON/);
+    }
+    const absent = path.join(folder, "absent.node");
+    const error = await inProcess("return loadAddon();", packageRoot, { AFFUSE_ADDON: absent });
+    assert.match(error.message as string, /does not exist/);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test("a file for another machine, and a file that is no library", async () => {
   const root = bare();
   try {
