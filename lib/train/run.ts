@@ -19,6 +19,7 @@ import { readYaml } from "../data/yaml.ts";
 import { combinePresent, align } from "../ensemble/combine.ts";
 import { AffuseError } from "../errors.ts";
 import { argmax, type Evaluation, evaluate } from "../metrics/evaluate.ts";
+import { hasValence } from "../metrics/scores.ts";
 import { differences, formatTrainConfig, type TrainConfig, trainConfigSchema } from "./config.ts";
 import { trainFold } from "./fold.ts";
 import type { FoldResult, ModelFactory, TrainEvent } from "./fold-job.ts";
@@ -56,7 +57,13 @@ export function loadData(config: TrainConfig, split: string): LoadedData {
   // Features of other splits' clips are no surprise; only clips that no label file knows are reported.
   const known = new Set(labels.clips.map((clip) => clip.name));
   match.withoutLabel = match.withoutLabel.filter((name) => !known.has(name));
-  return { labels, clips: match.clips, features, match, notes: describeMatch(match) };
+  const notes = describeMatch(match);
+  // A misspelled column would otherwise go unnoticed.
+  if (match.clips.length > 0 && match.clips.every(({ valence }) => !hasValence(valence)))
+    notes.push("no clip has a valence (column valence): emotions alone are learned");
+  if (match.clips.length > 0 && match.clips.every(({ emotion }) => emotion < 0))
+    notes.push("no clip has an emotion (column discrete): valence alone is learned");
+  return { labels, clips: match.clips, features, match, notes };
 }
 
 export interface RunOptions {

@@ -141,7 +141,7 @@ const char* const* operator_names() {
 
 extern "C" __attribute__((visibility("default"))) const affuse::BackendLibrary* affuse_backend_library() {
   using namespace affuse::cuda;
-  static const affuse::BackendLibrary library{affuse::kBackendVersion, AFFUSE_VERSION, operator_names(), &driver::count,
-                                              &open};
+  static const affuse::BackendLibrary library{affuse::kBackendVersion, driver::kEmulated, AFFUSE_VERSION,
+                                              operator_names(),        &driver::count,    &open};
   return &library;
 }

@@ -6,7 +6,7 @@
 namespace affuse {
 
 // Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
-constexpr uint32_t kBackendVersion = 3;
+constexpr uint32_t kBackendVersion = 4;
 
 struct DeviceFacts {
   char name[128] = "";
@@ -72,6 +72,7 @@ class Backend {
 
 struct BackendLibrary {
   uint32_t version;
+  bool emulated;  // its devices are not GPUs
   const char* affuse_version;
   const char* const* operators;  // names of those that have kernels here, null at the end
   // Devices there are; 0 with a coded reason if there are none or the driver cannot be used.

@@ -18,6 +18,7 @@
 namespace affuse::cuda::driver {
 
 #if defined(__CUDACC__)
+constexpr bool kEmulated = false;
 
 // True if there was no error.
 inline bool check(cudaError_t error, const char* doing, Status& status) {
@@ -141,6 +142,7 @@ constexpr size_t kStagingBlock = size_t(8) << 20;
 constexpr bool kCaches = true;
 
 #else
+constexpr bool kEmulated = true;
 
 inline int count(Status&) { return 1; }
 inline bool describe(int, DeviceFacts& facts, Status&) {

@@ -68,6 +68,13 @@ const BackendLibrary* open_library(Library& library, Device::Kind kind, Status& 
     dlclose(handle);
     return nullptr;
   }
+  if (found->emulated != (kind != Device::cuda)) {  // what ran there would be taken for what it is not
+    status.fail("ERR_AFFUSE_BACKEND", "expected a library for %s, got %s, which is one for %s. See %s.",
+                kind == Device::cuda ? "GPUs" : "the emulator", path.c_str(), found->emulated ? "the emulator" : "GPUs",
+                library.variable);
+    dlclose(handle);
+    return nullptr;
+  }
   return library.opened = found;
 }
 

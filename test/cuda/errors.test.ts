@@ -10,6 +10,7 @@ import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { affuse } from "../helpers/cli.ts";
 import { addon } from "../operators/suite.ts";
+import { device, ensureDevice } from "./device.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "affuse-errors-"));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -215,6 +216,13 @@ test("a library that is not there, or is none", async () => {
   assert.match(found.reason ?? "", /nowhere\.so.*build-native/s);
   compile(cxx, "-shared", "-fPIC", "-x", "c++", "/dev/null", "-o", at("other.so"));
   assert.is((await doctor({ AFFUSE_CUDA_LIBRARY: at("other.so") })).code, "ERR_AFFUSE_BACKEND");
+  if (device !== "emulated") return;
+  // The emulator's library is no GPU's.
+  ensureDevice();
+  const emulator = path.join(packageRoot, "build/Release/libaffuse_emulated.so");
+  const mistaken = await doctor({ AFFUSE_CUDA_LIBRARY: emulator });
+  assert.is(mistaken.code, "ERR_AFFUSE_BACKEND");
+  assert.match(mistaken.reason ?? "", /for the emulator.*AFFUSE_CUDA_LIBRARY/s);
 });
 
 /** nvcc's folder, or null. */

@@ -142,6 +142,6 @@ Backend* open(int, Status& status) {
 extern "C" __attribute__((visibility("default"))) const BackendLibrary* affuse_backend_library() {
   static const char* const operators[] = {"scale", nullptr};
   const uint32_t version = mode("version") ? kBackendVersion + 1 : kBackendVersion;
-  static const BackendLibrary library{version, STAND_IN_VERSION, operators, &count, &open};
+  static const BackendLibrary library{version, false, STAND_IN_VERSION, operators, &count, &open};
   return &library;
 }

@@ -31,6 +31,18 @@ test("train from YAML prints a table on stdout, notes on stderr", async () => {
   assert.match(stderr, /lack the stream/);
 });
 
+test("a misspelled column is not passed over in silence", async () => {
+  const misspelled = path.join(folder, "misspelled");
+  writeCorpus(misspelled, makeCorpus(24));
+  const labels = path.join(misspelled, "train-label.csv");
+  writeFileSync(labels, readFileSync(labels, "utf8").replace("valence", "val"));
+  const config = path.join(folder, "misspelled.yaml");
+  writeFileSync(config, readFileSync(yaml, "utf8").replace("data: data", "data: misspelled").replace("epochs: 4", "epochs: 2"));
+  const { code, stderr } = await affuse(["train", config, "--out", path.join(folder, "misspelled-run")]);
+  assert.is(code, 0, stderr);
+  assert.match(stderr, /no clip has a valence \(column valence\)/);
+});
+
 test("--json prints exactly one document, the same as results.json", async () => {
   const { code, stdout } = await affuse(["train", run, "--resume", "--json"]);
   assert.is(code, 0);
