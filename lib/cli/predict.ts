@@ -26,14 +26,14 @@ function count(text: string): number {
 
 const collect = (text: string, before: string[] = []): string[] => [...before, text];
 
-/** The run trained last: of the folders in runs/ and demo/, the one changed last that holds trained models. */
+/** The run trained last: of runs/<run> and demo/<seed>/run, the one changed last that holds trained models. */
 async function latestRun(): Promise<string> {
   const { findMembers } = await import("../ensemble/load.ts");
   const found: { run: string; time: number }[] = [];
   for (const parent of ["runs", "demo"]) {
     if (!existsSync(parent)) continue;
     for (const entry of readdirSync(parent, { withFileTypes: true })) {
-      const run = path.join(parent, entry.name);
+      const run = path.join(parent, entry.name, parent === "demo" ? "run" : "");
       try {
         const member = findMembers(run)[0];
         if (member) found.push({ run, time: statSync(member.folder).mtimeMs });

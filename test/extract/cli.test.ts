@@ -102,6 +102,15 @@ test("predict: an MP4, sound alone, faces alone, bad files; JSON and text", asyn
   }
   assert.equal(clips[0].attention.length, 2);
 
+  for (const place of [["runs", "mine"], ["demo", "seed1", "run"]]) {
+    const home = at(`home-${place[0]}`);
+    mkdirSync(path.join(home, ...place.slice(0, -1)), { recursive: true });
+    cpSync(run, path.join(home, ...place), { recursive: true });
+    const found = await affuse(["predict", wav], { cwd: home });
+    assert.equal(found.code, 0, found.stderr);
+    assert.ok(found.stderr.includes(`Model: ${path.join(...place)}`), found.stderr);
+  }
+
   writeFileSync(at("text.mp4"), "no film");
   writeFileSync(at("empty.mp4"), "");
   const whole = readFileSync(mp4);
