@@ -94,7 +94,7 @@ AFFUSE_API int affuse_operator_input(const char* name, int index, affuse_tensor_
 AFFUSE_API int affuse_operator_output(const char* name, int index, affuse_tensor_rule* result, affuse_error* error);
 AFFUSE_API int affuse_operator_attribute(const char* name, int index, affuse_attribute_rule* result, affuse_error* error);
 
-/* "baseline", "avx2", "avx512" or "neon": what kernels run on. AFFUSE_CPU in the environment forces a level. */
+/* "baseline", "avx2", "avx512", "avx512bf16" or "neon": what kernels run on. AFFUSE_CPU in the environment forces a level. */
 AFFUSE_API const char* affuse_cpu_level(void);
 /* Threads of calls that pass 0: AFFUSE_THREADS, else what affinity and cgroup allow. */
 AFFUSE_API int affuse_threads(void);
