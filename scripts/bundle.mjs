@@ -37,7 +37,7 @@ const PARTS = [
   "lib/root",
 ];
 const SUITES = ["op-cli", "parity", "products", "program", "reach", "shapes", "tf32", "training"];
-const PACKAGES = ["node-addon-api", "node-api-headers"];
+const PACKAGES = ["node-api-headers"];
 
 function parsed() {
   try {
