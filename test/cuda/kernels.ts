@@ -33,7 +33,7 @@ export function functionsOf(library: string): Map<string, Kernel> {
 }
 
 /** One block whatever the sizes, or one for up to 256 items of a batch. */
-const ONE_BLOCK = /\b(sum_finish<|sum_counts|add_tasks|task_gradients|(Pooled|Output)Widths)/;
+const ONE_BLOCK = /\b(sum_finish<|sum_counts|add_tasks|task_gradients|WindowWidths)/;
 
 /** What has not been launched on several blocks. */
 export function notLaunched(launched: Iterable<[Kernel, number]>): string[] {
