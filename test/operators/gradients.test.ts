@@ -25,7 +25,12 @@ for (const info of forwards) {
     const inputs = new Set(info.inputs.filter((rule) => rule.dtype === "f32").map((rule) => rule.name));
     let checked = 0;
     let doubtful = 0;
-    for (const c of casesOf(info)) {
+    // tf32 concerns devices (cuda/tf32.test.ts), of which the references know as little as of bf16.
+    const cases = casesOf(info);
+    const tf32: typeof cases = cases
+      .filter(({ attributes }) => attributes.precision === "bf16")
+      .map((c) => ({ ...c, label: `${c.label} as tf32`, attributes: { ...c.attributes, precision: "tf32" } }));
+    for (const c of [...cases, ...tf32]) {
       if (c.large) continue;
       const result = checkGradients(addon.call, info, c, new Random(3, `elements/${c.label}`), ELEMENTS);
       found.push(...result.found);
