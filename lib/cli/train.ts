@@ -3,26 +3,13 @@ import { existsSync, statSync } from "node:fs";
 import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
 import { PRECISIONS } from "../graph/precision.ts";
+import type { TrainFlags } from "../train/cli-config.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
-interface Flags {
-  structure?: string[];
-  epochs?: number;
-  folds?: number;
-  by?: string;
-  batch?: number;
-  lr?: number;
-  seed?: number;
-  split?: string;
-  stream?: string[];
-  modality?: Record<string, string>;
-  set?: [string, string][];
+interface Flags extends TrainFlags {
   out?: string;
   resume?: boolean;
-  precision?: string;
-  threads?: number;
-  device?: string;
   json?: boolean;
 }
 

@@ -4,7 +4,7 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import path from "node:path";
-import { AffuseError } from "../errors.ts";
+import { AffuseError, isAffuseError } from "../errors.ts";
 import { readCsv, writeCsv } from "./csv.ts";
 import { readPickledNpz } from "./npz.ts";
 import type { Pickled } from "./unpickle.ts";
@@ -37,6 +37,13 @@ export interface LabelOptions {
   classes?: readonly string[] | "auto";
   /** Split name of a file that does not carry it in its own name. */
   split?: string;
+  /**
+   * Splits that are wanted of a folder. What is wrong with a file named after another split is then told to onNote, and the
+   * file left out; a clip of a wanted split that another file has too is refused all the same. Default: all. With classes
+   * `"auto"` every file is wanted, because each has a say in the classes.
+   */
+  needed?: readonly string[];
+  onNote?: (text: string) => void;
 }
 
 interface RawLabel {
@@ -65,14 +72,7 @@ function parseValence(text: string, where: string): number {
 const OWN_COLUMNS = new Set(["name", "discrete", "valence", "split"]);
 
 function readLabelCsv(file: string, split: string): RawLabel[] {
-  const table = readCsv(file, ["name"]);
-  if (!table.columns.includes("discrete") && !table.columns.includes("valence")) {
-    throw new AffuseError(
-      "ERR_AFFUSE_FORMAT",
-      `${file}: expected a column discrete or valence, got ${table.columns.join(",")}.`,
-    );
-  }
-  return table.rows.map(({ line, values }) => {
+  return readCsv(file, ["name"]).rows.map(({ line, values }) => {
     const where = `${file}, line ${line}`;
     const name = values.name ?? "";
     if (name === "")
@@ -130,13 +130,16 @@ function readLabelNpz(file: string): RawLabel[] {
   return out;
 }
 
+/** The split that a label file is named after, if it is. */
+const splitOf = (file: string): string | undefined => /^(.+?)[-_]labels?\.csv$/i.exec(path.basename(file))?.[1];
+
 /**
  * The label files of a folder: every `<split>-label.csv`, else `label-6way.npz`, else `labels.csv`.
  */
 export function findLabelFiles(folder: string): { file: string; split: string }[] {
   const names = readdirSync(folder).sort();
   const csv = names.flatMap((name) => {
-    const split = /^(.+?)[-_]labels?\.csv$/i.exec(name)?.[1];
+    const split = splitOf(name);
     return split ? [{ file: path.join(folder, name), split }] : [];
   });
   if (csv.length > 0) return csv;
@@ -147,14 +150,14 @@ export function findLabelFiles(folder: string): { file: string; split: string }[
 }
 
 /**
- * Reads labels.
+ * Reads labels. Names are enough: a clip without a class and a valence is one to predict.
  * @param source a label file (CSV or npz) or a folder that holds them
  * @returns every clip once; order as in the files
  * @throws ERR_AFFUSE_NOT_FOUND no label file; ERR_AFFUSE_LABEL unknown class, bad valence, duplicate name;
  * ERR_AFFUSE_FORMAT
  */
 export function readLabels(source: string, options: LabelOptions = {}): LabelSet {
-  const { split = "train" } = options;
+  const { split = "train", needed } = options;
   if (!existsSync(source))
     throw new AffuseError(
       "ERR_AFFUSE_NOT_FOUND",
@@ -162,9 +165,7 @@ export function readLabels(source: string, options: LabelOptions = {}): LabelSet
       "Check the path of the labels.",
     );
   const isFolder = statSync(source).isDirectory();
-  const files = isFolder
-    ? findLabelFiles(source)
-    : [{ file: source, split: /^(.+?)[-_]labels?\.csv$/i.exec(path.basename(source))?.[1] ?? split }];
+  const files = isFolder ? findLabelFiles(source) : [{ file: source, split: splitOf(source) ?? split }];
   if (files.length === 0) {
     throw new AffuseError(
       "ERR_AFFUSE_NOT_FOUND",
@@ -172,42 +173,79 @@ export function readLabels(source: string, options: LabelOptions = {}): LabelSet
       "Columns: name,discrete,valence.",
     );
   }
-  const raw = files.flatMap(({ file, split }) =>
-    file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split),
-  );
-  return resolve(raw, options.classes ?? MER_CLASSES);
+  const read = ({ file, split }: { file: string; split: string }): RawLabel[] =>
+    file.endsWith(".npz") ? readLabelNpz(file) : readLabelCsv(file, split);
+  if (options.classes === "auto") {
+    const parts = files.map(read);
+    const names = parts.flat().map((label) => label.discrete);
+    const classes = [...new Set(names.filter((name) => name !== ""))].sort();
+    const labelled = new Labelling(classes);
+    return { classes, clips: parts.flatMap((raw) => labelled.add(raw, true)) };
+  }
+  const classes = [...(options.classes ?? MER_CLASSES)];
+  const labelled = new Labelling(classes);
+  const isNeeded = ({ file, split }: { file: string; split: string }) =>
+    !isFolder || !needed || splitOf(file) === undefined || needed.includes(split);
+  const clips = new Map<string, ClipLabel[]>();
+  for (const entry of files.filter(isNeeded)) clips.set(entry.file, labelled.add(read(entry), true));
+  for (const entry of files.filter((other) => !isNeeded(other))) {
+    try {
+      clips.set(entry.file, labelled.add(read(entry), false));
+    } catch (error) {
+      if (!isAffuseError(error) || error instanceof LeakError) throw error;
+      options.onNote?.(`the labels of ${entry.split} are left out: ${error.message.split("\n")[0]}`);
+    }
+  }
+  return { classes, clips: files.flatMap(({ file }) => clips.get(file) ?? []) };
 }
 
-function resolve(raw: RawLabel[], wanted: readonly string[] | "auto"): LabelSet {
-  const classes =
-    wanted === "auto"
-      ? [...new Set(raw.map((label) => label.discrete).filter((name) => name !== ""))].sort()
-      : [...wanted];
-  const index = new Map(classes.map((name, i) => [name.toLowerCase(), i]));
-  if (index.size !== classes.length)
-    throw new AffuseError("ERR_AFFUSE_LABEL", `the class list ${classes.join(", ")} names a class twice.`);
-  const seen = new Map<string, string>();
-  const clips = raw.map((label): ClipLabel => {
-    const first = seen.get(label.name);
-    if (first !== undefined) {
-      throw new AffuseError(
-        "ERR_AFFUSE_LABEL",
-        `${label.where}: the clip ${label.name} is labelled twice (first at ${first}).`,
-        "Every clip name may occur once over all splits.",
-      );
+/** A clip of a wanted split that another split has too. */
+class LeakError extends AffuseError {}
+
+/** Rows become labels, file by file; no clip may occur twice. */
+class Labelling {
+  readonly #classes: readonly string[];
+  readonly #index: Map<string, number>;
+  readonly #seen = new Map<string, { where: string; needed: boolean }>();
+
+  constructor(classes: readonly string[]) {
+    this.#classes = classes;
+    this.#index = new Map(classes.map((name, i) => [name.toLowerCase(), i]));
+    if (this.#index.size !== classes.length)
+      throw new AffuseError("ERR_AFFUSE_LABEL", `the class list ${classes.join(", ")} names a class twice.`);
+  }
+
+  /** All rows of a file or, if it throws, none. */
+  add(raw: readonly RawLabel[], needed: boolean): ClipLabel[] {
+    const own = new Map<string, string>();
+    for (const { name, where } of raw) {
+      const other = this.#seen.get(name);
+      const first = own.get(name) ?? other?.where;
+      if (first !== undefined) {
+        throw new (other?.needed ? LeakError : AffuseError)(
+          "ERR_AFFUSE_LABEL",
+          `${where}: the clip ${name} is labelled twice (first at ${first}).`,
+          "Every clip name may occur once over all splits.",
+        );
+      }
+      own.set(name, where);
     }
-    seen.set(label.name, label.where);
-    const emotion = label.discrete === "" ? -1 : (index.get(label.discrete.toLowerCase()) ?? -2);
-    if (emotion === -2) {
+    const clips = raw.map((label) => this.#label(label));
+    for (const [name, where] of own) this.#seen.set(name, { where, needed });
+    return clips;
+  }
+
+  #label({ name, discrete, valence, split, groups, where }: RawLabel): ClipLabel {
+    const emotion = discrete === "" ? -1 : this.#index.get(discrete.toLowerCase());
+    if (emotion === undefined) {
       throw new AffuseError(
         "ERR_AFFUSE_LABEL",
-        `${label.where}: unknown class ${JSON.stringify(label.discrete)}, expected one of ${classes.join(", ")}.`,
+        `${where}: unknown class ${JSON.stringify(discrete)}, expected one of ${this.#classes.join(", ")}.`,
         'Correct it, or give the class list (key "classes").',
       );
     }
-    return { name: label.name, emotion, valence: label.valence, split: label.split, groups: label.groups };
-  });
-  return { classes, clips };
+    return { name, emotion, valence, split, groups };
+  }
 }
 
 /** The challenge's submission file `name,discrete,valence`, valence with six decimals. */

@@ -113,9 +113,16 @@ export async function evaluateRuns(
     : await onSplit(runs, config, options.on, options);
 }
 
-function readTruth(config: TrainConfig): { classes: readonly string[]; truth: Map<string, ClipLabel> } {
+/** @param needed splits without which nothing can be said; what is wrong with others is noted */
+function readTruth(
+  config: TrainConfig,
+  needed: readonly string[],
+  onNote: (text: string) => void = () => {},
+): { classes: readonly string[]; truth: Map<string, ClipLabel> } {
   const { classes, clips } = readLabels(config.labels ?? config.data, {
     ...(config.classes && { classes: config.classes }),
+    needed,
+    onNote,
   });
   return { classes, truth: new Map(clips.map((clip) => [clip.name, clip])) };
 }
@@ -156,7 +163,8 @@ function heldOut(runs: readonly string[], config: TrainConfig, options: Evaluate
     })),
   );
   const { classes } = members[0] as { classes: string[] };
-  const read = readTruth(config);
+  const notes: string[] = [];
+  const read = readTruth(config, [config.split], (text) => notes.push(text));
   const truth = inClassOrder(read.truth, read.classes, classes);
   const tests = members.map((member) => ({
     ...member,
@@ -190,7 +198,7 @@ function heldOut(runs: readonly string[], config: TrainConfig, options: Evaluate
     truth,
     systems,
     weights: null,
-    notes: [],
+    notes,
   };
 }
 
@@ -201,7 +209,8 @@ async function onSplit(
   options: EvaluateOptions,
 ): Promise<RunEvaluation> {
   const { data: _d, features: _f, labels: _l, ...rest } = options;
-  const read = readTruth(config);
+  // Fitted weights need the labels of the validation clips as well. What else there is to note loadData() says below.
+  const read = readTruth(config, options.method === "fitted" ? [split, config.split] : [split]);
   const ensemble = await loadEnsemble(runs, { ...rest, labels: read.truth });
   try {
     const { classes } = ensemble;

@@ -37,10 +37,16 @@ export interface LoadedData {
   notes: string[];
 }
 
-/** Labels and features of one split, matched. @throws the errors of readLabels, FeatureFolders, matchClips */
+/**
+ * Labels and features of one split, matched. Label files of other splits that cannot be read are noted and left out.
+ * @throws the errors of readLabels, FeatureFolders, matchClips
+ */
 export function loadData(config: TrainConfig, split: string): LoadedData {
+  const notes: string[] = [];
   const labels = readLabels(config.labels ?? config.data, {
     ...(config.classes && { classes: config.classes }),
+    needed: [split],
+    onNote: (text) => notes.push(text),
   });
   const ofSplit = labels.clips.filter((clip) => clip.split === split);
   if (ofSplit.length === 0) {
@@ -48,7 +54,7 @@ export function loadData(config: TrainConfig, split: string): LoadedData {
     throw new AffuseError(
       "ERR_AFFUSE_NOT_FOUND",
       `${config.labels ?? config.data}: no clip of the split ${JSON.stringify(split)}; there are ${splits.join(", ") || "no labels at all"}.`,
-      "Choose one of them.",
+      ["Choose one of them.", ...notes].join("\n"),
     );
   }
   const folders = findStreams(config.features ?? config.data, config.modalities, config.streams);
@@ -57,11 +63,15 @@ export function loadData(config: TrainConfig, split: string): LoadedData {
   // Features of other splits' clips are no surprise; only clips that no label file knows are reported.
   const known = new Set(labels.clips.map((clip) => clip.name));
   match.withoutLabel = match.withoutLabel.filter((name) => !known.has(name));
-  const notes = describeMatch(match);
+  notes.push(...describeMatch(match));
   // A misspelled column would otherwise go unnoticed.
-  if (match.clips.length > 0 && match.clips.every(({ valence }) => !hasValence(valence)))
+  const noValence = match.clips.every(({ valence }) => !hasValence(valence));
+  const noEmotion = match.clips.every(({ emotion }) => emotion < 0);
+  if (match.clips.length > 0 && noValence && noEmotion)
+    notes.push("no clip has an emotion or a valence (columns discrete, valence)");
+  else if (match.clips.length > 0 && noValence)
     notes.push("no clip has a valence (column valence): emotions alone are learned");
-  if (match.clips.length > 0 && match.clips.every(({ emotion }) => emotion < 0))
+  else if (match.clips.length > 0 && noEmotion)
     notes.push("no clip has an emotion (column discrete): valence alone is learned");
   return { labels, clips: match.clips, features, match, notes };
 }
@@ -108,6 +118,17 @@ export interface RunResults {
 function packageVersion(): string {
   return (JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string })
     .version;
+}
+
+function refuseUnlabelled(clips: readonly ClipLabel[]): void {
+  if (clips.some(({ emotion, valence }) => emotion >= 0 || hasValence(valence))) return;
+  const others = Object.keys(clips[0]?.groups ?? {});
+  throw new AffuseError(
+    "ERR_AFFUSE_LABEL",
+    `expected labels to learn from (columns discrete, valence), got none for any of ${clips.length} clips` +
+      `${others.length > 0 ? `; their other columns are ${others.join(", ")}` : ""}.`,
+    "Add what is known of the clips; without labels they can be predicted only.",
+  );
 }
 
 /** Configuration and folds of the folder: written when new, compared when resuming. */
@@ -170,12 +191,13 @@ function prepareFolder(
 /**
  * Trains every structure on every fold and writes the run folder.
  * @throws ERR_AFFUSE_EXISTS, ERR_AFFUSE_RESUME, ERR_AFFUSE_INTERRUPTED, ERR_AFFUSE_NONFINITE_LOSS,
- * ERR_AFFUSE_WRITE, and those of the data
+ * ERR_AFFUSE_WRITE, ERR_AFFUSE_LABEL when no clip has any label, and those of the data
  */
 export async function trainRun(config: TrainConfig, options: RunOptions): Promise<RunResults> {
   const { out, resume = false, signal, onEvent } = options;
   const data = options.data ?? loadData(config, config.split);
   for (const note of data.notes ?? []) options.onNote?.(note);
+  refuseUnlabelled(data.clips);
   const createModel = options.createModel ?? (await nativeModels({ ...config.run, precision: config.train.precision }));
   if (resume) removeTemporaries(out);
   const folds = prepareFolder(out, config, data.clips, resume);

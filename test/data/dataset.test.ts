@@ -86,6 +86,53 @@ test("labels: a folder in MER's layout; test3 without valence", () => {
   assert.ok(Number.isNaN(clips[0]?.valence));
 });
 
+test("labels: names are enough", () => {
+  for (const text of ["name\na\nb\n", "name,transcript\na,hello\nb,good bye\n"]) {
+    const { clips } = readLabels(labelFile(text, "test1-label.csv"));
+    assert.equal(
+      clips.map(({ name, emotion, valence, split }) => [name, emotion, valence, split]),
+      [
+        ["a", -1, Number.NaN, "test1"],
+        ["b", -1, Number.NaN, "test1"],
+      ],
+    );
+  }
+});
+
+test("labels: what is wrong with a split that is not needed is told, and stops nobody", async () => {
+  const good = "name,discrete\na,sad\n";
+  for (const [bad, says] of [
+    ["name,discrete\nz,sadd\n", /test2-label\.csv, line 2: unknown class "sadd"/],
+    ["clip,discrete\nz,sad\n", /test2-label\.csv: expected the column "name"/],
+    ["", /test2-label\.csv is empty/],
+    ["name,discrete\nz,sad\nz,sad\n", /line 3: the clip z is labelled twice/],
+    ["name,valence\nz,lots\n", /expected a number as valence/],
+  ] as const) {
+    const dir = fresh();
+    writeFileSync(path.join(dir, "test1-label.csv"), "name\nb\n");
+    writeFileSync(path.join(dir, "test2-label.csv"), bad);
+    writeFileSync(path.join(dir, "train-label.csv"), good);
+    const notes: string[] = [];
+    const onNote = (text: string) => notes.push(text);
+    const { clips } = readLabels(dir, { needed: ["train"], onNote });
+    assert.is(clips.map(({ name }) => name).join(), "b,a");
+    assert.is(notes.length, 1);
+    assert.match(notes[0] as string, /^the labels of test2 are left out: /);
+    assert.match(notes[0] as string, says);
+    for (const options of [{ needed: ["test2"] }, {}, { needed: ["train"], classes: "auto" as const }]) {
+      const told = await codeOf(() => readLabels(dir, options));
+      // With automatic classes the word is a class like any other.
+      if (options.classes === "auto" && bad.includes("sadd")) assert.is(told, "none");
+      else assert.match(told, says);
+    }
+  }
+  // What is wanted must not lie in another split as well.
+  const dir = fresh();
+  writeFileSync(path.join(dir, "test2-label.csv"), good);
+  writeFileSync(path.join(dir, "train-label.csv"), good);
+  assert.match(await codeOf(() => readLabels(dir, { needed: ["train"] })), /LABEL .*a is labelled twice/);
+});
+
 const labelTable: [string, string, RegExp][] = [
   [
     "unknown class",
@@ -100,7 +147,6 @@ const labelTable: [string, string, RegExp][] = [
   ["valence not a number", "name,discrete,valence\na,sad,lots\n", /LABEL .*line 2: expected a number/],
   ["infinite valence", "name,discrete,valence\na,sad,Infinity\n", /LABEL/],
   ["no name column", "clip,discrete\na,sad\n", /FORMAT .*column "name"/],
-  ["neither label", "name,text\na,hello\n", /FORMAT .*discrete or valence/],
   ["empty file", "", /FORMAT .*empty/],
   ["empty name", "name,discrete\n,sad\n", /LABEL .*empty/],
   ["too few fields", "name,discrete,valence\na,sad\n", /FORMAT .*line 2: expected 3 fields, got 2/],

@@ -83,6 +83,38 @@ test("eval on the held-out folds and on another split, with report; ensemble wit
   }
 });
 
+test("clips with names alone are predicted, and a bad label file of another split stops nobody", async () => {
+  const named = path.join(folder, "named");
+  writeCorpus(named, makeCorpus(24), makeCorpus(8, 1, "test1"));
+  const rows = readFileSync(path.join(named, "test1-label.csv"), "utf8").trim().split("\n");
+  const names = rows.map((row) => row.split(",")[0] as string);
+  writeFileSync(path.join(named, "test1-label.csv"), `${names.join("\n")}\n`);
+  writeFileSync(path.join(named, "test2-label.csv"), "name,discrete\nz,none of these\n");
+  const submission = path.join(named, "submission.csv");
+  const predicted = await affuse(["ensemble", run, "--data", named, "--on", "test1", "--submission", submission]);
+  assert.is(predicted.code, 0, predicted.stderr);
+  assert.match(predicted.stderr, /the labels of test2 are left out: .*test2-label\.csv, line 2: unknown class/);
+  assert.match(predicted.stderr, /no clip has an emotion or a valence/);
+  assert.is(readFileSync(submission, "utf8").trim().split("\n").length, names.length);
+  const scored = await affuse(["eval", run, "--data", named, "--on", "test1"]);
+  assert.is(scored.code, 0, scored.stderr);
+  assert.match(scored.stderr, /nothing was scored/);
+  const held = await affuse(["eval", run, "--data", named, "--no-report"]);
+  assert.is(held.code, 0, held.stderr);
+  assert.match(held.stderr, /the labels of test2 are left out/);
+  const config = path.join(folder, "named.yaml");
+  writeFileSync(config, readFileSync(yaml, "utf8").replace("data: data", "data: named").replace("epochs: 4", "epochs: 1"));
+  const trained = await affuse(["train", config, "--out", path.join(folder, "named-run")]);
+  assert.is(trained.code, 0, trained.stderr);
+  assert.match(trained.stderr, /the labels of test2 are left out/);
+  const none = path.join(folder, "named-none");
+  const unlabelled = await affuse(["train", config, "--split", "test1", "--out", none]);
+  assert.is(unlabelled.code, 1);
+  assert.match(unlabelled.stderr, /^ERR_AFFUSE_LABEL: expected labels to learn from/m);
+  assert.not.ok(existsSync(none));
+  assert.match((await affuse(["train", config, "--split", "test2", "--out", none])).stderr, /^ERR_AFFUSE_LABEL: .*unknown class/m);
+});
+
 const wrong: [string, string[], number, RegExp][] = [
   ["unknown option", ["train", data, "--epoch", "3"], 2, /unknown option/],
   [
