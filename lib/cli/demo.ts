@@ -1,7 +1,7 @@
 /** `affuse demo`: the whole way on the synthetic corpus. */
 import { InvalidArgumentError } from "commander";
 import type { DemoResult, DemoStage } from "../demo/index.ts";
-import { DEFAULT_SETTINGS } from "../demo/settings.ts";
+import { DEFAULT_SETTINGS, FUSION, UNIMODAL } from "../demo/settings.ts";
 import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -28,12 +28,13 @@ function real(text: string): number {
   return value;
 }
 
-const STAGES: Record<DemoStage, string> = {
-  corpus: "Making the corpus",
-  features: "Running the ONNX encoders",
-  training: "Training six systems",
-  evaluation: "Predicting the test clips",
-  report: "Writing the report",
+/** What a stage does, and what it has made. */
+const STAGES: Record<DemoStage, [works: string, made: string]> = {
+  corpus: ["Making the corpus", "Corpus"],
+  features: ["Running the ONNX encoders", "Features"],
+  training: ["Training six systems", "Training"],
+  evaluation: ["Predicting the test clips", "Predictions"],
+  report: ["Writing the report", "Report"],
 };
 
 /** The shape that `--json` gives. */
@@ -100,6 +101,8 @@ Examples:
       process.on("SIGINT", interrupt);
       process.on("SIGTERM", interrupt);
       const bar = trainProgress(shown);
+      let training = false;
+      let before = 0; // systems that were trained when training began
       try {
         const { seed, noise, clips, testClips, epochs, folds } = flags;
         const result = await runDemo(
@@ -110,11 +113,19 @@ Examples:
             signal: controller.signal,
             onStage: (stage) => {
               bar.stop();
-              if (!quiet) note(`${STAGES[stage]} …`);
+              training = stage === "training";
+              const left = UNIMODAL.length + FUSION.length - before;
+              const rest = training && before > 0 ? `: ${before} finished before, ${left} to go` : "";
+              if (!quiet) note(`${STAGES[stage][0]}${rest} …`);
+            },
+            onReused: (stage, from) => {
+              if (!quiet) note(`${STAGES[stage][1]}: finished before, taken from ${from}`);
             },
             onTrainEvent: (event) => {
               bar.event(event);
-              if (event.type === "done" && !quiet && !shown && event.fold === folds - 1) note(`  ${event.structure}`);
+              if (event.type !== "done" || event.fold !== folds - 1) return;
+              if (!training) before++;
+              else if (!quiet && !shown) note(`  ${event.structure}`);
             },
           },
         );

@@ -23,7 +23,10 @@ export interface DemoOptions {
   /** Threads of corpus, encoders and kernels; null: what each finds. */
   threads?: number | null;
   signal?: AbortSignal;
+  /** A stage begins to work. */
   onStage?: (stage: DemoStage) => void;
+  /** A stage found its work done, in this folder; it had no onStage(). */
+  onReused?: (stage: DemoStage, folder: string) => void;
   onProgress?: (done: number, total: number) => void;
   onTrainEvent?: (event: TrainEvent) => void;
 }
@@ -56,33 +59,48 @@ export async function runDemo(settings: DemoSettings, options: DemoOptions): Pro
   const config = demoTrainConfig(settings, corpusDir, featuresDir, threads); // refuses bad settings before any work
   const seconds = {} as DemoResult["seconds"];
   const began = performance.now();
-  const stage = async <T>(name: DemoStage, work: () => Promise<T>): Promise<T> => {
+  /** @param folder where the work of a stage may be done already; it then calls `begin` with the first sign of more */
+  const stage = async <T>(name: DemoStage, work: (begin: () => void) => Promise<T>, folder?: string): Promise<T> => {
     if (signal?.aborted) throw new AffuseError("ERR_AFFUSE_INTERRUPTED", `interrupted before ${name}.`, "Run the same command again to go on.");
-    options.onStage?.(name);
+    let begun = false;
+    const begin = () => {
+      if (!begun) options.onStage?.(name);
+      begun = true;
+    };
+    if (folder === undefined) begin();
     const start = performance.now();
-    const result = await work();
+    const result = await work(begin);
     seconds[name] = (performance.now() - start) / 1000;
+    if (!begun) options.onReused?.(name, folder as string);
     return result;
   };
   const { clips, testClips, seed, noise } = settings;
   const ofThreads = threads === null ? {} : { threads };
 
-  const corpus = await stage("corpus", () =>
-    synthesise(corpusDir, { clips, testClips, seed, noise, ...ofThreads }, ({ done, total }) => options.onProgress?.(done, total)),
+  // Clips that are there and features that are there make no progress.
+  const progress = (begin: () => void) => ({ done, total }: { done: number; total: number }) => {
+    begin();
+    options.onProgress?.(done, total);
+  };
+  const corpus = await stage(
+    "corpus",
+    (begin) => synthesise(corpusDir, { clips, testClips, seed, noise, ...ofThreads }, progress(begin)),
+    corpusDir,
   );
-  await stage("features", async () => {
-    const summary = await extract(corpusDir, {
-      out: featuresDir,
-      ...ofThreads,
-      ...(signal && { signal }),
-      onProgress: ({ done, total }) => options.onProgress?.(done, total),
-    });
+  const encode = async (begin: () => void): Promise<void> => {
+    const summary = await extract(corpusDir, { out: featuresDir, ...ofThreads, ...(signal && { signal }), onProgress: progress(begin) });
     const [first] = summary.failed;
     if (first) throw new AffuseError("ERR_AFFUSE_EXTRACT", `${summary.failed.length} clips could not be encoded; ${first.clip}: ${first.message}`);
-  });
-  await stage("training", () =>
-    trainRun(config, { out: runDir, resume: true, ...(signal && { signal }), ...(options.onTrainEvent && { onEvent: options.onTrainEvent }) }),
-  );
+  };
+  await stage("features", encode, featuresDir);
+  const train = (begin: () => void) => {
+    const onEvent = (event: TrainEvent): void => {
+      if (event.type === "fold" && !event.finished) begin();
+      options.onTrainEvent?.(event);
+    };
+    return trainRun(config, { out: runDir, resume: true, ...(signal && { signal }), onEvent });
+  };
+  await stage("training", train, runDir);
   const evaluated = await stage("evaluation", () => evaluateAll(config, runDir, corpusDir, seed));
   const result: Omit<DemoResult, "report"> = {
     settings,

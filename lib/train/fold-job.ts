@@ -22,7 +22,10 @@ export type TrainEvent =
       folds: number;
       epochs: number;
       steps: number;
+      /** Epochs that were done before; null: a training that begins. */
       resumedAt: number | null;
+      /** Nothing is left to train: predictions are made again from what was saved. */
+      finished: boolean;
     }
   | {
       type: "step";

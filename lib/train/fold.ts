@@ -100,6 +100,7 @@ class FoldTrainer {
       epochs: config.train.epochs,
       steps,
       resumedAt: resumed ? this.#progress.epoch : null,
+      finished: this.#progress.finished,
     });
     // A first checkpoint before any work: an unwritable or full folder shows at once, not after an epoch.
     if (!resumed) this.#save();

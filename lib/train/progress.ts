@@ -22,6 +22,7 @@ export function trainProgress(visible: boolean): TrainProgress {
     event: (event) => {
       if (event.type === "fold") {
         stop();
+        if (event.finished) return;
         state.best = "";
         bar = new SingleBar(
           {

@@ -74,10 +74,20 @@ demo("takes less than three minutes when built", () => {
   assert.ok((summary.seconds.total ?? Infinity) < 180, `${summary.seconds.total} s`);
 });
 
-demo("run again, it finds everything done and says the same", async () => {
-  const again = await affuse(["demo", "--seed", seed, "--out", path.join(folder, "demo"), "--json"], { timeout: 300_000 });
+demo("run again, it finds everything done, says so, and says the same", async () => {
+  const out = path.join(folder, "demo");
+  const file = path.join(folder, "again.json");
+  const again = await affuse(["demo", "--seed", seed, "--out", out, "--json", file], { timeout: 300_000 });
   assert.is(again.code, 0, again.stderr);
-  assert.equal((JSON.parse(again.stdout) as Summary).results, summary.results);
+  assert.equal((JSON.parse(readFileSync(file, "utf8")) as Summary).results, summary.results);
+  assert.match(run.stderr, /Making the corpus …\nRunning the ONNX encoders …\nTraining six systems …\n {2}audio\n/);
+  const reused = [
+    ["Corpus", "corpus"],
+    ["Features", "features"],
+    ["Training", "run"],
+  ].map(([what, where]) => `${what}: finished before, taken from ${path.join(out, where as string)}\n`);
+  assert.ok(again.stderr.includes(`${reused.join("")}Predicting the test clips …\n`), again.stderr);
+  assert.not.match(again.stderr, /Making|Running|Training six/);
 });
 
 demo("refuses a folder with a demonstration of other settings, and leaves it alone", async () => {
