@@ -16,6 +16,9 @@ interface Flags {
   json?: boolean;
 }
 
+/** Where the sections are that operators' summaries name. */
+const SPECIFICATION = "spec N.N: section N.N of docs/specification.md, in the package's folder";
+
 export const register: Register = (program) => {
   program
     .command("op")
@@ -42,14 +45,19 @@ Examples:
   affuse op --list --json
   affuse op fbp --in x.safetensors --out y.safetensors --attr k=4 normalize=power-l2
   affuse op afg --in x.safetensors --out y.safetensors --outputs k --threads 1
-  affuse op fbp.backward --in x.safetensors --out g.safetensors --device reference`,
+  affuse op fbp.backward --in x.safetensors --out g.safetensors --device reference
+
+${SPECIFICATION}`,
     )
     .action(async (name: string | undefined, flags: Flags) => {
       const kernels = await import("../kernels/index.ts");
       if (flags.list) {
         const list = kernels.operators();
         if (flags.json) printJson(list);
-        else for (const info of list) print(describe(info));
+        else {
+          for (const info of list) print(describe(info));
+          print(SPECIFICATION);
+        }
         return;
       }
       if (!name) throw new AffuseError("ERR_AFFUSE_USAGE", "expected the name of an operator or --list.");

@@ -1,7 +1,7 @@
 /**
  * The operators with their tensors and attributes in the type. Each runs synchronously and zero-copy; `.async` runs on the
- * runtime's threads. Shapes are in the specification's letters; section numbers are the specification's. Each operator's
- * backward is op("<name>.backward", …).
+ * runtime's threads. Shapes are in the letters of docs/specification.md; numbers like (1.1) are its sections. Each
+ * operator's backward is op("<name>.backward", …).
  */
 import type { AttributeValue, TypedArray } from "../native/addon.ts";
 import { type OpOptions, type Outputs, op, opAsync, type TensorLike } from "./op.ts";

@@ -82,6 +82,7 @@ test("--list names every operator with its tensors, attributes and formulas", as
   assert.equal(listed, JSON.parse(JSON.stringify(addon.operators())));
   const text = (await affuse(["op", "--list"])).stdout;
   for (const { name } of addon.operators()) assert.ok(text.includes(`${name}\n`), name);
+  assert.match(text, /\nspec N\.N: section N\.N of docs\/specification\.md/);
 });
 
 test("what is refused, with which code, and that nothing is written", async () => {
