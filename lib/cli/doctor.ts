@@ -1,7 +1,8 @@
 /** `affuse doctor`: what this machine has, what works, and what to do about what does not. */
 import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { requireFromRoot } from "#root";
+import { pathToFileURL } from "node:url";
+import { packageRoot, requireFromRoot } from "#root";
 import { AffuseError, isAffuseError } from "../errors.ts";
 import type { Backend, NativeAddon } from "../native/addon.ts";
 import { type LoadAttempt, loadAddon, tryLoadAddon } from "../native/load.ts";
@@ -17,6 +18,11 @@ interface OptionalPart {
   advice: string;
 }
 
+interface Examined extends Backend {
+  /** Its library was built from other sources than there are now; only a checkout can tell, of the emulator's alone. */
+  outdated: boolean;
+}
+
 interface Report {
   ok: boolean;
   version: string;
@@ -25,7 +31,7 @@ interface Report {
   addon: { loaded: boolean; attempts: LoadAttempt[]; problem: string | null };
   cpu: ReturnType<NativeAddon["cpu"]> | null;
   operators: number;
-  backends: Backend[];
+  backends: Examined[];
   optional: OptionalPart[];
   advice: string[];
 }
@@ -91,6 +97,26 @@ const DEVICE_ADVICE: Readonly<Record<string, string>> = {
   ERR_AFFUSE_DEVICE_LOST: "end every process that uses it and start again; the kernel's log (dmesg, Xid) has the cause.",
 };
 
+const inCheckout = existsSync(path.join(packageRoot, "scripts", "build-emulated.mjs"));
+
+/** Whether the emulator's library is not what building it now would give. */
+async function emulatorOutdated(addon: string): Promise<boolean> {
+  const named = process.env.AFFUSE_EMULATED_LIBRARY;
+  const file = named || path.join(path.dirname(addon), "libaffuse_emulated.so");
+  const stamp = `${file}.stamp`;
+  if (!inCheckout || !existsSync(named ? stamp : file)) return false; // who names one without a stamp built it elsewhere
+  const { isFresh, nativeSources } = (await import(
+    pathToFileURL(path.join(packageRoot, "scripts", "stamps.mjs")).href
+  )) as { nativeSources(): unknown; isFresh(product: string, stamp: string, sources: unknown): boolean };
+  return !isFresh(file, stamp, nativeSources());
+}
+
+/** What to do about an emulator that is not the one of these sources. */
+function emulatorAdvice(): string {
+  if (process.env.AFFUSE_EMULATED_LIBRARY) return "let AFFUSE_EMULATED_LIBRARY name a library of this version, or unset it.";
+  return inCheckout ? "build its library again: node scripts/build-emulated.mjs." : "remove its library, which is for tests only.";
+}
+
 /** Whether an NVIDIA driver says that there is a GPU: only then a library that is not built is a lack. */
 const hasGpu = () => existsSync("/dev/nvidiactl");
 
@@ -115,7 +141,7 @@ function triedBackends(addon: NativeAddon): Backend[] {
   });
 }
 
-function examine(version: string): Report {
+async function examine(version: string): Promise<Report> {
   const advice: string[] = [];
   const supported = Number(process.versions.node.split(".")[0]) >= 20;
   if (!supported) advice.push(`Node ${process.version} is too old: install Node 20 or newer.`);
@@ -132,10 +158,14 @@ function examine(version: string): Report {
     advice.push(error.hint || error.message);
   }
   const { attempts } = tryLoadAddon();
-  const backends = addon && problem === null ? triedBackends(addon) : (addon?.backends() ?? []);
-  for (const { name, available, code } of backends) {
+  const tried = addon && problem === null ? triedBackends(addon) : (addon?.backends() ?? []);
+  const loaded = attempts.find(({ outcome }) => outcome === "loaded");
+  const outdated = loaded !== undefined && (await emulatorOutdated(loaded.file));
+  const backends = tried.map((backend) => ({ ...backend, outdated: outdated && backend.name === "emulated" }));
+  for (const { name, available, code, outdated } of backends) {
     const what = available || name !== "cuda" ? undefined : DEVICE_ADVICE[code ?? ""];
     if (what && (code !== "ERR_AFFUSE_CUDA_UNAVAILABLE" || hasGpu())) advice.push(`For device cuda: ${what}`);
+    if (name === "emulated" && (!available || outdated)) advice.push(`For device emulated: ${emulatorAdvice()}`);
   }
   const optional = optionalParts();
   for (const part of optional) {
@@ -167,8 +197,9 @@ function printReport(report: Report): void {
     print(`ok  ${report.operators} operators on ${isa} (possible: ${levels.join(", ")}), ${threads} threads`);
     print(`     caches: L1 ${size(caches.l1)}, L2 ${size(caches.l2)}, L3 ${size(caches.l3)}`);
   }
-  for (const { name, available, code, reason } of report.backends) {
-    print(`${mark(available)} backend ${name}${available ? "" : `: ${reason} (${code})`}`);
+  for (const { name, available, code, reason, outdated } of report.backends) {
+    const why = available ? (outdated ? ": its library is older than its sources" : "") : `: ${reason} (${code})`;
+    print(`${mark(available && !outdated)} backend ${name}${why}`);
   }
   for (const { name, version, purpose } of report.optional) {
     print(`${mark(version !== null)} ${name} ${version ?? "is not there"} (${purpose})`);
@@ -184,8 +215,8 @@ export const register: Register = (program) => {
     .description("Examines Node, the compiled addon, the CPU, the backends and the optional packages. Exit code 1 when nothing can run.")
     .option("--json", "print one JSON document")
     .addHelpText("after", "\nExamples:\n  affuse doctor\n  affuse doctor --json\n  AFFUSE_CPU=avx2 affuse doctor")
-    .action((flags: { json?: boolean }) => {
-      const report = examine(program.version() ?? "");
+    .action(async (flags: { json?: boolean }) => {
+      const report = await examine(program.version() ?? "");
       if (flags.json) printJson(report);
       else printReport(report);
       if (!report.ok) process.exitCode = 1;

@@ -186,7 +186,7 @@ export function operator(name: string): OperatorInfo {
 
 /**
  * What can compute here, and why something cannot: cpu, reference, cuda, and emulated (the CUDA kernels on the CPU, for
- * tests) where it was built. Opens the CUDA library, if there is one, and counts devices.
+ * tests) where it was built, be it for another version. Opens the CUDA library, if there is one, and counts devices.
  */
 export function backends(): Backend[] {
   return loadAddon().backends();

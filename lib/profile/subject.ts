@@ -182,22 +182,28 @@ export function operatorSubject(
       `expected --size for the letters of ${info.name} (${list}), got ${unknown}.`,
     );
   }
+  const shapes = info.inputs.map((rule) =>
+    rule.optional && !optional.includes(rule.name)
+      ? null
+      : { dtype: rule.dtype, shape: shapeOf(rule.shape, sizes, attributes) },
+  );
+  const descs = addon.infer(info.name, shapes, attributes); // refuses what cannot be before anything is filled
   const random = new Random(1, `profile ${info.name}`);
-  const inputs = info.inputs.map((rule) => {
-    if (rule.optional && !optional.includes(rule.name)) return null;
-    const shape = shapeOf(rule.shape, sizes, attributes);
+  const inputs = info.inputs.map((rule, i) => {
+    const desc = shapes[i];
+    if (!desc) return null;
+    const { shape } = desc;
     const count = shape.reduce((product, dim) => product * dim, 1);
     const data: TypedArray = fitting(count, (length) =>
       rule.dtype === "i32" ? new Int32Array(length) : new Float32Array(length),
     );
     const most = rule.name === "lengths" ? (sizes.T ?? DEFAULT_SIZE) : 1;
-    for (let i = 0; i < count; i++) {
-      if (rule.dtype === "i32") data[i] = rule.name === "labels" ? 0 : most;
-      else data[i] = rule.name === "v" ? random.uniform(0, 1) : random.uniform(-1, 1);
+    for (let e = 0; e < count; e++) {
+      if (rule.dtype === "i32") data[e] = rule.name === "labels" ? 0 : most;
+      else data[e] = rule.name === "v" ? random.uniform(0, 1) : random.uniform(-1, 1);
     }
     return { dtype: rule.dtype, shape, data };
   });
-  const descs = addon.infer(info.name, inputs, attributes);
   const wanted = descs.map((desc, i) => {
     const rule = info.outputs[i];
     return desc && (!rule?.optional || optional.includes(rule.name)) ? desc : null;

@@ -194,17 +194,16 @@ void read_shape(napi_env env, napi_value shape, TensorDesc& desc, const char* la
   const uint32_t rank = array_length(env, shape);
   if (rank > uint32_t(kMaxRank))
     raise("ERR_AFFUSE_RANK", "expected %s with at most %d dimensions, got %u", label, kMaxRank, rank);
-  double total = 1;
   for (uint32_t i = 0; i < rank; ++i) {
     const double dim = number_or_nan(env, get(env, shape, i));
     if (!(dim >= 0 && dim <= 9e15) || dim != std::floor(dim))
       raise("ERR_AFFUSE_SHAPE", "expected dimension %u of %s as an integer >= 0, got %g", i, label, dim);
     desc.dim[i] = int64_t(dim);
-    total *= dim > 1 ? dim : 1;
   }
-  // So that no product of dimensions that anyone forms later can overflow.
-  if (total > 1e15) raise("ERR_AFFUSE_SHAPE", "expected %s with at most 1e15 elements, got %g", label, total);
   desc.rank = int(rank);
+  const double total = extent(desc);
+  if (total > kElementLimit)
+    raise("ERR_AFFUSE_SHAPE", "expected %s with at most %g elements, got %g", label, kElementLimit, total);
 }
 
 TensorDesc read_desc(napi_env env, napi_value value, const char* label) {

@@ -1,4 +1,6 @@
 // operators(), backends(), cpu(): what there is.
+#include <cstring>
+
 #include "addon.h"
 #include "native/runtime/backends.h"
 #include "native/runtime/cpu.h"
@@ -100,7 +102,9 @@ napi_value list_backends(napi_env env, napi_callback_info) {
     for (const auto& [name, kind] : {std::pair{"cuda", Device::cuda}, std::pair{"emulated", Device::emulated}}) {
       Status status;
       const char* const* const has = device_operators(kind, status);
-      if (kind == Device::cuda || has) add(name, status.code, status.message, has);  // the emulator is for tests
+      // The emulator is for tests: of use to few, but who has built it wants to know that it is of no use any more.
+      const bool there = has || strcmp(status.code, "ERR_AFFUSE_CUDA_UNAVAILABLE") != 0;
+      if (kind == Device::cuda || there) add(name, status.code, status.message, has);
     }
     return list;
   });

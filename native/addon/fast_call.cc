@@ -149,15 +149,13 @@ napi_value make_table(napi_env env) {
 
 bool read_record(const double* record, TensorDesc& desc) {
   desc.rank = int(record[0]);
-  double total = 1;
   for (int i = 0; i < desc.rank; ++i) {
     const double dim = record[1 + i];
-    if (!(dim >= 0 && dim <= 1e15)) return false;
+    if (!(dim >= 0 && dim <= kElementLimit)) return false;
     desc.dim[i] = int64_t(dim);
     if (double(desc.dim[i]) != dim) return false;
-    total *= dim > 1 ? dim : 1;
   }
-  return total <= 1e15;
+  return extent(desc) <= kElementLimit;
 }
 
 bool read_attribute(const AttrRule& rule, double number, Attr& attr) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "loadable.h"
+
 namespace affuse {
 namespace {
 
@@ -48,6 +50,11 @@ const BackendLibrary* open_library(Library& library, Device::Kind kind, Status& 
   if (library.opened) return library.opened;
   const char* const named = getenv(library.variable);
   const std::string path = named && *named ? named : own_folder() + library.file;
+  if (const char* const reason = why_not_loadable(path)) {
+    status.fail("ERR_AFFUSE_BACKEND", "expected %s as a library for this machine, got %s. Rebuild it with the addon.",
+                path.c_str(), reason);
+    return nullptr;
+  }
   // Local: its symbols are looked up by handle, and another copy of affuse may be in the process.
   void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle) {

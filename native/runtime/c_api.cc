@@ -68,15 +68,15 @@ bool import(const affuse_tensor& from, const char* name, Tensor& to, Status& sta
     return false;
   }
   to.rank = from.rank;
-  double total = 1;
+  bool negative = false;
   for (int i = 0; i < to.rank; ++i) {
     to.dim[i] = from.dim[i];
-    total *= from.dim[i] > 1 ? double(from.dim[i]) : 1;
-    if (from.dim[i] < 0 || total > 1e15) {
-      status.fail("ERR_AFFUSE_SHAPE", "expected %s with dimensions >= 0 and at most 1e15 elements, got dimension %lld", name,
-                  (long long)from.dim[i]);
-      return false;
-    }
+    negative |= from.dim[i] < 0;
+  }
+  if (negative || extent(to) > kElementLimit) {
+    status.fail("ERR_AFFUSE_SHAPE", "expected %s with dimensions >= 0 and at most %g elements, got %s", name, kElementLimit,
+                ShapeText(to).text);
+    return false;
   }
   to.data = to.count() ? from.data : nullptr;
   return true;

@@ -260,6 +260,11 @@ bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Devi
   if (!status.ok()) return false;
   for (int i = 0; i < op.output_count; ++i) {
     if (!out[i].given()) continue;
+    if (extent(out[i]) > kElementLimit) {
+      status.fail("ERR_AFFUSE_SHAPE", "expected inputs whose output %s of %s has at most %g elements, got %s",
+                  op.outputs[i].name, op.name, kElementLimit, ShapeText(out[i]).text);
+      return false;
+    }
     out[i].dtype = op.outputs[i].dtype == DType::f32 && device == Device::reference ? DType::f64 : op.outputs[i].dtype;
   }
   return true;

@@ -39,11 +39,21 @@ bool parse_attribute(const OpDef& op, std::string_view name, const char* text, A
 // The index of a choice's word, or -1.
 int find_choice(const char* choices, std::string_view word);
 
+// Elements that a tensor may have, dimensions of 0 counted as 1, so that no product of a tensor's dimensions overflows:
+// neither in a count of bytes or FLOPs nor where another dimension is 0.
+constexpr double kElementLimit = 1e15;
+inline double extent(const TensorDesc& t) {
+  double total = 1;
+  for (int i = 0; i < t.rank; ++i) total *= t.dim[i] > 1 ? double(t.dim[i]) : 1;
+  return total;
+}
+
 // Presence, element type and rank of the inputs against the rules. On the reference device float inputs may be float32 or
 // float64; everywhere else float32.
 bool check_inputs(const OpDef& op, const TensorDesc* in, Device device, Status& status);
 
 // Output descriptions of a checked call; those that cannot be made stay absent. Float outputs of the reference are float64.
+// ERR_AFFUSE_SHAPE for inputs that do not fit together, or an output beyond kElementLimit.
 bool infer_outputs(const OpDef& op, const TensorDesc* in, const Attr* attr, Device device, TensorDesc* out,
                    Status& status);
 

@@ -1,23 +1,14 @@
 // Positive controls of the emulator: kernels with one fault each (controls.cc) and the same without it. Whoever is to find a
 // fault, the launch, the result, AddressSanitizer or ThreadSanitizer, must find it, and must find nothing where there is none.
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { packageRoot } from "#root";
+import { start } from "../helpers/process.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "emulator-"));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
-
-function run(command: string, args: string[], env: Record<string, string> = {}) {
-  return new Promise<{ code: number; output: string }>((resolve) => {
-    execFile(command, args, { cwd: packageRoot, env: { ...process.env, ...env } }, (error, stdout, stderr) => {
-      resolve({ code: error ? (typeof error.code === "number" ? error.code : 1) : 0, output: stdout + stderr });
-    });
-  });
-}
 
 /** Builds controls.cc; null when this compiler has no such sanitizer. */
 async function build(kind: "plain" | "address" | "thread"): Promise<string | null> {
@@ -32,7 +23,7 @@ async function build(kind: "plain" | "address" | "thread"): Promise<string | nul
     [...flags, ...unseen, "-c", "kernels/common/cuda/emulator.cc", "-o", emulator],
     [...flags, ...seen, ...sources, emulator, "-o", program],
   ]) {
-    const { code, output } = await run(cxx, args);
+    const { code, output } = await start(cxx, args);
     if (code !== 0 && /cannot find -l[at]san/.test(output)) return null;
     assert.is(code, 0, output);
   }
@@ -66,7 +57,7 @@ for (const kind of ["plain", "address", "thread"] as const) {
     const program = await build(kind);
     if (!program) return console.log(`skipped: the compiler has no -fsanitize=${kind}`);
     const found = (control: string, state: string, seed: string) =>
-      run(program, [control, state], { AFFUSE_EMULATOR_SEED: seed, ASAN_OPTIONS: "detect_leaks=0" });
+      start(program, [control, state], { AFFUSE_EMULATOR_SEED: seed, ASAN_OPTIONS: "detect_leaks=0" });
     for (const seed of SEEDS) {
       for (const [control, finder, pattern] of FAULTS) {
         if (finder === kind) assert.match((await found(control, "faulty", seed)).output, pattern, `${control}, seed ${seed}`);

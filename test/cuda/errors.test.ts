@@ -1,14 +1,24 @@
 // What a machine says when its GPU cannot be used, with stand-ins for what is wrong: a device library that fails in each way
 // (stand_in.cc), and, where there is nvcc, the CUDA runtime's own words on a driver that is absent, old or without a device
 // (fake_driver.cc). The CPU works all the while, and `affuse doctor` tells what to do.
-import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { affuse } from "../helpers/cli.ts";
+import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
 import { device, ensureDevice } from "./device.ts";
 
@@ -18,15 +28,15 @@ const at = (name: string) => path.join(folder, name);
 const cxx = process.env.CXX ?? "c++";
 
 function compile(command: string, ...args: string[]): void {
-  const { status, stderr, error } = spawnSync(command, args, { cwd: packageRoot, encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${stderr || error}`);
+  const { code, output } = sh(command, args);
+  if (code !== 0) throw new Error(`${command} ${args.join(" ")}: ${output}`);
 }
 
 type Environment = Record<string, string | undefined>;
 
 interface Doctor {
   ok: boolean;
-  backends: { name: string; available: boolean; code: string | null; reason: string | null }[];
+  backends: { name: string; available: boolean; code: string | null; reason: string | null; outdated: boolean }[];
   advice: string[];
 }
 
@@ -225,12 +235,123 @@ test("a library that is not there, or is none", async () => {
   assert.match(mistaken.reason ?? "", /for the emulator.*AFFUSE_CUDA_LIBRARY/s);
 });
 
+/** What a process says about each file as the library of both devices: "code: reason", or "loaded". */
+function said(files: readonly string[], env: Environment = {}): string[][] {
+  const script = `
+import { loadAddon } from ${JSON.stringify(path.join(packageRoot, "lib/native/load.ts"))};
+const addon = loadAddon();
+const said = [];
+for (const file of ${JSON.stringify(files)}) {
+  process.env.AFFUSE_CUDA_LIBRARY = process.env.AFFUSE_EMULATED_LIBRARY = file;
+  const about = (name) => {
+    const backend = addon.backends().find((one) => one.name === name);
+    return backend ? (backend.available ? "loaded" : backend.code + ": " + backend.reason) : "not listed";
+  };
+  said.push([about("cuda"), about("emulated")]);
+}
+console.log(JSON.stringify(said));
+`;
+  writeFileSync(at("said.mts"), script);
+  const options = { cwd: packageRoot, encoding: "utf8", env: { ...process.env, ...env } } as const;
+  return JSON.parse(execFileSync(process.execPath, ["--import", "tsx", at("said.mts")], options));
+}
+
+test("a damaged library is refused before the loader maps what is not there", () => {
+  const whole = readFileSync(standIn);
+  const view = new DataView(whole.buffer, whole.byteOffset);
+  const [segments, segmentCount] = [Number(view.getBigUint64(32, true)), view.getUint16(56, true)];
+  const entries = Array.from({ length: segmentCount }, (_, i) => segments + 56 * i);
+  const load = entries.find((entry) => view.getUint32(entry, true) === 1);
+  const damaged: [name: string, bytes: Uint8Array, reason: RegExp][] = [
+    ["empty.so", whole.subarray(0, 0), /no library/],
+    ["text.so", Buffer.from("/* GNU ld script */ INPUT ( libaffuse_cuda.so.1 )\n"), /no library/],
+  ];
+  for (const length of [4, 40, 64, 200, 4096, whole.length >> 1, whole.length - 1])
+    damaged.push([`first-${length}.so`, whole.subarray(0, length), /ends before its headers say/]);
+  const patched = (name: string, reason: RegExp, ...places: [at: number, values: number[]][]) => {
+    const bytes = Uint8Array.from(whole);
+    for (const [from, values] of places) bytes.set(values, from);
+    damaged.push([name, bytes, reason]);
+  };
+  const huge = [0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+  patched("segments.so", /ends before/, [32, huge]);
+  patched("sections.so", /ends before/, [40, huge]);
+  patched("extent.so", /ends before/, [(load as number) + 32, huge]);
+  patched("offset.so", /ends before/, [(load as number) + 8, huge]);
+  patched("machine.so", /another machine/, [18, [8, 0]]); // MIPS
+  patched("class.so", /another machine/, [4, [1]]); // 32 bits
+  patched("object.so", /no library/, [16, [1, 0]]); // what the compiler gives the linker
+  for (const [name, bytes] of damaged) writeFileSync(at(name), bytes);
+  const answers = said(damaged.map(([name]) => at(name)));
+  for (const [i, [name, , reason]] of damaged.entries()) {
+    for (const answer of answers[i] as string[]) {
+      assert.match(answer, /^ERR_AFFUSE_BACKEND: expected \S+ as a library for this machine/, name);
+      assert.match(answer, reason, name);
+    }
+  }
+  execFileSync("mkfifo", [at("pipe.so")]);
+  for (const [cuda] of said([at("pipe.so"), folder]))
+    assert.match(cuda as string, /ERR_AFFUSE_BACKEND: .*no regular file/);
+
+  // Without sections it is whole all the same, and what has no slash is the loader's to find.
+  const stripped = Uint8Array.from(whole);
+  stripped.fill(0, 40, 48).fill(0, 60, 64);
+  writeFileSync(at("stripped.so"), stripped);
+  for (const [file, code] of [
+    [at("stripped.so"), "loaded"],
+    ["stand_in.so", "loaded"],
+    ["nowhere.so", "ERR_AFFUSE_CUDA_UNAVAILABLE"],
+  ] as const) {
+    const [cuda] = said([file], { LD_LIBRARY_PATH: folder })[0] as string[];
+    assert.is(cuda?.split(": ")[0], code, file);
+  }
+});
+
+test("doctor: an emulator's library of other sources or another version, and what to do", async () => {
+  const emulated = async (env: Environment) => {
+    const { code, stdout, stderr } = await affuse(["doctor", "--json"], { env });
+    assert.is(code, 0, stderr);
+    const report = JSON.parse(stdout) as Doctor;
+    const people = await affuse(["doctor"], { env });
+    const advice = report.advice.filter((line) => line.startsWith("For device emulated")).join("\n");
+    assert.ok(people.stdout.includes(advice));
+    const backend = report.backends.find(({ name }) => name === "emulated");
+    return { backend, advice, people: people.stdout };
+  };
+  // Beside the addon, as it is built: of another version.
+  mkdirSync(at("beside"));
+  copyFileSync(path.join(packageRoot, "build/Release/affuse.node"), at("beside/affuse.node"));
+  copyFileSync(standIn, at("beside/libaffuse_emulated.so"));
+  const beside = { AFFUSE_ADDON: at("beside/affuse.node"), AFFUSE_EMULATED_LIBRARY: undefined };
+  const other = await emulated({ ...beside, AFFUSE_STAND_IN: "version" });
+  assert.is(other.backend?.code, "ERR_AFFUSE_BACKEND");
+  assert.is(other.advice, "For device emulated: build its library again: node scripts/build-emulated.mjs.");
+  const named = await emulated({ AFFUSE_EMULATED_LIBRARY: standIn, AFFUSE_STAND_IN: "version" });
+  assert.match(named.advice, /AFFUSE_EMULATED_LIBRARY/);
+  rmSync(at("beside/libaffuse_emulated.so"));
+  const none = await emulated(beside);
+  assert.equal([none.backend, none.advice], [undefined, ""]);
+  if (device !== "emulated") return;
+
+  ensureDevice();
+  const library = at("beside/libaffuse_emulated.so");
+  copyFileSync(path.join(packageRoot, "build/Release/libaffuse_emulated.so"), library);
+  const fresh = await emulated(beside); // as new as a copy is
+  assert.equal([fresh.backend?.available, fresh.backend?.outdated, fresh.advice], [true, false, ""]);
+  utimesSync(library, new Date(0), new Date(0));
+  writeFileSync(`${library}.stamp`, "of other sources");
+  const old = await emulated(beside);
+  assert.equal([old.backend?.available, old.backend?.outdated], [true, true]);
+  assert.match(old.people, /^-- {2}backend emulated: its library is older than its sources$/m);
+  assert.is(old.advice, other.advice);
+});
+
 /** nvcc's folder, or null. */
 function toolkit(): string | null {
   for (const nvcc of ["nvcc", "/usr/local/cuda/bin/nvcc"]) {
-    const { status, stdout, stderr } = spawnSync(nvcc, ["--dryrun", "-c", "x.cu"], { encoding: "utf8" });
-    const top = /#\$ TOP=(.*)/.exec(`${stdout}${stderr}`)?.[1];
-    if (status === 0 && top) return path.resolve(top.trim());
+    const { code, output } = sh(nvcc, ["--dryrun", "-c", "x.cu"]);
+    const top = /#\$ TOP=(.*)/.exec(output)?.[1];
+    if (code === 0 && top) return path.resolve(top.trim());
   }
   return null;
 }

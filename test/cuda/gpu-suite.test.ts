@@ -1,6 +1,5 @@
 // The GPU suite as a machine with a GPU gets it: the bundle, unpacked in an empty folder without a network, run on the emulator
 // with libraries that are built already. What only a GPU can do must be left out by name, and a failing part must not stop the others.
-import { spawnSync } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -18,6 +17,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { withLock } from "../../scripts/stamps.mjs";
+import { sh } from "../helpers/process.ts";
 import { ensureDevice } from "./device.ts";
 
 interface Case {
@@ -41,16 +41,6 @@ const scratch = mkdtempSync(path.join(tmpdir(), "affuse-gpu-suite-"));
 const root = path.join(scratch, "affuse-gpu");
 const built = path.join(scratch, "built");
 const resultsFile = path.join(scratch, "out", "emulator.json");
-
-function sh(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, {
-    cwd: packageRoot,
-    encoding: "utf8",
-    env: { ...process.env, ...env },
-    maxBuffer: 1 << 28,
-  });
-  return { code: status ?? 1, output: `${stdout ?? ""}${stderr ?? ""}${error ? error.message : ""}` };
-}
 
 /** libaffuse.so from the folder that the addon was linked in: one more link. */
 async function linkLibrary(): Promise<void> {

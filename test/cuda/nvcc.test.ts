@@ -3,20 +3,14 @@
  * it loads on a machine without a driver and says what is missing. Runs nothing on a GPU. Without nvcc these are skipped; the
  * budgets' own rules are checked anyway.
  */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
+import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
-
-function sh(command: string, args: string[]) {
-  const options = { cwd: packageRoot, encoding: "utf8", maxBuffer: 1 << 26 } as const;
-  const { status, stdout, stderr, error } = spawnSync(command, args, options);
-  return { code: status ?? 1, output: `${stdout ?? ""}${stderr ?? ""}${error ? error.message : ""}` };
-}
 
 const there = ["nvcc", "/usr/local/cuda/bin/nvcc"].some((nvcc) => sh(nvcc, ["--version"]).code === 0);
 if (!there) console.log("skipped: the CUDA library, no nvcc is installed");

@@ -2,7 +2,7 @@
 // ThreadSanitizer (missing barriers, blocks that share what they write). Sanitizers see what a kernel does, not whether it is
 // right, so that one call per kernel will do: the cheapest on several blocks among all calls that the other suites make, with
 // the same bits as there. A kernel that none of them launches fails here. What Node itself reports is not ours.
-import { execFile, execFileSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -10,6 +10,7 @@ import { serialize } from "node:v8";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
+import { start } from "../helpers/process.ts";
 import { ensureDevice } from "./device.ts";
 import { functionsOf, type Kernel, notLaunched } from "./kernels.ts";
 import { callsIn, chosen, type Recorded } from "./recorded.ts";
@@ -25,15 +26,7 @@ const SUITES = ["parity", "products", "reach", "rows", "shapes", "tf32"] as cons
 const folder = mkdtempSync(path.join(tmpdir(), "affuse-sanitize-"));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
-function node(args: string[], env: Record<string, string> = {}) {
-  return new Promise<{ code: number; stdout: string; output: string }>((resolve) => {
-    const options = { cwd: packageRoot, env: { ...process.env, ...env }, maxBuffer: 1 << 28 };
-    execFile(process.execPath, args, options, (error, stdout, stderr) => {
-      const code = error ? (typeof error.code === "number" ? error.code : 1) : 0;
-      resolve({ code, stdout, output: stdout + stderr });
-    });
-  });
-}
+const node = (args: string[], env: Record<string, string> = {}) => start(process.execPath, args, env);
 
 /** Files of calls that run every kernel, each for one process: what a device is like is read when it is opened. */
 let files: { file: string; processors: string | undefined }[] = [];

@@ -3,13 +3,14 @@
  * on the neon level and on baseline, and the vector functions against their stated errors. Needs
  * aarch64-linux-gnu-g++, cmake and qemu-aarch64; without them it skips and says which is missing.
  */
-import { execFile, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
+import { start } from "../helpers/process.ts";
 import { record } from "../operators/record.ts";
 
 const COMPILER = "aarch64-linux-gnu-g++";
@@ -27,20 +28,6 @@ const folder = mkdtempSync(path.join(tmpdir(), "affuse-aarch64-"));
 const recording = path.join(folder, "runs.bin");
 const replay = path.join(folder, "replay");
 test.after(() => rmSync(folder, { recursive: true, force: true }));
-
-interface Outcome {
-  code: number;
-  output: string;
-}
-
-function start(command: string, args: string[], env: Record<string, string> = {}): Promise<Outcome> {
-  return new Promise((resolve) => {
-    const options = { cwd: packageRoot, env: { ...process.env, ...env }, maxBuffer: 1 << 26 };
-    execFile(command, args, options, (error, stdout, stderr) => {
-      resolve({ code: error ? (typeof error.code === "number" ? error.code : 1) : 0, output: stdout + stderr });
-    });
-  });
-}
 
 async function must(command: string, args: string[]): Promise<void> {
   const { code, output } = await start(command, args);

@@ -3,13 +3,13 @@
  * stack. Its packing, tiles and edges: every recorded run with bf16 operands through a software stand-in of the
  * instruction (bf16_stand_in.cc), on processors with AVX-512.
  */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
+import { sh } from "../helpers/process.ts";
 import { record } from "../operators/record.ts";
 import { addon } from "./helpers.ts";
 
@@ -19,13 +19,9 @@ const compiler = process.env.CXX ?? "c++";
 const FLAGS = ["-std=c++20", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", `-I${packageRoot}`];
 
 function must(command: string, args: string[], env: Record<string, string> = {}): string {
-  const done = spawnSync(command, args, {
-    encoding: "utf8",
-    maxBuffer: 1 << 26,
-    env: { ...process.env, ...env },
-  });
-  assert.is(done.status, 0, (done.error?.message ?? done.stderr + done.stdout).slice(-4000));
-  return done.stdout;
+  const { code, stdout, output } = sh(command, args, env);
+  assert.is(code, 0, output.slice(-4000));
+  return stdout;
 }
 
 test("the widest tile is dense: one vdpbf16ps per sum, and no sum goes to the stack", () => {

@@ -51,6 +51,16 @@ function call(
   );
 }
 
+/** The letters of a tensor's dimensions: "[B,J,A] | [A]" of rank 1 → A; what "..." stands for has none. */
+function lettersOf(text: string, rank: number): string[] {
+  for (const [, inside] of text.matchAll(/\[([^\]]*)\]/g)) {
+    const letters = (inside as string).split(",").map((letter) => letter.trim());
+    if (letters.length === rank && !letters.includes("...")) return letters;
+    if (letters[0] === "...") return [...Array(rank - letters.length + 1).fill("..."), ...letters.slice(1)];
+  }
+  return Array(rank).fill("");
+}
+
 function refused(code: string, mentions: string[], action: () => void): void {
   try {
     action();
@@ -163,11 +173,55 @@ for (const info of operators) {
         );
     }
   });
+
+  test(`${info.name}: the work of shapes beyond all memory is refused or counted without overflow`, () => {
+    const letters = info.inputs.map((r) => lettersOf(r.shape, inputs[r.name]?.shape.length ?? 0));
+    const all = [...new Set(letters.flat())].filter((letter) => !/^\d+$/.test(letter));
+    const work = (scale: (letter: string) => number) => {
+      const shapes = info.inputs.map((r, i) => {
+        const tensor = inputs[r.name];
+        const shape = tensor?.shape.map((n, d) => n * scale(letters[i]?.[d] as string));
+        return tensor && shape ? { dtype: tensor.dtype, shape } : null;
+      });
+      const { flops, bytes } = addon.cost(info.name, shapes, attributes);
+      const made = addon.infer(info.name, shapes, attributes).filter((_, i) => !info.outputs[i]?.optional);
+      const sum = [...shapes, ...made].reduce(
+        (total, t) => total + (t ? t.shape.reduce((product, n) => product * n, 4) : 0),
+        0,
+      );
+      return { flops, bytes, sum };
+    };
+    const least = work(() => 1).flops;
+    let counted = 0;
+    for (const one of all)
+      for (const other of all)
+        for (const power of [20, 33, 48])
+          for (const first of [0, 2 ** power]) {
+            const what = `${one} * ${first}, ${other} * 2^${power}`;
+            try {
+              const { flops, bytes, sum } = work((l) => (l === one ? first : l === other ? 2 ** power : 1));
+              assert.ok(Math.abs(bytes - sum) <= 1e-9 * sum, `${what}: ${bytes} bytes, expected ${sum}`);
+              assert.ok(Number.isFinite(flops) && flops >= (first === 0 ? 0 : least), `${what}: ${flops} FLOPs`);
+              counted++;
+            } catch (error) {
+              if ((error as { code?: string }).code !== "ERR_AFFUSE_SHAPE") throw error;
+            }
+          }
+    assert.ok(counted > 0 || all.length === 0, "none counted");
+  });
 }
 
 function rule(info: OperatorInfo, name: string) {
   return info.inputs.find((r) => r.name === name);
 }
+
+test("an output beyond counting, of inputs within", () => {
+  const wide = { dtype: "f32" as const, shape: [2 ** 40, 4] };
+  for (const what of ["cost", "infer"] as const)
+    refused("ERR_AFFUSE_SHAPE", ["output y of linear", "[1099511627776,1099511627776]"], () =>
+      addon[what]("linear", [wide, wide], {}),
+    );
+});
 
 test("lengths outside [0, T]", () => {
   let seen = 0;
