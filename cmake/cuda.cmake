@@ -10,6 +10,8 @@ set(AFFUSE_CUDA auto CACHE STRING "CUDA backend: auto, on or off")
 set_property(CACHE AFFUSE_CUDA PROPERTY STRINGS auto on off)
 option(AFFUSE_EMULATED "Build the CUDA kernels for the emulator" OFF)
 set(AFFUSE_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "Architectures of libaffuse_cuda")
+# Source lines in Nsight Compute and compute-sanitizer; the code is the same, nvcc takes half as long again.
+option(AFFUSE_CUDA_LINES "Line numbers in libaffuse_cuda" OFF)
 
 string(TOLOWER "${AFFUSE_CUDA}" affuse_cuda)
 if(NOT affuse_cuda MATCHES "^(auto|on|off)$")
@@ -56,7 +58,10 @@ if(affuse_cuda STREQUAL "on")
   affuse_backend(affuse_cuda)
   set_target_properties(affuse_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
     RULE_LAUNCH_COMPILE ${PROJECT_SOURCE_DIR}/cmake/cuda_usage.sh)
-  target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v -lineinfo --expt-relaxed-constexpr>)
+  target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v --expt-relaxed-constexpr>)
+  if(AFFUSE_CUDA_LINES)
+    target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>)
+  endif()
   if(AFFUSE_CUDA_ARCHITECTURES STREQUAL "release" AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13.0)
     # Seven forms of every kernel: a quarter of the size, unpacked by the driver once, when a kernel is first launched.
     target_compile_options(affuse_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-compress-mode=size>)

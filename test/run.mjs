@@ -2,10 +2,12 @@
 //
 //   node test/run.mjs [PART …] [--jobs N]     only files whose path contains one of the parts
 //
-// Two files run at a time; *.serial.test.ts run alone, for suites that measure time. A file that dies, hangs or reports no
-// test counts as one failure.
+// Two files run at a time; *.after.test.ts when the others have ended, for suites that use what those write into
+// AFFUSE_TEST_CALLS (test/cuda/recorded.ts); *.serial.test.ts then alone, for suites that measure time. A file that dies, hangs
+// or reports no test counts as one failure.
 import { spawn } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { packageRoot } from "../lib/root/root.mjs";
 
@@ -29,6 +31,9 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+const calls = mkdtempSync(path.join(tmpdir(), "affuse-calls-"));
+process.on("exit", () => rmSync(calls, { recursive: true, force: true }));
+
 const running = new Set();
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, () => {
@@ -44,7 +49,7 @@ function runFile(file) {
       cwd: packageRoot,
       stdio: ["ignore", "pipe", "pipe"],
       // AFFUSE_WAKE: the small operators of tests run on several threads too.
-      env: { AFFUSE_WAKE: "1", ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
+      env: { AFFUSE_WAKE: "1", AFFUSE_TEST_CALLS: calls, ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
     });
     running.add(child);
     let output = "";
@@ -99,8 +104,9 @@ async function drain(queue, width) {
   );
 }
 
-const alone = files.filter((file) => file.endsWith(".serial.test.ts"));
-await drain(files.filter((file) => !alone.includes(file)), jobs);
+const [after, alone] = ["after", "serial"].map((kind) => files.filter((file) => file.endsWith(`.${kind}.test.ts`)));
+await drain(files.filter((file) => !after.includes(file) && !alone.includes(file)), jobs);
+await drain(after, jobs);
 await drain(alone, 1);
 
 const sum = (key) => results.reduce((total, result) => total + result[key], 0);

@@ -100,7 +100,7 @@ core=$folder/libaffuse.so library=$folder/libaffuse_$device.so addon=$folder/aff
 ready() { [ -f "$core" ] && [ -f "$library" ] && { [ "$with_node" = no ] || [ -f "$addon" ]; }; }
 build() {
   if [ "$device" = cuda ]; then
-    set -- -DAFFUSE_CUDA=on "-DAFFUSE_CUDA_ARCHITECTURES=$architecture"
+    set -- -DAFFUSE_CUDA=on -DAFFUSE_CUDA_LINES=ON "-DAFFUSE_CUDA_ARCHITECTURES=$architecture"
   else
     set -- -DAFFUSE_CUDA=off -DAFFUSE_EMULATED=ON
   fi

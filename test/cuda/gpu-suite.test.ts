@@ -82,7 +82,8 @@ function suite(...args: string[]) {
     path.join(scratch, "out"),
     ...args,
   ];
-  const env = { AFFUSE_TEST_MOST: "150", AFFUSE_ADDON: undefined, AFFUSE_EMULATED_LIBRARY: undefined };
+  const elsewhere = { AFFUSE_ADDON: undefined, AFFUSE_EMULATED_LIBRARY: undefined, AFFUSE_TEST_CALLS: undefined };
+  const env = { AFFUSE_TEST_MOST: "150", ...elsewhere };
   return alone ? sh("unshare", [alone, ...command], env) : sh(command[0] as string, command.slice(1), env);
 }
 const results = (): Results => JSON.parse(readFileSync(resultsFile, "utf8"));

@@ -6,7 +6,6 @@ import { casesOf } from "../operators/cases.ts";
 import { inferred, runKernel, sameBits } from "../operators/run.ts";
 import { addon, checkRun, forwards, modelOf, type Run, runsOf } from "../operators/suite.ts";
 import { device, deviceCall, ensureDevice, ported } from "./device.ts";
-import { recording } from "./recorded.ts";
 
 ensureDevice();
 const emulated = device === "emulated";
@@ -27,14 +26,6 @@ function unstable(run: Run): string[] {
     .map(([name]) => `${info.name} (${run.label}): ${name} depends on the order of blocks or threads`);
 }
 
-/** Only the calls, for recorded.ts: with all outputs, and each alone. */
-function called({ info, inputs, case: { attributes } }: Run): void {
-  const shapes = inferred(addon, info, inputs, attributes);
-  const { raw } = runKernel(deviceCall, info, inputs, attributes, shapes);
-  for (const alone of Object.keys(raw))
-    runKernel(deviceCall, info, inputs, attributes, shapes, { want: (name) => name === alone });
-}
-
 /** What the emulator can do in reasonable time: elements of all inputs together. Fewer under sanitizers, on a GPU too. */
 const brief = process.env.AFFUSE_TEST_MOST !== undefined;
 const MOST = Number(process.env.AFFUSE_TEST_MOST ?? 6000);
@@ -51,9 +42,8 @@ for (const info of forwards) {
     for (const c of casesOf(info)) {
       for (const run of runsOf(addon.call, info, c)) {
         if ((emulated || brief) && size(run) > most(info.name)) continue;
-        if (recording) called(run);
-        else found.push(...checkRun(deviceCall, run, [1], modelOf(run)));
-        if (emulated && runs % 3 === 0 && !brief && !recording) found.push(...unstable(run));
+        found.push(...checkRun(deviceCall, run, [1], modelOf(run)));
+        if (emulated && runs % 3 === 0 && !brief) found.push(...unstable(run));
         runs++;
       }
     }

@@ -1,5 +1,5 @@
 // Kernels that the other suites' shapes do not lead to: sizes where tiles, windows and rows change their way. That nothing is
-// left out is what sanitize.test.ts sees to.
+// left out is what sanitize.after.test.ts sees to.
 import { test } from "uvu";
 import type { Attributes } from "../../lib/native/addon.ts";
 import { Random } from "../../lib/data/random.ts";

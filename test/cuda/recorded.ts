@@ -1,9 +1,9 @@
 /**
  * Calls that suites make on the emulator, kept so that they can be made again under a sanitizer: for every kernel the
- * cheapest that runs it on several blocks (on one, where no call has more). With AFFUSE_TEST_CALLS=<file> the suites write
- * theirs there when they end.
+ * cheapest that runs it on several blocks (on one, where no call has more). With AFFUSE_TEST_CALLS=<folder> (test/run.mjs)
+ * suites write theirs there when they end: a file named after the suite.
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { deserialize, serialize } from "node:v8";
@@ -25,8 +25,8 @@ export interface Recorded {
   cost: number;
 }
 
-const file = process.env.AFFUSE_TEST_CALLS;
-export const recording = file !== undefined;
+const folder = process.env.AFFUSE_TEST_CALLS;
+export const recording = folder !== undefined;
 
 /** The launches of `action`, and how often their threads waited or began. */
 export function launchesOf<T>(action: () => T): { value: T; kernels: Map<string, number>; cost: number } {
@@ -86,6 +86,12 @@ export const recorded =
     return value;
   };
 
-if (file !== undefined) process.on("exit", () => writeFileSync(file, serialize([...new Set(kept.values())])));
+if (folder !== undefined)
+  process.on("exit", () => {
+    if (kept.size === 0) return;
+    const file = path.join(folder, path.basename(process.argv[1] as string, ".test.ts"));
+    writeFileSync(`${file}.new`, serialize([...new Set(kept.values())]));
+    renameSync(`${file}.new`, file);
+  });
 
 export const callsIn = (name: string): Recorded[] => deserialize(readFileSync(name));

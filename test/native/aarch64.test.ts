@@ -1,7 +1,9 @@
 /**
- * The library for 64-bit Arm: cross-compiled, then every recorded run of every operator replayed under qemu-user
- * on the neon level and on baseline, and the vector functions against their stated errors. Needs
- * aarch64-linux-gnu-g++, cmake and qemu-aarch64; without them it skips and says which is missing.
+ * The library for 64-bit Arm: cross-compiled, then recorded runs of every operator replayed under qemu-user on the neon
+ * level and on baseline, and the vector functions against their stated errors. All small runs, and some of the large ones:
+ * qemu computes floating point in software, and the largest twentieth of the runs takes nine tenths of its time.
+ * AFFUSE_TEST_ALL=1 replays all. Needs aarch64-linux-gnu-g++, cmake and qemu-aarch64; without them it skips and says which is
+ * missing.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -12,6 +14,7 @@ import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { start } from "../helpers/process.ts";
 import { record } from "../operators/record.ts";
+import type { Run } from "../operators/suite.ts";
 
 const COMPILER = "aarch64-linux-gnu-g++";
 const QEMU = "qemu-aarch64";
@@ -39,6 +42,18 @@ const emulated = (level: string, program: string, args: string[] = []) =>
 
 let recorded = { runs: 0, operators: 0 };
 
+/** Elements of all inputs from which on a run counts as large, and which of the large runs of an operator are kept. */
+const LARGE = 2500;
+const EVERY = 4;
+const seen = new Map<string, number>();
+function kept({ info, inputs }: Run): boolean {
+  const size = Object.values(inputs).reduce((sum, { data }) => sum + data.length, 0);
+  if (size < LARGE || process.env.AFFUSE_TEST_ALL === "1") return true;
+  const at = seen.get(info.name) ?? 0;
+  seen.set(info.name, at + 1);
+  return at % EVERY === 0;
+}
+
 run("builds without Node, with the toolchain file", async () => {
   const toolchain = path.join(packageRoot, "cmake/toolchains/aarch64-linux-gnu.cmake");
   await must("cmake", [
@@ -55,11 +70,11 @@ run("builds without Node, with the toolchain file", async () => {
     path.join(build, "libaffuse.a"),
     ...["-pthread", "-o", replay],
   ]);
-  recorded = record(recording);
+  recorded = record(recording, kept);
 });
 
 for (const [level, threads] of [
-  ["neon", "1,2,3"],
+  ["neon", "1,3"],
   ["baseline", "1"],
 ] as const) {
   run(`${level}: every operator within its bounds, ${threads} threads`, async () => {
