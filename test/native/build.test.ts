@@ -2,7 +2,7 @@
  * Every door to the build gives a working addon: cmake-js, node-gyp, scripts/build-native.mjs. In a copy of the checkout with a
  * few rooms only, because what is tested is the doors. Then the switches, and the C program on an installed library.
  */
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -41,6 +41,10 @@ function edit(file: string, from: string, to: string): void {
 }
 edit("cmake/kernels.cmake", 'set(AFFUSE_CPU_LEVELS "" ', 'set(AFFUSE_CPU_LEVELS "baseline" ');
 edit("CMakeLists.txt", "include(cmake/flags.cmake)", "include(cmake/flags.cmake)\nadd_compile_options(-O0)");
+// Where there is a compiler cache, what one door has compiled the next one need not: begun empty, gone with the folder.
+const cached = spawnSync("ccache", ["--version"], { stdio: "ignore" }).status === 0;
+if (cached) Object.assign(process.env, { CMAKE_CXX_COMPILER_LAUNCHER: "ccache", CCACHE_DIR: path.join(checkout, "ccache") });
+delete process.env.CCACHE_DISABLE;
 test.after(() => rmSync(checkout, { recursive: true, force: true }));
 
 const addonFile = path.join(checkout, "build/Release/affuse.node");
