@@ -224,7 +224,7 @@ void fbp_backward(const OpCall& call) {
 
   const FbpPass pass = fbp_pass_of(call, z, room + at.pass);
   if (!s) {
-    fbp_run_forward(call, pass, false, nullptr, room + at.s, nullptr, nullptr);
+    fbp_run_forward(call, room + at.pass, false, nullptr, room + at.s, nullptr, nullptr);
     s = room + at.s;
   }
   gradient_at_s(call, z, s, room + at.ds);

@@ -7,6 +7,10 @@
 #include "plan.h"
 
 namespace affuse::AFFUSE_ISA {
+// s, r (the signed root of s where `root`), hu and hv, each null where it is not wanted, of the whole call: cpu.cc, for the
+// backward too. `scratch`: what fbp_pass_of() wants.
+void fbp_run_forward(const OpCall& call, float* scratch, bool root, float* r, float* s, float* hu, float* hv);
+
 namespace {
 
 template <int F>
@@ -347,115 +351,6 @@ AFFUSE_INLINE void scatter(float* p, Vec v, int64_t k, int lanes) {
   for (int l = 0; l < lanes; ++l) p[l * k] = t[l];
 }
 
-// Brings k <= kMost vectors (factor after factor) into the projections' own order (output after output). Elsewhere than in
-// AVX-512 lanes are stored one by one.
-struct FbpOrder {
-#if defined(AFFUSE_ISA_AVX512)
-  static constexpr int64_t kMost = 16;
-  Int lane[kMost];
-  Mask from[kMost][kMost];  // [vector made][factor]
-  explicit FbpOrder(int64_t k) {
-    if (k > kMost) return;
-    for (int64_t i = 0; i < k; ++i) {
-      int32_t lanes[kLanes];
-      for (int64_t j = 0; j < k; ++j) from[i][j] = 0;
-      for (int64_t t = 0; t < kLanes; ++t) {
-        const int64_t e = i * kLanes + t;
-        lanes[t] = int32_t(e / k);
-        from[i][e % k] = Mask(from[i][e % k] | 1 << t);
-      }
-      lane[i] = _mm512_loadu_si512(lanes);
-    }
-  }
-  // x [k][lanes], in place.
-  AFFUSE_INLINE void apply(float* x, int64_t k, int lanes) const {
-    Vec made[kMost];
-    for (int64_t i = 0; i < k; ++i) made[i] = zero();
-    for (int64_t j = 0; j < k; ++j) {
-      const Vec v = get(x + j * lanes, lanes);
-      for (int64_t i = 0; i < k; ++i) made[i] = _mm512_mask_permutexvar_ps(made[i], from[i][j], lane[i], v);
-    }
-    for (int64_t i = 0, left = lanes * k; i < k && left > 0; ++i, left -= kLanes)
-      put(x + i * kLanes, made[i], int(gemm::min64(kLanes, left)));
-  }
-#else
-  static constexpr int64_t kMost = 1;
-  explicit FbpOrder(int64_t) {}
-  AFFUSE_INLINE void apply(float*, int64_t, int) const {}
-#endif
-};
-
-// Writes the activated projections hu [A,P] and hv [B,P] (null: not wanted) in their own order. Row after row of a group of
-// panels, so that a page meets a whole run of stores, and the lines of the fourth row after it are on their way meanwhile.
-template <int F>
-struct FbpKeep {
-  int64_t k, o, group, P;
-  float *hu, *hv;
-  FbpOrder order;
-  AFFUSE_INLINE void operator()(const FbpGroup& g) const {
-    // Of strips that share a row of a, the first writes it.
-    const bool first = g.strip.row == g.strip.a_row * group;
-    if (hu && first) side(g, g.hu, g.bias_u, g.strip.a_rows, hu + g.strip.a_row * P);
-    if (hv) side(g, g.hv, g.bias_v, g.strip.rows, hv + g.strip.row * P);
-  }
-  void side(const FbpGroup& g, const float* h, const float* bias, int64_t rows, float* to) const {
-    for (int64_t r = 0; r < rows; ++r, to += P) {
-      for (int64_t q = g.q0, block = g.q0 / k, j = g.q0 % k; q < g.q1; ++q) {
-        const int64_t panel = (q - g.q0) / gemm::kTileVecs, x = (q - g.q0) % gemm::kTileVecs;
-        const int lanes = int(gemm::min64(kLanes, o - block * kLanes));
-        Vec v = load(h + (panel * rows + r) * gemm::kTileStride + x * kLanes);
-        if (bias) v += load(bias + q * kLanes);
-        v = fbp_activate<F>(v);
-        float* const at = to + block * kLanes * k;
-        prefetch_write(at + j * lanes + 4 * P);
-        if (k > FbpOrder::kMost) {
-          scatter(at + j, v, k, lanes);
-        } else {
-          put(at + j * lanes, v, lanes);
-          if (k > 1 && j + 1 == k) order.apply(at, k, lanes);
-        }
-        if (++j == k) j = 0, ++block;
-      }
-    }
-  }
-};
-
-// The forward's epilogue: s over the factors of a block; at the last one s and r are stored where wanted.
-template <int F, bool power>
-struct FbpForward {
-  int64_t k, group, o;
-  Vec eps;
-  float *r, *s;
-  const FbpKeep<F>* keep;  // null: nobody wants the projections
-  AFFUSE_INLINE void before(const FbpGroup& g) const {
-    if (keep) (*keep)(g);
-  }
-  AFFUSE_INLINE void operator()(const FbpPiece& p) const {
-    const int64_t per_a = p.strip.a_rows > 1 ? group : p.strip.rows;
-    const bool last = p.j + 1 == k;
-    int64_t row = 0;
-    for (int64_t ar = 0; ar < p.strip.a_rows; ++ar) {
-      const Vec hu = fbp_activate<F>(load(p.hu + ar * gemm::kTileStride) + p.bias_u);
-      for (const int64_t end = gemm::min64(row + per_a, p.strip.rows); row < end; ++row) {
-        Vec q = hu * fbp_activate<F>(load(p.hv + row * gemm::kTileStride) + p.bias_v);
-        if (p.mask) {
-          const Vec f = load(p.mask + row * k * kLanes);
-          q = select(eq(f, zero()), zero(), q * f);
-        }
-        float* sums = p.s + row * kLanes;
-        if (p.j > 0) q = load(sums) + q;
-        if (!last) {
-          store(sums, q);
-          continue;
-        }
-        const int64_t at = (p.strip.row + row) * o + p.block * kLanes;
-        if (s) put(s + at, q, p.lanes);
-        if (r) put(r + at, power ? q / sqrt(abs(q) + eps) : q, p.lanes);
-      }
-    }
-  }
-};
-
 template <int F>
 struct FbpTag {
   static constexpr int value = F;
@@ -465,19 +360,6 @@ AFFUSE_INLINE void fbp_with_activation(int64_t kind, Body&& body) {
   if (kind == FbpActivation::relu) body(FbpTag<FbpActivation::relu>{});
   else if (kind == FbpActivation::tanh) body(FbpTag<FbpActivation::tanh>{});
   else body(FbpTag<FbpActivation::none>{});
-}
-
-// s, r, hu and hv (each may be null) of the whole call.
-AFFUSE_INLINE void fbp_run_forward(const OpCall& call, const FbpPass& p, bool power, float* r, float* s, float* hu,
-                                   float* hv) {
-  const Vec eps = set1(float(call.attr[FbpAttr::eps].f));
-  fbp_with_activation(call.attr[FbpAttr::activation].i, [&](auto tag) {
-    constexpr int F = decltype(tag)::value;
-    const FbpKeep<F> kept{p.z.k, p.z.o, p.z.group, p.z.P, hu, hv, FbpOrder(p.z.k)};
-    const auto* const keep = hu || hv ? &kept : nullptr;
-    if (power) fbp_pass(p, 0, p.plan.strips, FbpForward<F, true>{p.z.k, p.z.group, p.z.o, eps, r, s, keep});
-    else fbp_pass(p, 0, p.plan.strips, FbpForward<F, false>{p.z.k, p.z.group, p.z.o, eps, r, s, keep});
-  });
 }
 
 // Rows (or groups of rows) that share one root, spread over tasks: body(first element, elements).

@@ -22,17 +22,16 @@ namespace {
 
 const char* const kIsaNames[kIsaCount] = {"baseline", "avx2", "avx512", "avx512bf16", "neon"};
 
-void detect_levels(CpuInfo& info) {
+void detect_levels([[maybe_unused]] CpuInfo& info) {
 #if defined(__x86_64__)
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
-  const bool fma = c & bit_FMA, f16c = c & bit_F16C, avx = c & bit_AVX;
+  [[maybe_unused]] const bool fma = c & bit_FMA, f16c = c & bit_F16C, avx = c & bit_AVX;
   // Which registers the system saves on a context switch: without that the instructions exist but may not be used.
   unsigned low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  const bool ymm = (low & 0x6) == 0x6, zmm = (low & 0xe6) == 0xe6;
+  [[maybe_unused]] const bool ymm = (low & 0x6) == 0x6, zmm = (low & 0xe6) == 0xe6;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
-  (void)ymm;
 #if AFFUSE_BUILT_AVX2
   info.level[kAvx2] = avx && fma && f16c && ymm && (b & bit_AVX2) && (b & bit_BMI2);
 #endif
