@@ -2,9 +2,9 @@
 //
 //   node test/run.mjs [PART …] [--jobs N]     only files whose path contains one of the parts
 //
-// Two files run at a time; *.after.test.ts when the others have ended, for suites that use what those write into
-// AFFUSE_TEST_CALLS (test/cuda/recorded.ts); *.serial.test.ts then alone, for suites that measure time. A file that dies, hangs
-// or reports no test counts as one failure.
+// Two files run at a time; *.after.test.ts when the others of its folder have ended, for suites that use what those leave in
+// AFFUSE_TEST_SHARED (test/cuda/recorded.ts); *.serial.test.ts last and alone, for suites that measure time. A file that dies,
+// hangs or reports no test counts as one failure.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -31,8 +31,8 @@ if (files.length === 0) {
   process.exit(1);
 }
 
-const calls = mkdtempSync(path.join(tmpdir(), "affuse-calls-"));
-process.on("exit", () => rmSync(calls, { recursive: true, force: true }));
+const shared = mkdtempSync(path.join(tmpdir(), "affuse-shared-"));
+process.on("exit", () => rmSync(shared, { recursive: true, force: true }));
 
 const running = new Set();
 for (const signal of ["SIGINT", "SIGTERM"]) {
@@ -49,7 +49,7 @@ function runFile(file) {
       cwd: packageRoot,
       stdio: ["ignore", "pipe", "pipe"],
       // AFFUSE_WAKE: the small operators of tests run on several threads too.
-      env: { AFFUSE_WAKE: "1", AFFUSE_TEST_CALLS: calls, ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
+      env: { AFFUSE_WAKE: "1", AFFUSE_TEST_SHARED: shared, ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
     });
     running.add(child);
     let output = "";
@@ -96,18 +96,27 @@ function report(result) {
   if (failed) console.log(output.replace(/^/gm, "    "));
 }
 
-async function drain(queue, width) {
-  await Promise.all(
-    Array.from({ length: width }, async () => {
-      for (let file = queue.shift(); file; file = queue.shift()) report(await runFile(file));
-    }),
-  );
+const is = (kind, file) => file.endsWith(`.${kind}.test.ts`);
+const order = (file) => `${path.dirname(file)}/${is("after", file) ? "~" : ""}${file}`;
+const queue = files.filter((file) => !is("serial", file)).sort((a, b) => (order(a) < order(b) ? -1 : 1));
+const busy = new Set();
+
+/** The next file that need not wait for one of its folder. */
+function next() {
+  const at = queue.findIndex((file) => !is("after", file) || ![...busy].some((other) => path.dirname(other) === path.dirname(file)));
+  return at < 0 ? undefined : queue.splice(at, 1)[0];
 }
 
-const [after, alone] = ["after", "serial"].map((kind) => files.filter((file) => file.endsWith(`.${kind}.test.ts`)));
-await drain(files.filter((file) => !after.includes(file) && !alone.includes(file)), jobs);
-await drain(after, jobs);
-await drain(alone, 1);
+async function work() {
+  for (let file = next(); file; file = next()) {
+    busy.add(file);
+    report(await runFile(file));
+    busy.delete(file);
+  }
+}
+
+await Promise.all(Array.from({ length: jobs }, work));
+for (const file of files.filter((file) => is("serial", file))) report(await runFile(file));
 
 const sum = (key) => results.reduce((total, result) => total + result[key], 0);
 const skipped = sum("skipped");

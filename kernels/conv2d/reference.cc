@@ -6,13 +6,14 @@ namespace {
 // Calls body(x offset, W offset) for every product in z[b,o,h,w].
 template <class F>
 void products(const Conv& c, const int32_t* widths, int64_t b, int64_t o, int64_t h, int64_t w, F&& body) {
-  const int64_t W = own_width(widths, b, c.x.W);
+  const int64_t W = own_width(widths, b, c.x.W), v0 = w * c.stride - c.pad, u0 = h * c.stride - c.pad;
+  const int64_t left = v0 < 0 ? -v0 : 0, right = v0 + c.kw > W ? W - v0 : c.kw;
+  const int64_t column = c.x.W > 1 ? c.x.at(0, 0, 0, 1) : 0;
   for (int64_t ch = 0; ch < c.x.C; ++ch)
-    for (int64_t i = 0; i < c.kh; ++i)
-      for (int64_t j = 0; j < c.kw; ++j) {
-        const int64_t u = h * c.stride + i - c.pad, v = w * c.stride + j - c.pad;
-        if (u >= 0 && u < c.x.H && v >= 0 && v < W) body(c.x.at(b, ch, u, v), ((o * c.x.C + ch) * c.kh + i) * c.kw + j);
-      }
+    for (int64_t i = u0 < 0 ? -u0 : 0; i < c.kh && u0 + i < c.x.H; ++i) {
+      const int64_t x = c.x.at(b, ch, u0 + i, 0) + v0 * column, k = ((o * c.x.C + ch) * c.kh + i) * c.kw;
+      for (int64_t j = left; j < right; ++j) body(x + j * column, k + j);
+    }
 }
 
 double z_at(const OpCall& call, const Conv& c, int64_t b, int64_t o, int64_t h, int64_t w) {
@@ -52,6 +53,7 @@ void conv2d_backward_reference(const OpCall& call) {
         for (int64_t w = 0; w < c.own(call.in[3].i32(), b); ++w) {
           const bool stopped = c.relu && !(z_at(call, c, b, o, h, w) > 0);
           const double g = stopped ? 0 : dy[c.y.at(b, o, h, w)];
+          if (g == 0) continue;
           if (db) db[o] += g;
           products(c, call.in[3].i32(), b, o, h, w, [&](int64_t i, int64_t k) {
             if (dx) dx[i] += g * W[k];

@@ -82,7 +82,7 @@ function suite(...args: string[]) {
     path.join(scratch, "out"),
     ...args,
   ];
-  const elsewhere = { AFFUSE_ADDON: undefined, AFFUSE_EMULATED_LIBRARY: undefined, AFFUSE_TEST_CALLS: undefined };
+  const elsewhere = { AFFUSE_ADDON: undefined, AFFUSE_EMULATED_LIBRARY: undefined, AFFUSE_TEST_SHARED: undefined };
   const env = { AFFUSE_TEST_MOST: "150", ...elsewhere };
   return alone ? sh("unshare", [alone, ...command], env) : sh(command[0] as string, command.slice(1), env);
 }

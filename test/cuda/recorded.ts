@@ -1,7 +1,7 @@
 /**
  * Calls that suites make on the emulator, kept so that they can be made again under a sanitizer: for every kernel the
- * cheapest that runs it on several blocks (on one, where no call has more). With AFFUSE_TEST_CALLS=<folder> (test/run.mjs)
- * suites write theirs there when they end: a file named after the suite.
+ * cheapest that runs it on several blocks (on one, where no call has more). With AFFUSE_TEST_SHARED=<folder> (test/run.mjs)
+ * suites write theirs there when they end: calls-<suite>.
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -25,7 +25,7 @@ export interface Recorded {
   cost: number;
 }
 
-const folder = process.env.AFFUSE_TEST_CALLS;
+const folder = process.env.AFFUSE_TEST_SHARED;
 export const recording = folder !== undefined;
 
 /** The launches of `action`, and how often their threads waited or began. */
@@ -48,6 +48,8 @@ export function launchesOf<T>(action: () => T): { value: T; kernels: Map<string,
     rmSync(log, { force: true });
   }
 }
+
+export const callsOf = (shared: string, suite: string) => path.join(shared, `calls-${suite}`);
 
 /** True where b should stand for a kernel rather than a: several blocks, and less work. */
 const better = (at: string, a: Recorded, b: Recorded) => {
@@ -89,7 +91,7 @@ export const recorded =
 if (folder !== undefined)
   process.on("exit", () => {
     if (kept.size === 0) return;
-    const file = path.join(folder, path.basename(process.argv[1] as string, ".test.ts"));
+    const file = callsOf(folder, path.basename(process.argv[1] as string, ".test.ts"));
     writeFileSync(`${file}.new`, serialize([...new Set(kept.values())]));
     renameSync(`${file}.new`, file);
   });

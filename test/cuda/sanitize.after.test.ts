@@ -14,7 +14,7 @@ import { packageRoot } from "#root";
 import { start } from "../helpers/process.ts";
 import { ensureDevice } from "./device.ts";
 import { functionsOf, type Kernel, notLaunched } from "./kernels.ts";
-import { callsIn, chosen, type Recorded } from "./recorded.ts";
+import { callsIn, callsOf, chosen, type Recorded } from "./recorded.ts";
 
 ensureDevice();
 
@@ -34,11 +34,11 @@ let files: { file: string; processors: string | undefined }[] = [];
 
 test("every kernel is launched by a suite", async () => {
   const calls: Recorded[] = [];
-  const recordings = process.env.AFFUSE_TEST_CALLS ?? folder;
+  const shared = process.env.AFFUSE_TEST_SHARED ?? folder;
   for (const suite of SUITES) {
-    const file = path.join(recordings, suite);
+    const file = callsOf(shared, suite);
     if (!existsSync(file)) {
-      const { code, output } = await node(["--import", "tsx", `test/cuda/${suite}.test.ts`], { AFFUSE_TEST_CALLS: recordings });
+      const { code, output } = await node(["--import", "tsx", `test/cuda/${suite}.test.ts`], { AFFUSE_TEST_SHARED: shared });
       assert.is(code, 0, output.slice(-4000));
     }
     calls.push(...callsIn(file));

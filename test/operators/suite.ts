@@ -5,6 +5,7 @@
 import { Random } from "../../lib/data/random.ts";
 import { loadAddon, type OperatorInfo } from "../../lib/native/index.ts";
 import { type Case, casesOf, type Entry, entryOf } from "./cases.ts";
+import { kept } from "./kept.ts";
 import { bf16, type Bounds, differences, modelled, rowMaxima, spreads, tf32 } from "./model.ts";
 import {
   type Call,
@@ -125,6 +126,11 @@ export interface Model {
 }
 
 export function modelOf(run: Run): Model {
+  const { attributes, terms } = run.case;
+  return kept([run.info.name, run.label, attributes, terms ?? null], run.inputs, () => made(run));
+}
+
+function made(run: Run): Model {
   const { info } = run;
   const attributes = run.case.attributes;
   const entry = entryOf(operator(info.name.replace(/\.backward$/, "")));
