@@ -21,6 +21,9 @@ class ProgramJob : public PromiseJob {
     run_.feeds.resize(program_->spec().feeds.size());
     run_.threads = default_threads();
     resources.push_back(program_.get());
+    // Not where runs are profiled: theirs are timed alone.
+    const Device device = program_->spec().device;
+    if (device.has_backend() && !recorder_) queue = 1 + device.kind * 256 + device.index;
     for (const auto& buffer : program_->spec().buffers) {
       resources.push_back(buffer.get());
       buffer->pending.fetch_add(1, std::memory_order_relaxed);
@@ -29,15 +32,6 @@ class ProgramJob : public PromiseJob {
   ~ProgramJob() override { done(); }
 
   std::vector<double>& scalars() { return run_.scalars; }
-
-  // A device's feeds travel while the run before still computes. Not where runs are profiled: theirs are timed.
-  bool prepares() const override { return !has_arena() && !recorder_; }
-  void prepare() override {
-    try {
-      program_->prepare(run_);
-    } catch (const std::bad_alloc&) {  // run() will say so if it still is
-    }
-  }
 
   // Straight into the arena when nothing else can be running; otherwise aside, until the run has an arena.
   void reserve_arena(Status& status) {
@@ -71,7 +65,7 @@ class ProgramJob : public PromiseJob {
     if (!arena_) reserve_arena(status);
     if (!status.ok()) return;
     run_.arena = arena_.get();
-    run_.placed = [this] { placed(); };
+    run_.queued = [this] { queued(); };
     if (!recorder_) return program_->run(run_, scratch, cancelled, status);
     RunRecorder record(recorder_->tasks, run_.threads);
     run_.recorder = &record;

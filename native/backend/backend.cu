@@ -22,8 +22,11 @@ class Device final : public Backend {
  public:
   bool open(int index, Status& status) {
     index_ = index;
-    return driver::describe(index, facts_, status) && driver::most_shared(index, &shared_, status) &&
-           driver::use(index, status) && driver::has_code(probe, facts_, status) && driver::make_stream(stream_, status);
+    if (!driver::describe(index, facts_, status) || !driver::most_shared(index, &shared_, status) ||
+        !driver::use(index, status) || !driver::has_code(probe, facts_, status) || !driver::make_stream(stream_, status))
+      return false;
+    memory_.open(stream_);
+    return true;
   }
 
   const DeviceFacts& facts() const override { return facts_; }
@@ -41,7 +44,7 @@ class Device final : public Backend {
     if (!driver::use(index_, status)) return;
     const Range range(kDeviceOps[op]->name);
     if (recording_) recording_->note(kDeviceOps[op]->name);
-    Queue queue{stream ? static_cast<Stream>(stream) : stream_, facts_.processors, &status, recording_.get(), shared_};
+    Queue queue{given(stream), facts_.processors, &status, recording_.get(), shared_};
     kDeviceOps[op]->run(call, queue);
   }
 
@@ -73,11 +76,19 @@ class Device final : public Backend {
     if (driver::use(index_, status)) launches.replay(stream_, status);
   }
 
-  void* allocate(size_t bytes, const char* what, Status& status, bool idle) override {
-    return driver::use(index_, status) ? memory_.allocate(bytes, what, status, idle) : nullptr;
+  void* allocate(size_t bytes, const char* what, Status& status, bool idle, void* stream) override {
+    return driver::use(index_, status) ? memory_.allocate(bytes, what, status, idle, given(stream)) : nullptr;
   }
-  void release(void* memory, bool idle) override { memory_.release(memory, idle); }
-  bool scarce() const override { return driver::scarce(index_); }
+  void release(void* memory, bool idle, void* stream) override {
+    Status ignored;  // it says so to the next call
+    driver::use(index_, ignored);
+    memory_.release(memory, idle, given(stream));
+  }
+  bool scarce() override {
+    if (!driver::scarce(index_)) return false;
+    memory_.give_back();
+    return driver::scarce(index_);
+  }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (bytes && driver::use(index_, status)) driver::copy_in(to, host, bytes, stream_, status);
   }
@@ -86,8 +97,8 @@ class Device final : public Backend {
     if (bytes) driver::copy_out(host, from, bytes, stream_, status);
     if (status.ok()) driver::wait(stream_, status);
   }
-  void fill(void* memory, int byte, size_t bytes, Status& status) override {
-    if (bytes && driver::use(index_, status)) driver::fill(memory, byte, bytes, stream_, status);
+  void fill(void* memory, int byte, size_t bytes, Status& status, void* stream) override {
+    if (bytes && driver::use(index_, status)) driver::fill(memory, byte, bytes, given(stream), status);
   }
   void finish(Status& status) override {
     if (!driver::use(index_, status)) return;
@@ -100,6 +111,14 @@ class Device final : public Backend {
   }
   void await_feeds(Status& status) override {
     if (driver::use(index_, status)) staging_.arrived(stream_, status);
+  }
+  void* make_slot(size_t bytes) override {
+    Status none;
+    return driver::use(index_, none) ? slots_.make(bytes) : nullptr;
+  }
+  void end_slot(void* slot) override { slots_.end(slot); }
+  void fetch(void* slot, const void* from, size_t bytes, Status& status) override {
+    if (bytes && driver::use(index_, status)) driver::copy_out(slot, from, bytes, stream_, status);
   }
   void* mark(Status& status) override {
     auto made = std::make_unique<driver::Event>();
@@ -114,12 +133,15 @@ class Device final : public Backend {
   }
 
  private:
+  Stream given(void* stream) const { return stream ? static_cast<Stream>(stream) : stream_; }
+
   int index_ = 0;
   DeviceFacts facts_;
   Stream stream_ = nullptr;
   size_t shared_ = 0;
   DeviceMemory memory_;
   Staging staging_;
+  Slots slots_;
   std::unique_ptr<RecordedLaunches> recording_;
 };
 

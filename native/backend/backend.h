@@ -6,7 +6,7 @@
 namespace affuse {
 
 // Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
-constexpr uint32_t kBackendVersion = 4;
+constexpr uint32_t kBackendVersion = 5;
 
 struct DeviceFacts {
   char name[128] = "";
@@ -43,20 +43,22 @@ class Backend {
   virtual Recording* end_recording(Status& status) = 0;
   // The operator again with other attributes: its launches take the place of those recorded for this step. Same tensors.
   virtual void update(Recording& recording, int step, int op, const OpCall& call, Status& status) = 0;
-  // Queues everything recorded. The recording is the caller's to delete, after finish().
+  // Queues everything recorded. The recording is the caller's to update or delete, even while it is queued.
   virtual void replay(Recording& recording, Status& status) = 0;
 
   // Device memory at a multiple of 256 bytes; ERR_AFFUSE_DEVICE_MEMORY. `what` names the purpose in the message.
-  // release() may be called while queued work still uses the memory. `idle`: none does; what was released otherwise is
-  // given out as idle only after finish().
-  virtual void* allocate(size_t bytes, const char* what, Status& status, bool idle = false) = 0;
-  virtual void release(void* memory, bool idle = false) = 0;
-  // Whether so little is left that CUDA might not find what it takes itself, for the code of kernels and for recordings.
-  virtual bool scarce() const = 0;
+  // It is for work on `stream` (as in run()), or, `idle`, for anything. release() may be called while work that is queued
+  // there still uses the memory; `idle`: none does. While `stream` is captured into a CUDA graph, ERR_AFFUSE_CAPTURE unless
+  // earlier calls left as much, which is that graph's from then on.
+  virtual void* allocate(size_t bytes, const char* what, Status& status, bool idle = false, void* stream = nullptr) = 0;
+  virtual void release(void* memory, bool idle = false, void* stream = nullptr) = 0;
+  // Whether so little is left that CUDA might not find what it takes itself, for the code of kernels and for recordings,
+  // even after everything that was released has been given back to the system.
+  virtual bool scarce() = 0;
   // Queued after what came before; host memory may be reused when they return. copy_out and finish wait for the queue.
   virtual void copy_in(void* to, const void* host, size_t bytes, Status& status) = 0;
   virtual void copy_out(void* host, const void* from, size_t bytes, Status& status) = 0;
-  virtual void fill(void* memory, int byte, size_t bytes, Status& status) = 0;
+  virtual void fill(void* memory, int byte, size_t bytes, Status& status, void* stream = nullptr) = 0;
   virtual void finish(Status& status) = 0;
 
   // Host memory to memory that was allocated as idle, beside the queue's work: through two page-locked blocks, of which
@@ -64,6 +66,11 @@ class Backend {
   // queued after it until everything fed has arrived.
   virtual void feed(void* to, const void* host, size_t bytes, Status& status) = 0;
   virtual void await_feeds(Status& status) = 0;
+  // Fetching beside computing: a slot is page-locked host memory, null where there is none of this size, which copy_out()
+  // does without. fetch() queues a copy into one; it is there when a mark behind it has been waited for.
+  virtual void* make_slot(size_t bytes) = 0;
+  virtual void end_slot(void* slot) = 0;
+  virtual void fetch(void* slot, const void* from, size_t bytes, Status& status) = 0;
   // A mark behind everything queued so far, null with an error; wait() returns when the queue has come there, and ends
   // the mark.
   virtual void* mark(Status& status) = 0;

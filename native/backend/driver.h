@@ -92,8 +92,27 @@ bool has_code(Kernel* kernel, const DeviceFacts& facts, Status& status) {
 inline bool make_stream(Stream& stream, Status& status) {
   return check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream", status);
 }
+// Whether the stream is captured into a graph by whoever it belongs to, and into which: the capture's number.
+inline bool capturing(Stream stream, uint64_t* number, Status& status) {
+  cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
+  unsigned long long id = 0;
+  if (!check(cudaStreamGetCaptureInfo(stream, &state, &id), "say whether a stream is captured", status)) return false;
+  *number = id;
+  return state != cudaStreamCaptureStatusNone;
+}
+// While it lives, this thread may wait for what is no part of a capture, whoever captures.
+class Relaxed {
+ public:
+  Relaxed() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~Relaxed() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+  Relaxed(const Relaxed&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
 // Null without an error: there is not so much.
 inline void* allocate(size_t bytes, Status& status) {
+  const Relaxed relaxed;  // another thread's capture goes on
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, bytes);
   if (error == cudaSuccess) return memory;
@@ -101,7 +120,10 @@ inline void* allocate(size_t bytes, Status& status) {
   (void)cudaGetLastError();
   return nullptr;
 }
-inline void release(void* memory) { (void)cudaFree(memory); }
+inline void release(void* memory) {
+  const Relaxed relaxed;
+  (void)cudaFree(memory);
+}
 // The code of all kernels is a few tens of megabytes, a graph of a thousand launches a few.
 inline bool scarce(int index) {
   constexpr size_t kEnough = size_t(256) << 20;
@@ -130,16 +152,28 @@ inline void record(Event event, Stream stream, Status& status) {
   check(cudaEventRecord(event, stream), "record an event", status);
 }
 inline void wait_event(Event event, Status& status) { check(cudaEventSynchronize(event), "finish its work", status); }
+// Whether the stream has come there; no, where that cannot be told.
+inline bool passed(Event event) {
+  const Relaxed relaxed;
+  const bool known = cudaEventQuery(event) == cudaSuccess;
+  if (!known) (void)cudaGetLastError();
+  return known;
+}
 inline void follow(Stream stream, Event event, Status& status) {
   check(cudaStreamWaitEvent(stream, event, 0), "order its work", status);
 }
+// Null without an error: there is not so much. It is the host's memory, whatever CUDA's code says.
 inline void* allocate_locked(size_t bytes, Status& status) {
   void* memory = nullptr;
   const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocPortable);
-  return check(error, "lock pages of the host", status) ? memory : nullptr;
+  if (error == cudaSuccess) return memory;
+  if (error != cudaErrorMemoryAllocation) check(error, "lock pages of the host", status);
+  (void)cudaGetLastError();
+  return nullptr;
 }
+inline void release_locked(void* memory) { (void)cudaFreeHost(memory); }
 constexpr size_t kStagingBlock = size_t(8) << 20;
-constexpr bool kCaches = true;
+inline bool caches() { return true; }
 
 #else
 constexpr bool kEmulated = true;
@@ -167,6 +201,11 @@ inline bool make_stream(Stream& stream, Status&) {
   stream = nullptr;
   return true;
 }
+inline bool capturing(Stream, uint64_t*, Status&) { return false; }
+struct Relaxed {
+  Relaxed() {}
+  ~Relaxed() {}
+};
 inline void* allocate(size_t bytes, Status&) {
   void* memory = nullptr;
   return posix_memalign(&memory, 256, bytes) ? nullptr : memory;
@@ -182,10 +221,16 @@ inline bool make_event(Event&, Status&) { return true; }
 inline void end_event(Event) {}
 inline void record(Event, Stream, Status&) {}
 inline void wait_event(Event, Status&) {}
+inline bool passed(Event) { return true; }
 inline void follow(Stream, Event, Status&) {}
 inline void* allocate_locked(size_t bytes, Status&) { return malloc(bytes); }
+inline void release_locked(void* memory) { free(memory); }
 constexpr size_t kStagingBlock = 1024;  // small, so that small feeds go through several
-constexpr bool kCaches = false;  // a fresh block each time, so that AddressSanitizer knows what is whose
+// A fresh block each time, so that AddressSanitizer knows what is whose; unless a test wants it as on a device.
+inline bool caches() {
+  static const char* const asked = getenv("AFFUSE_EMULATOR_CACHES");
+  return asked && !strcmp(asked, "1");
+}
 
 #endif
 

@@ -1,10 +1,12 @@
-// Feeding beside computing: host memory goes to the device on a stream of its own, through two page-locked blocks in turn.
+// Feeding and fetching beside computing. Feeding: host memory goes to the device on a stream of its own, through two page-locked blocks in turn.
 // While one is on its way, the other is filled; the queue waits only where it needs what was fed. Included by backend.cu
 // only.
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <mutex>
+#include <unordered_map>
 
 #include "driver.h"
 
@@ -59,6 +61,43 @@ class Staging {
   Stream stream_{};
   Block blocks_[2];
   int next_ = 0;
+};
+
+// Page-locked blocks for what is fetched, kept for the next run that fetches as much: locking pages takes longer than a step.
+// One thread at a time.
+class Slots {
+ public:
+  // Null: none of this size.
+  void* make(size_t bytes) {
+    size_t size = kLeast;
+    while (size < bytes && size < kMost) size *= 2;
+    if (bytes > kMost) return nullptr;
+    if (auto kept = kept_.find(size); kept != kept_.end()) {
+      void* const memory = kept->second;
+      kept_.erase(kept);
+      return sizes_[memory] = size, memory;
+    }
+    Status status;
+    void* const memory = driver::allocate_locked(size, status);
+    if (memory) sizes_[memory] = size;
+    return memory;
+  }
+  void end(void* memory) {
+    const auto found = sizes_.find(memory);
+    if (found == sizes_.end()) return;
+    // Few sizes are in use at a time; those of programs that are gone would stay for ever.
+    if (kept_.size() == kKept) {
+      driver::release_locked(kept_.begin()->second);
+      kept_.erase(kept_.begin());
+    }
+    kept_.emplace(found->second, memory);
+    sizes_.erase(found);
+  }
+
+ private:
+  static constexpr size_t kLeast = size_t(4) << 10, kMost = size_t(32) << 20, kKept = 4;
+  std::multimap<size_t, void*> kept_;
+  std::unordered_map<void*, size_t> sizes_;
 };
 
 }  // namespace affuse::cuda

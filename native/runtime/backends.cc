@@ -114,66 +114,36 @@ DeviceLock lock_device(Device device, Status& status) {
 
 // --- memory ------------------------------------------------------------------------------------------------------------
 
-// Takes one early block back; false if there is none. Whoever feeds it needs no lock to come to its end.
-bool DeviceLock::take_back() {
-  if (device_->early.empty()) return false;
-  DeviceBlock& block = *device_->early.back();
-  device_->early.pop_back();
-  block.feeding_.wait(true, std::memory_order_acquire);
+bool DeviceLock::wait_for_memory(const Status& attempt) {
+  if (!attempt.code || strcmp(attempt.code, "ERR_AFFUSE_DEVICE_MEMORY") != 0 || device_->blocks == 0) return false;
+  const uint64_t before = device_->ended;
+  device_->given_back.wait(lock_, [&] { return device_->ended != before; });
+  return true;
+}
+
+bool DeviceBlock::allocate(DeviceLock& backend, size_t bytes, const char* what, Status& status) {
+  data = static_cast<char*>(backend->allocate(bytes, what, status, true));
+  if (data) ++backend.device_->blocks;
+  return data != nullptr;
+}
+
+void DeviceBlock::give_back(DeviceLock& backend) {
   Status ignored;  // a device that is lost says so to the next call
-  backend_->await_feeds(ignored);
-  backend_->finish(ignored);  // what was fed is there: the memory may go anywhere now
-  backend_->release(std::exchange(block.data, nullptr), ignored.ok());
-  return true;
-}
-
-void* DeviceLock::allocate(size_t bytes, const char* what, Status& status, bool idle) {
-  for (;;) {
-    Status tried;
-    if (void* const memory = backend_->allocate(bytes, what, tried, idle)) return memory;
-    if (strcmp(tried.code, "ERR_AFFUSE_DEVICE_MEMORY") == 0 && take_back()) continue;
-    status = tried;
-    return nullptr;
-  }
-}
-
-void DeviceLock::make_room() {
-  while (!device_->early.empty() && backend_->scarce()) take_back();
-}
-
-bool DeviceBlock::allocate(DeviceLock& backend, size_t bytes, const char* what, bool early, Status& status) {
-  std::vector<DeviceBlock*>& held = backend.device_->early;
-  if (early) held.reserve(held.size() + 1);
-  void* const memory = early ? backend->allocate(bytes, what, status, true) : backend.allocate(bytes, what, status, true);
-  if (!memory) return false;
-  data = static_cast<char*>(memory);
-  taken_ = true;
-  feeding_.store(early, std::memory_order_relaxed);
-  if (early) held.push_back(this);
-  return true;
-}
-
-void DeviceBlock::fed() {
-  feeding_.store(false, std::memory_order_release);
-  feeding_.notify_all();
-}
-
-bool DeviceBlock::claim() {
-  Status ignored;
-  const DeviceLock backend = lock_device(device, ignored);
-  if (backend) std::erase(backend.device_->early, this);
-  return backend && data;
+  if (!data) return;
+  if (!idle) backend->await_feeds(ignored);  // whoever has it next comes after what is still on its way to it
+  backend->release(std::exchange(data, nullptr), idle);
+  if (slot) backend->end_slot(std::exchange(slot, nullptr));
+  --backend.device_->blocks;
 }
 
 DeviceBlock::~DeviceBlock() {
   Status ignored;
-  if (!taken_) return;
-  const DeviceLock backend = lock_device(device, ignored);
-  if (!backend) return;
-  std::erase(backend.device_->early, this);
   if (!data) return;
-  if (!idle) backend->await_feeds(ignored);  // whoever has it next comes after what is still on its way to it
-  backend->release(data, idle);
+  DeviceLock backend = lock_device(device, ignored);
+  if (!backend) return;
+  give_back(backend);
+  ++backend.device_->ended;
+  backend.device_->given_back.notify_all();
 }
 
 const char* const* device_operators(Device::Kind kind, Status& status) {

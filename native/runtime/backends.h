@@ -1,6 +1,6 @@
 // The device libraries, found beside this code and opened when a device of theirs is first wanted. Nothing is probed before.
 #pragma once
-#include <atomic>
+#include <condition_variable>
 #include <mutex>
 #include <vector>
 
@@ -9,13 +9,13 @@
 
 namespace affuse {
 
-struct DeviceBlock;
-
 // A device that was opened; what is here belongs to the holder of its lock.
 struct OpenDevice {
   std::mutex mutex;
   Backend* backend = nullptr;
-  std::vector<DeviceBlock*> early;  // held for runs whose turn has not come
+  int blocks = 0;      // that runs have
+  uint64_t ended = 0;  // how many a run has given back
+  std::condition_variable given_back;
 };
 
 // An open device and the right to use it: one thread at a time.
@@ -27,11 +27,13 @@ class DeviceLock {
   Backend* operator->() const { return backend_; }
   Backend& operator*() const { return *backend_; }
 
-  // Backend::allocate for whatever has started. It has what it would have if no run were prepared before its turn: where
-  // there is no room, blocks held early are taken back, and their runs feed again when their turns come.
-  void* allocate(size_t bytes, const char* what, Status& status, bool idle = false);
-  // The same before something is launched that never was: CUDA takes memory of its own for code and for graphs.
-  void make_room();
+  // After an attempt that found too little memory and has given everything back: true when a run has given its own back
+  // since, so that another attempt may find more; false, with nothing to wait for, where no run has any. So runs that are
+  // queued one behind another fail only where they would fail one by one, and so does what comes between them.
+  bool wait_for_memory(const Status& attempt);
+  // For a run that has its block and will launch what never was launched, for which CUDA takes memory itself: whether that
+  // might not be there, while other runs have some that they will give back.
+  bool cramped() { return device_->blocks > 1 && backend_->scarce(); }
 
   // Lets others use the device meanwhile.
   void pause() { lock_.unlock(); }
@@ -39,7 +41,6 @@ class DeviceLock {
 
  private:
   friend struct DeviceBlock;
-  bool take_back();
   OpenDevice* device_ = nullptr;
   Backend* backend_ = nullptr;
   std::unique_lock<std::mutex> lock_;
@@ -49,29 +50,22 @@ class DeviceLock {
 // ERR_AFFUSE_CUDA_DRIVER, ERR_AFFUSE_CUDA_NO_DEVICE, ERR_AFFUSE_CUDA_ARCHITECTURE, ERR_AFFUSE_BACKEND (another version).
 DeviceLock lock_device(Device device, Status& status);
 
-// Memory of a device, given back from wherever it ends: with the device not locked by this thread.
-//
-// One that is held early, for a run whose turn has not come, may be taken back between fed() and claim(): it is then empty.
+// What a run has of a device: memory there, and page-locked memory of the host for what it fetches. Whoever has one needs no
+// more of the device's memory to come to its end. Given back from wherever it ends: with the device not locked by this thread.
 struct DeviceBlock {
   explicit DeviceBlock(Device device) : device(device) {}
   DeviceBlock(const DeviceBlock&) = delete;
   ~DeviceBlock();
 
-  // Memory that no queued work uses. early: only if there is room besides, and held early from now on.
-  bool allocate(DeviceLock& backend, size_t bytes, const char* what, bool early, Status& status);
-  // Backend::feed() into it has returned for the last time.
-  void fed();
-  // The run's turn has come: whether the block is still there, from now on for good.
-  bool claim();
+  // Memory that no queued work uses.
+  bool allocate(DeviceLock& backend, size_t bytes, const char* what, Status& status);
+  // Before the lock under which it was allocated was let go: as if it had not been.
+  void give_back(DeviceLock& backend);
 
   const Device device;
   char* data = nullptr;
-  bool idle = false;  // nothing that is queued uses it
-
- private:
-  friend class DeviceLock;
-  bool taken_ = false;  // it had memory
-  std::atomic<bool> feeding_{false};
+  void* slot = nullptr;  // Backend::make_slot()
+  bool idle = false;     // nothing that is queued uses it
 };
 
 // Whether a program could use this kind of device; otherwise why not. Opens the library and counts devices. The names of the

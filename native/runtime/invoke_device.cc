@@ -10,16 +10,18 @@ namespace {
 // What a call keeps on the device until it is done.
 class Borrowed {
  public:
-  explicit Borrowed(DeviceLock& backend) : backend_(backend) {}
-  ~Borrowed() {
-    for (int i = 0; i < count_; ++i) backend_->release(taken_[i]);
-  }
+  Borrowed(DeviceLock& backend, void* stream) : stream(stream), backend_(backend) {}
+  ~Borrowed() { give_back(); }
   Borrowed(const Borrowed&) = delete;
+  void give_back() {
+    while (count_) backend_->release(taken_[--count_], false, stream);
+  }
   void* take(size_t bytes, const char* what, Status& status) {
-    void* const memory = backend_.allocate(bytes, what, status);
+    void* const memory = backend_->allocate(bytes, what, status, false, stream);
     if (memory) taken_[count_++] = memory;
     return memory;
   }
+  void* const stream;  // that uses it
 
  private:
   DeviceLock& backend_;
@@ -27,14 +29,11 @@ class Borrowed {
   int count_ = 0;
 };
 
-}  // namespace
-
-namespace {
-
 // Tensors and scratch of one call on a device.
 struct DeviceCall {
   Tensor in[kMaxInputs], out[kMaxOutputs];
   TensorDesc in_desc[kMaxInputs], out_desc[kMaxOutputs];
+  void* workspace = nullptr;
   bool anything = false;
 
   DeviceCall(const OpDef& op, const Tensor* inputs, const TensorDesc* made, const Tensor* outputs) {
@@ -47,26 +46,26 @@ struct DeviceCall {
     }
   }
 
-  // Makes what is missing of the outputs and the workspace, and queues the operator.
-  void run(const OpDef& op, int index, DeviceLock& backend, Borrowed& memory, const Attr* attr, void* stream,
-           Status& status) {
+  // Makes what is missing of the outputs, and the workspace.
+  void make(const OpDef& op, int index, DeviceLock& backend, Borrowed& memory, const Attr* attr, Status& status) {
     for (int i = 0; i < op.output_count; ++i) {
       if (out[i].data || out[i].count() == 0) continue;
       out[i].data = memory.take(out[i].bytes(), "an output", status);
-      if (status.ok() && poisoning()) backend->fill(out[i].data, 0xff, out[i].bytes(), status);
+      if (status.ok() && poisoning()) backend->fill(out[i].data, 0xff, out[i].bytes(), status, memory.stream);
       if (!status.ok()) return;
     }
+    if (const size_t bytes = backend->workspace(index, OpShape{in_desc, out_desc, attr})) {
+      workspace = memory.take(bytes, "a workspace", status);
+      if (status.ok() && poisoning()) backend->fill(workspace, 0xff, bytes, status, memory.stream);
+    }
+  }
+  void run(int index, DeviceLock& backend, const Attr* attr, void* stream, Status& status) {
     OpCall call;
     call.in = in;
     call.out = out;
     call.attr = attr;
-    if (const size_t bytes = backend->workspace(index, OpShape{in_desc, out_desc, attr})) {
-      call.workspace = memory.take(bytes, "a workspace", status);
-      if (status.ok() && poisoning()) backend->fill(call.workspace, 0xff, bytes, status);
-      if (!status.ok()) return;
-    }
-    backend.make_room();
-    backend->run(index, call, status, stream);
+    call.workspace = workspace;
+    if (status.ok()) backend->run(index, call, status, stream);
   }
 };
 
@@ -78,6 +77,20 @@ int find_kernel(const OpDef& op, const Backend& backend, Status& status) {
   return index;
 }
 
+// Takes what a call needs, all of it or nothing: until it is there, or nobody is about to give memory back.
+template <class Take>
+void take_all(DeviceLock& backend, Borrowed& memory, Status& status, const Take& take) {
+  for (;;) {
+    Status tried;
+    take(tried);
+    if (tried.ok()) return;
+    memory.give_back();
+    if (backend.wait_for_memory(tried)) continue;
+    status = tried;
+    return;
+  }
+}
+
 }  // namespace
 
 void queue_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
@@ -86,8 +99,12 @@ void queue_on_device(const OpDef& op, Device device, const Tensor* in, const Ten
   const int index = backend ? find_kernel(op, *backend, status) : -1;
   DeviceCall call(op, in, made, out);
   if (index < 0 || !call.anything) return;
-  Borrowed memory(backend);  // what follows on the same stream may have it again
-  call.run(op, index, backend, memory, attr, stream, status);
+  Borrowed memory(backend, stream);  // what follows on the same stream may have it again at once
+  take_all(backend, memory, status, [&](Status& tried) {
+    call = DeviceCall(op, in, made, out);
+    call.make(op, index, backend, memory, attr, tried);
+  });
+  call.run(index, backend, attr, stream, status);
 }
 
 void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const TensorDesc* made, const Tensor* out,
@@ -105,19 +122,20 @@ void invoke_on_device(const OpDef& op, Device device, const Tensor* in, const Te
   }
   DeviceCall call(op, in, made, out);
   if (!call.anything) return;
-  Borrowed memory(backend);
-  for (int i = 0; i < op.input_count; ++i) {
-    if (!in[i].data) continue;
-    call.in[i].data = memory.take(in[i].bytes(), "an input", status);
-    if (status.ok()) backend->copy_in(call.in[i].data, in[i].data, in[i].bytes(), status);
-    if (!status.ok()) return;
-  }
-  for (int i = 0; i < op.output_count; ++i) {
-    call.out[i].data = nullptr;
-    for (int j = 0; j < op.input_count && out[i].data; ++j)  // an output that updates an input in place does so here too
-      if (in[j].data == out[i].data) call.out[i].data = call.in[j].data;
-  }
-  call.run(op, index, backend, memory, attr, nullptr, status);
+  Borrowed memory(backend, nullptr);
+  take_all(backend, memory, status, [&](Status& tried) {
+    for (int i = 0; i < op.input_count && tried.ok(); ++i)
+      if (in[i].data) call.in[i].data = memory.take(in[i].bytes(), "an input", tried);
+    for (int i = 0; i < op.output_count; ++i) {
+      call.out[i].data = nullptr;
+      for (int j = 0; j < op.input_count && out[i].data; ++j)  // an output that updates an input in place does so here too
+        if (in[j].data == out[i].data) call.out[i].data = call.in[j].data;
+    }
+    if (tried.ok()) call.make(op, index, backend, memory, attr, tried);
+  });
+  for (int i = 0; i < op.input_count && status.ok(); ++i)
+    if (in[i].data) backend->copy_in(call.in[i].data, in[i].data, in[i].bytes(), status);
+  call.run(index, backend, attr, nullptr, status);
   for (int i = 0; i < op.output_count && status.ok(); ++i)
     if (out[i].data) backend->copy_out(out[i].data, call.out[i].data, out[i].bytes(), status);
   Status ignored;

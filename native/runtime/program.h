@@ -43,8 +43,6 @@ struct ProgramSpec {
   int scalars = 0;
 };
 
-struct DeviceBlock;
-
 // One execution: its inputs and, afterwards, its results.
 struct ProgramRun {
   Memory* arena = nullptr;      // at least arena_bytes, the run's own while it lasts
@@ -53,8 +51,8 @@ struct ProgramRun {
   std::vector<const void*> lent;
   std::vector<double> scalars;
   std::vector<Memory> fetches;  // filled by Program::run
-  std::shared_ptr<DeviceBlock> staged;  // an arena on the device that has the feeds already: prepare()
-  std::function<void()> placed;  // told when a run on a device has its memory there; may be none
+  // Told when a run on a device is queued there whole, and leaves the program and its buffers to the next; may be none.
+  std::function<void()> queued;
   int threads = 1;
   RunRecorder* recorder = nullptr;  // null: nothing is timed
 };
@@ -76,9 +74,6 @@ class Program {
   // Runs everything once. The first failing instruction ends the run; buffers keep what was written before it. A set
   // `cancelled` ends the run at the next instruction with ERR_AFFUSE_CANCELLED.
   void run(ProgramRun& run, Scratch& scratch, const std::atomic<bool>& cancelled, Status& status);
-  // Before the run's turn, beside other runs: brings its feeds to the device. Where that fails, or what they take there is
-  // needed before, run() does it, and says why if it cannot.
-  void prepare(ProgramRun& run) const;
   ~Program();
 
  private:
@@ -109,7 +104,6 @@ class Program {
   bool prepare_device(Status& status);
   void validate_feeds(const ProgramRun& run, Status& status) const;
   void validate_step(size_t index, const ProgramRun& run, const std::vector<std::vector<char>>& stored, Status& status) const;
-  std::shared_ptr<DeviceBlock> stage(const ProgramRun& run, bool early, Status& status) const;
   void run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status);
   Work work_on_device(size_t step, const ProgramRun& run) const;
   // A feed's bytes in host memory.

@@ -1,8 +1,9 @@
 // Programs on a device. Their arena, workspace and buffers are device memory; feeds are copied in, fetches out. The first
 // run queues operator after operator and so finds errors where they are; the second records the launches, and from then
 // on a run is one replay, before which the steps whose attributes follow scalars (learning rate, step) get new arguments.
-// A run that waits for its turn has its feeds brought over meanwhile, into an arena of its own: so there are two arenas in
-// turn, each with a recording.
+// What a run fetches is copied into page-locked memory behind its launches. It leaves the program to the next run when all
+// that is queued, and waits for no more than its own mark: so the device has a step to go on with when one ends, and two
+// runs of a program have an arena each, with a recording.
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -97,58 +98,57 @@ void Program::validate_feeds(const ProgramRun& run, Status& status) const {
     if (steps_[index].op().validate) validate_step(index, run, {}, status);
 }
 
-// The arena with the feeds in it, or on their way. early: the run's turn has not come.
-std::shared_ptr<DeviceBlock> Program::stage(const ProgramRun& run, bool early, Status& status) const {
-  auto block = std::make_shared<DeviceBlock>(spec_.device);
-  const size_t bytes = rounded(spec_.arena_bytes) + device_->workspace + device_->spare;
-  Backend* device;
-  {
-    DeviceLock backend = lock_device(spec_.device, status);
-    if (!backend || !block->allocate(backend, bytes, "a program's arena", early, status)) return nullptr;
-    device = &*backend;
-    if (poisoning()) {
-      device->fill(block->data, 0xff, bytes, status);
-      device->finish(status);
-    }
-  }
-  for (size_t i = 0; i < spec_.feeds.size() && status.ok(); ++i) {
-    const ProgramValue& value = spec_.values[size_t(spec_.feeds[i])];
-    device->feed(block->data + value.offset, fed(run, int(i)), value.bytes(), status);
-  }
-  block->fed();
-  return block;
-}
-
-void Program::prepare(ProgramRun& run) const {
-  Status status;
-  if (!device_) return;
-  validate_feeds(run, status);
-  if (!status.ok()) return;
-  std::shared_ptr<DeviceBlock> block = stage(run, true, status);
-  if (status.ok()) run.staged = std::move(block);
-}
-
 void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled, Status& status) {
   RunRecorder* const recorder = run.recorder;
   const int64_t begin = recorder ? clock_ns() : 0;
-  // Declared before the lock, so that it is given back after it.
-  std::shared_ptr<DeviceBlock> block = std::move(run.staged);
-  if (!block || !block->claim()) {
-    validate_feeds(run, status);
-    if (status.ok()) block = stage(run, false, status);
+  validate_feeds(run, status);
+  std::vector<size_t> places;  // of what is fetched, in the slot
+  size_t fetched = 0;
+  run.fetches.resize(spec_.fetches.size());
+  for (size_t i = 0; i < spec_.fetches.size() && status.ok(); ++i) {
+    const size_t bytes = spec_.values[size_t(spec_.fetches[i])].bytes();
+    run.fetches[i].allocate(bytes, "a fetched value", status);
+    places.push_back(fetched);
+    fetched += rounded(bytes);
   }
   if (!status.ok()) return;
+  DeviceBlock block(spec_.device);  // before the lock, so that it is given back after it
   DeviceLock backend = lock_device(spec_.device, status);
   if (!backend) return;
   OnDevice& own = *device_;
-  const size_t arena = rounded(spec_.arena_bytes);
-  backend->await_feeds(status);
-  std::vector<const char*> bases{block->data};
-  for (const auto& buffer : spec_.buffers) {
-    bases.push_back(buffer->on(spec_.device, backend, status));
-    if (!status.ok()) return;
+  const size_t arena = rounded(spec_.arena_bytes), bytes = arena + own.workspace + own.spare;
+  std::vector<const char*> bases;
+  const auto fits = [&](const auto& recorded) { return recorded.recording && recorded.bases == bases; };
+  OnDevice::Recorded* kept;
+  for (;;) {  // all the memory that the run needs, or none
+    Status tried;
+    bases.clear();
+    if (block.allocate(backend, bytes, "a program's arena", tried)) bases.push_back(block.data);
+    for (size_t i = 0; i < spec_.buffers.size() && tried.ok(); ++i)
+      bases.push_back(spec_.buffers[i]->on(spec_.device, backend, tried));
+    kept = std::find_if(std::begin(own.recorded), std::end(own.recorded), fits);
+    const bool anew = recorder || !own.ran || kept == std::end(own.recorded);
+    if (tried.ok() && anew && backend.cramped())
+      tried.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected device memory for launches, got almost none");
+    if (tried.ok()) break;
+    block.give_back(backend);
+    if (backend.wait_for_memory(tried)) continue;
+    status = tried;
+    return;
   }
-  if (run.placed) run.placed();
+  if (fetched) block.slot = backend->make_slot(fetched);
+  if (poisoning()) {
+    backend->fill(block.data, 0xff, bytes, status);
+    backend->finish(status);
+  }
+  backend.pause();  // what runs before may end, and others may queue, while feeds travel
+  for (size_t i = 0; i < spec_.feeds.size() && status.ok(); ++i) {
+    const ProgramValue& value = spec_.values[size_t(spec_.feeds[i])];
+    backend->feed(block.data + value.offset, fed(run, int(i)), value.bytes(), status);
+  }
+  backend.resume();
+  backend->await_feeds(status);
+  if (!status.ok()) return;
   const auto at = [&](int value) {
     const ProgramValue& v = spec_.values[size_t(value)];
     return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
@@ -182,7 +182,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       static_cast<TensorDesc&>(in[i]) = spec_.values[size_t(value)];
       if (in[i].count()) in[i].data = at(value);
     }
-    char* spare = block->data + arena + own.workspace;
+    char* spare = block.data + arena + own.workspace;
     bool anything = false;
     for (int i = 0; i < op.output_count; ++i) {
       const int value = step.instruction->outputs[size_t(i)];
@@ -199,7 +199,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     call.in = in;
     call.out = out;
     call.attr = attr;
-    call.workspace = own.workspace ? block->data + arena : nullptr;
+    call.workspace = own.workspace ? block.data + arena : nullptr;
     go(call);
     if (!status.ok()) add_context(status, index, op);
   };
@@ -208,7 +208,6 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   };
 
   if (recorder || !own.ran) {
-    backend.make_room();
     each([&](size_t i, const OpCall& call) {
       if (cancelled.load(std::memory_order_relaxed)) return status.fail("ERR_AFFUSE_CANCELLED", "the run was cancelled");
       const int64_t from = recorder ? clock_ns() : 0;
@@ -219,8 +218,6 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     });
     own.ran = status.ok();
   } else if (status.ok()) {
-    const auto fits = [&](const auto& recorded) { return recorded.recording && recorded.bases == bases; };
-    OnDevice::Recorded* kept = std::find_if(std::begin(own.recorded), std::end(own.recorded), fits);
     if (kept != std::end(own.recorded)) {
       each([&](size_t i, const OpCall& call) {
         if (steps_[i].instruction->scalars.empty()) return;
@@ -230,7 +227,6 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       kept = &own.recorded[own.oldest];
       own.oldest ^= 1;
       kept->recording.reset();
-      backend.make_room();
       backend->begin_recording(status);
       each([&](size_t i, const OpCall& call) {
         backend->name_step(int(i));
@@ -242,23 +238,24 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     if (kept->recording && status.ok()) backend->replay(*kept->recording, status);
     if (!status.ok()) kept->recording.reset();
   }
-  if (void* const mark = status.ok() ? backend->mark(status) : nullptr) {
-    Backend& device = *backend;
-    backend.pause();  // the next run's arena is allocated, others queue meanwhile
-    device.wait(mark, status);
-    backend.resume();
-  }
 
   const int64_t computed = recorder ? clock_ns() : 0;
-  run.fetches.resize(spec_.fetches.size());
   for (size_t i = 0; i < spec_.fetches.size() && status.ok(); ++i) {
-    const ProgramValue& value = spec_.values[size_t(spec_.fetches[i])];
-    if (run.fetches[i].allocate(value.bytes(), "a fetched value", status))
-      backend->copy_out(run.fetches[i].data(), at(spec_.fetches[i]), value.bytes(), status);
+    const char* const from = at(spec_.fetches[i]);
+    if (block.slot) backend->fetch(static_cast<char*>(block.slot) + places[i], from, run.fetches[i].bytes(), status);
+    else backend->copy_out(run.fetches[i].data(), from, run.fetches[i].bytes(), status);
+  }
+  if (void* const mark = status.ok() ? backend->mark(status) : nullptr) {
+    backend.pause();
+    if (run.queued) run.queued();  // from here on program and buffers are the next run's
+    backend->wait(mark, status);
+    for (size_t i = 0; i < places.size() && block.slot && status.ok(); ++i)
+      memcpy(run.fetches[i].data(), static_cast<const char*>(block.slot) + places[i], run.fetches[i].bytes());
+    backend.resume();
   }
   Status ignored;
   if (!status.ok()) backend->finish(ignored);  // nothing of this run is queued when its arena goes back
-  block->idle = true;
+  block.idle = true;
   if (!recorder) return;
   const int64_t end = clock_ns();
   recorder->add(kFetchStep, computed, end);

@@ -14,10 +14,10 @@ bool share(const Job& a, const Job& b) {
 
 }  // namespace
 
-void Job::placed() {
+void Job::queued() {
   {
     const std::lock_guard lock(scheduler_->mutex_);
-    state_ = running;
+    queued_ = true;
   }
   scheduler_->wake_.notify_one();
 }
@@ -49,62 +49,56 @@ bool Scheduler::submit(std::shared_ptr<Job> job) {
 }
 
 // Whether the job shares something with one that runs, or with one that waits before it.
-bool Scheduler::conflicts(const Job& job, size_t before) const {
-  for (const auto& other : running_)
-    if (share(job, *other)) return true;
-  for (size_t i = 0; i < before; ++i)
-    if (share(job, *waiting_[i])) return true;
-  return false;
-}
-
-std::shared_ptr<Job> Scheduler::next() {
-  for (size_t i = 0; i < waiting_.size(); ++i) {
-    if (waiting_[i]->state_ == Job::preparing || conflicts(*waiting_[i], i)) continue;
-    std::shared_ptr<Job> job = std::move(waiting_[i]);
-    waiting_.erase(waiting_.begin() + ptrdiff_t(i));
-    return job;
+Scheduler::Turn Scheduler::turn_of(const Job& job, size_t before) const {
+  Turn turn = now;
+  for (const auto& other : running_) {
+    if (!share(job, *other)) continue;
+    if (turn == behind || !job.queue || job.queue != other->queue || !other->queued_) return later;
+    turn = behind;
   }
-  return nullptr;
+  for (size_t i = 0; i < before; ++i)
+    if (share(job, *waiting_[i])) return later;
+  return turn;
 }
 
-// One at a time, and no other before that one has started and has its memory: preparing takes some.
-std::shared_ptr<Job> Scheduler::next_to_prepare() const {
-  for (const auto& job : waiting_)
-    if (job->state_ != Job::fresh) return nullptr;
-  for (const auto& job : running_)
-    if (job->state_ == Job::starting) return nullptr;
-  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const auto& job) { return job->prepares(); });
-  return found == waiting_.end() ? nullptr : *found;
+// Jobs that can run before jobs that can only be queued: these need a driver too, and do not end sooner for it.
+std::shared_ptr<Job> Scheduler::next() {
+  for (const Turn wanted : {now, behind})
+    for (size_t i = 0; i < waiting_.size(); ++i) {
+      if (turn_of(*waiting_[i], i) != wanted) continue;
+      std::shared_ptr<Job> job = std::move(waiting_[i]);
+      waiting_.erase(waiting_.begin() + ptrdiff_t(i));
+      return job;
+    }
+  return nullptr;
 }
 
 void Scheduler::drive() {
   Scratch scratch;
   std::unique_lock lock(mutex_);
   while (!cancelled_) {
-    std::shared_ptr<Job> job = next();
+    const std::shared_ptr<Job> job = next();
     if (!job) {
-      if (const std::shared_ptr<Job> early = next_to_prepare()) {
-        early->state_ = Job::preparing;
-        lock.unlock();
-        early->prepare();
-        lock.lock();
-        early->state_ = Job::prepared;
-        wake_.notify_all();
-        continue;
-      }
       ++idle_;
       wake_.wait(lock);
       --idle_;
       continue;
     }
-    job->state_ = job->prepares() ? Job::starting : Job::running;
     running_.push_back(job);
     lock.unlock();
     job->run(scratch, cancelled_);
+    lock.lock();
+    ended_.wait(lock, [&] {  // for the one that this one was queued behind
+      for (auto other = running_.begin(); *other != job; ++other)
+        if (share(*job, **other)) return false;
+      return true;
+    });
+    lock.unlock();
     job->finished(job);
     lock.lock();
     running_.erase(std::find(running_.begin(), running_.end(), job));
     wake_.notify_all();  // what waited for this job's resources may start, perhaps on another driver
+    ended_.notify_all();
   }
 }
 

@@ -17,24 +17,22 @@ class Job {
   virtual ~Job() = default;
   // On a driver thread. `cancelled` turns true when the scheduler shuts down: the job should end soon.
   virtual void run(Scratch& scratch, const std::atomic<bool>& cancelled) = 0;
-  // For jobs that can do something before their turn, beside those that they have to wait for: once, before run(), or
-  // never. One at a time, and while every other such job that runs has said placed().
-  virtual bool prepares() const { return false; }
-  virtual void prepare() {}
-  // On the same thread, when it has run and before any job that had to wait for it starts.
+  // On the same thread, when it has run: in the order of submission of jobs that share resources.
   virtual void finished(std::shared_ptr<Job> self) = 0;
 
   // Jobs that share any of these run one after another in the order of submission; others may run side by side.
   std::vector<const void*> resources;
+  // A queue that keeps what is given to it in order, 0: none. The next job of the same one may start behind a job that has
+  // said queued() and waits for the queue to come there; one at a time, as each holds memory.
+  int queue = 0;
 
  protected:
-  // In run(), of a job that prepares: it has the memory that it needs. Until then what the next one took could be taken
-  // back from it at once.
-  void placed();
+  // In run(): what is left is to wait. The resources are another job's from here on.
+  void queued();
 
  private:
   friend class Scheduler;
-  enum { fresh, preparing, prepared, starting, running } state_ = fresh;
+  bool queued_ = false;
   class Scheduler* scheduler_ = nullptr;
 };
 
@@ -51,11 +49,11 @@ class Scheduler {
   friend class Job;
   void drive();
   std::shared_ptr<Job> next();
-  std::shared_ptr<Job> next_to_prepare() const;
-  bool conflicts(const Job& job, size_t before) const;
+  enum Turn { now, behind, later };
+  Turn turn_of(const Job& job, size_t before) const;
 
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, ended_;  // drivers without a job; those whose job may not have finished yet
   std::deque<std::shared_ptr<Job>> waiting_;
   std::vector<std::shared_ptr<Job>> running_;
   std::vector<std::thread> drivers_;

@@ -6,13 +6,11 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   rmSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -21,18 +19,7 @@ import { affuse } from "../helpers/cli.ts";
 import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
 import { device, ensureDevice } from "./device.ts";
-
-const folder = mkdtempSync(path.join(tmpdir(), "affuse-errors-"));
-test.after(() => rmSync(folder, { recursive: true, force: true }));
-const at = (name: string) => path.join(folder, name);
-const cxx = process.env.CXX ?? "c++";
-
-function compile(command: string, ...args: string[]): void {
-  const { code, output } = sh(command, args);
-  if (code !== 0) throw new Error(`${command} ${args.join(" ")}: ${output}`);
-}
-
-type Environment = Record<string, string | undefined>;
+import { at, compile, cxx, type Environment, folder, SCRIPT, standIn } from "./stand-in.ts";
 
 interface Doctor {
   ok: boolean;
@@ -53,31 +40,6 @@ async function doctor(env: Environment) {
   return { ...cuda, advice };
 }
 
-/** Twice three numbers by call and by program, on the device and then on the CPU, in a process of its own. */
-const SCRIPT = `
-import { loadAddon } from ${JSON.stringify(path.join(packageRoot, "lib/native/load.ts"))};
-const addon = loadAddon();
-const x = { dtype: "f32", shape: [3], data: Float32Array.of(1, 2, 3) };
-const value = { dtype: "f32", shape: [3], buffer: -1 };
-const desc = (device) => ({
-  device, arenaBytes: 512, buffers: [], values: [{ ...value, offset: 0, feed: 0 }, { ...value, offset: 256 }],
-  instructions: [{ op: "scale", inputs: [0], outputs: [1], attributes: { factor: 2 } }], feeds: [0], fetches: [1], scalars: 0,
-});
-const tried = async (work) => {
-  try {
-    return [...(await work())].join();
-  } catch (error) {
-    return error.code;
-  }
-};
-const results = [];
-for (const device of ["cuda", "cpu", "cuda"]) {
-  results.push(await tried(() => addon.call(device, "scale", [x], { factor: 2 }, [true])[0].data));
-  results.push(await tried(async () => (await addon.createProgram(desc(device)).run([x.data], []))[0]));
-}
-console.log(JSON.stringify(results));
-`;
-
 function results(env: Environment): string[] {
   writeFileSync(at("script.mts"), SCRIPT);
   return JSON.parse(
@@ -88,13 +50,6 @@ function results(env: Environment): string[] {
     }),
   );
 }
-
-const standIn = at("stand_in.so");
-test.before(() => {
-  const version = `-DSTAND_IN_VERSION="${addon.version}"`;
-  const flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-I.", version];
-  compile(cxx, ...flags, "test/cuda/stand_in.cc", "kernels/common/status.cc", "-o", standIn);
-});
 
 const FAULTS: [mode: string, code: string, advice: RegExp][] = [
   ["no driver", "ERR_AFFUSE_CUDA_DRIVER", /install an NVIDIA driver/],
@@ -124,100 +79,6 @@ test("a device that works, and one that computes something else", async () => {
   const wrong = await doctor({ ...env, AFFUSE_STAND_IN: "wrong" });
   assert.is(wrong.code, "ERR_AFFUSE_DEVICE_RESULT");
   assert.match(wrong.reason ?? "", /expected twice/);
-});
-
-/** What a script that follows SCRIPT's first lines prints: its own lines, and what the library says, in order. */
-function told(script: string, env: Environment): { own: string[]; library: string[] } {
-  writeFileSync(at("steps.mts"), SCRIPT.replace(/const results = \[\];[\s\S]*/, script));
-  const output = execFileSync(process.execPath, ["--import", "tsx", at("steps.mts")], {
-    cwd: packageRoot,
-    encoding: "utf8",
-    env: { ...process.env, AFFUSE_CUDA_LIBRARY: standIn, ...env },
-  });
-  const lines = output.trim().split("\n"); // the library's are flushed when the process ends
-  const library = lines.filter((line) => /^(fed|comput)/.test(line));
-  return { own: lines.filter((line) => !library.includes(line)), library };
-}
-
-/** Three runs of a program that are given at once, each of which computes a while: what the library says meanwhile. */
-const STEPS: [bytes: string | undefined, what: string, between: string[]][] = [
-  // Between two ends of a step: one feeds, one computes; a third feeds only when its predecessor's turn has come.
-  [
-    undefined,
-    "the next run's feeds travel while a run computes",
-    ["computing fed fed", "computing fed", "computing", ""],
-  ],
-  [
-    "512",
-    "without memory for two runs each feeds in its turn",
-    ["computing fed", "computing fed", "computing fed", ""],
-  ],
-];
-for (const [bytes, what, between] of STEPS) {
-  test(what, () => {
-    const { own, library } = told(
-      `const program = addon.createProgram(desc("cuda"));
-const runs = [1, 2, 3].map((factor) => program.run([x.data.map((v) => factor * v)], []));
-console.log((await Promise.all(runs)).map(([y]) => y.join()).join(" "));`,
-      { AFFUSE_STAND_IN: "slow", AFFUSE_STAND_IN_BYTES: bytes },
-    );
-    const parts = library.join(" ").split("computed");
-    assert.equal(
-      parts.map((part) => part.trim().split(" ").sort().join(" ")),
-      between,
-    );
-    assert.equal(own, ["2,4,6 4,8,12 6,12,18"]);
-  });
-}
-
-test("what another run or a call needs is taken back from a run that was fed before its turn", () => {
-  // Room for the runs of two programs, one of them twice as large: 512 and 1024 bytes.
-  const { own, library } = told(
-    `const small = addon.createProgram(desc("cuda"));
-const large = addon.createProgram({ ...desc("cuda"), arenaBytes: 1024 });
-const scaled = (program, factor) => program.run([x.data.map((v) => factor * v)], []);
-const after = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const call = (length) => tried(() => {
-  const ones = { dtype: "f32", shape: [length], data: new Float32Array(length).fill(1) };
-  return [addon.call("cuda", "scale", [ones], { factor: 2 }, [true])[0].data.filter((v) => v === 2).length];
-});
-const two = [scaled(small, 1), scaled(small, 3)];
-await after(100); // the first one computes, the second is fed
-two.push(scaled(large, 5));
-console.log((await Promise.all(two)).map(([y]) => y.join()).join(" "));
-const more = [scaled(small, 7), scaled(small, 8)];
-await after(100);
-console.log(await call(128)); // as many bytes as a large run
-await more[0];
-await after(100); // the second one computes: its room is its own, and too little is left
-console.log(await call(192));
-console.log((await Promise.all(more)).map(([y]) => y.join()).join(" "));`,
-    { AFFUSE_STAND_IN: "slow", AFFUSE_STAND_IN_BYTES: String(512 + 1024) },
-  );
-  assert.equal(own, ["2,4,6 6,12,18 10,20,30", "128", "ERR_AFFUSE_DEVICE_MEMORY", "14,28,42 16,32,48"]);
-  const fed = library.filter((line) => line === "fed").length;
-  assert.is(fed, 5 + 2, "what was taken back was fed again");
-});
-
-test("room for one run at a time, and thousands of them: none fails for lack of it", () => {
-  // Programs that share a buffer run one after another; whatever is done ahead of a run's turn, one always fits.
-  const { own } = told(
-    `const buffer = addon.createBuffer(64);
-const shared = (bytes) => addon.createProgram({ ...desc("cuda"), arenaBytes: bytes, buffers: [buffer] });
-const programs = [512, 1024, 256 * 3].map(shared);
-let wrong = 0;
-for (let round = 0; round < 60; round++) {
-  const runs = Array.from({ length: 50 }, async (_, i) => {
-    const [y] = await programs[(i * i + round) % 3].run([x.data.map((v) => i * v)], []);
-    if (y.join() !== [2 * i, 4 * i, 6 * i].join()) wrong++;
-  });
-  const results = await Promise.allSettled(runs);
-  for (const { reason } of results) if (reason) throw reason;
-}
-console.log(wrong);`,
-    { AFFUSE_STAND_IN_BYTES: String(256 + 1024) },
-  );
-  assert.equal(own, ["0"]);
 });
 
 test("a library that is not there, or is none", async () => {

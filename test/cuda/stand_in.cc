@@ -1,12 +1,16 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
 // host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale". For errors.test.ts: what a machine
 // with a GPU says when something is wrong with it. And for the stress program (test/native/stress/devices.cc).
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <climits>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -47,16 +51,16 @@ class StandIn final : public Backend {
     if (gone(status)) return;
     const Scale step{call.in[0].f32(), call.out[0].f32(), call.in[0].count()};
     if (recording_) recording_->steps.push_back(step);
-    else step.go();
+    else go(step, status);
   }
   void begin_recording(Status&) override { recording_ = new Recorded; }
   void name_step(int) override {}
   Recording* end_recording(Status&) override { return std::exchange(recording_, nullptr); }
   void update(Recording&, int, int, const OpCall&, Status&) override {}
-  void replay(Recording& recording, Status&) override {
-    for (const Scale& step : static_cast<Recorded&>(recording).steps) step.go();
+  void replay(Recording& recording, Status& status) override {
+    for (const Scale& step : static_cast<Recorded&>(recording).steps) go(step, status);
   }
-  void* allocate(size_t bytes, const char* what, Status& status, bool) override {
+  void* allocate(size_t bytes, const char* what, Status& status, bool, void*) override {
     if (gone(status)) return nullptr;
     const size_t size = (bytes + 255) / 256 * 256;
     if (!mode("memory") && size <= left_) {
@@ -68,19 +72,19 @@ class StandIn final : public Backend {
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory, bool) override {
+  void release(void* memory, bool, void*) override {
     left_ += sizes_[memory];
     sizes_.erase(memory);
     free(memory);
   }
-  bool scarce() const override { return false; }
+  bool scarce() override { return false; }
   void copy_in(void* to, const void* host, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(to, host, bytes);
   }
   void copy_out(void* host, const void* from, size_t bytes, Status& status) override {
     if (!gone(status)) memcpy(host, from, bytes);
   }
-  void fill(void* memory, int byte, size_t bytes, Status&) override { memset(memory, byte, bytes); }
+  void fill(void* memory, int byte, size_t bytes, Status&, void*) override { memset(memory, byte, bytes); }
   void finish(Status& status) override { gone(status); }
   void feed(void* to, const void* host, size_t bytes, Status& status) override {
     if (gone(status)) return;
@@ -94,19 +98,47 @@ class StandIn final : public Backend {
     for (const auto& [to, bytes] : under_way_) memcpy(to, bytes.data(), bytes.size());
     under_way_.clear();
   }
-  void* mark(Status&) override { return this; }
-  void wait(void*, Status& status) override {
+  void* make_slot(size_t bytes) override { return malloc(bytes); }
+  void end_slot(void* slot) override { free(slot); }
+  void fetch(void* slot, const void* from, size_t bytes, Status& status) override {
+    if (gone(status)) return;
+    const char* const begin = static_cast<const char*>(from);
+    const std::lock_guard lock(feeding_);
+    fetched_.push_back({queued_, slot, std::vector<char>(begin, begin + bytes)});
+  }
+  void* mark(Status& status) override {
+    if (gone(status)) return nullptr;
+    if (slow()) puts("queued");
+    return new int(queued_++);
+  }
+  void wait(void* mark, Status& status) override {  // what is fetched is there no sooner
+    const std::unique_ptr<int> behind(static_cast<int*>(mark));
     if (slow()) {  // as long as a step computes
+      static std::mutex one;
+      const std::lock_guard lock(one);
       puts("computing");
-      std::this_thread::sleep_for(std::chrono::milliseconds(400));
+      std::this_thread::sleep_for(std::chrono::milliseconds(250));
       puts("computed");
     } else {  // others have their turns
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
-    gone(status);
+    if (*behind >= fatal_) lost_ = true;
+    if (gone(status)) return;
+    const std::lock_guard lock(feeding_);
+    std::erase_if(fetched_, [&](const Fetched& one) {
+      if (one.behind > *behind) return false;
+      memcpy(one.slot, one.bytes.data(), one.bytes.size());
+      return true;
+    });
   }
 
  private:
+  // A step of -1 cannot be queued; one of NaN loses the device when it has been waited for.
+  void go(const Scale& step, Status& status) {
+    if (*step.x == -1) return status.fail("ERR_AFFUSE_CUDA", "expected a launch, got an invalid argument");
+    if (std::isnan(*step.x)) fatal_ = std::min(fatal_.load(), queued_);
+    step.go();
+  }
   static bool slow() { return mode("slow"); }
   static size_t room() {
     const char* const bytes = getenv("AFFUSE_STAND_IN_BYTES");
@@ -123,6 +155,14 @@ class StandIn final : public Backend {
   std::map<void*, size_t> sizes_;
   std::mutex feeding_;
   std::vector<std::pair<void*, std::vector<char>>> under_way_;
+  struct Fetched {
+    int behind;  // how many marks there were
+    void* slot;
+    std::vector<char> bytes;
+  };
+  std::vector<Fetched> fetched_;
+  int queued_ = 0;
+  std::atomic<int> fatal_{INT_MAX};
 };
 
 int count(Status& status) {

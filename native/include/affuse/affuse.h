@@ -123,9 +123,14 @@ AFFUSE_API int affuse_run(const char* name, const char* device, const affuse_ten
  * on the device already (cudaMalloc, a torch tensor's data_ptr()).
  *
  * affuse_queue() queues an operator on `stream` (a cudaStream_t; NULL: affuse's own) and returns. All data is device memory,
- * at multiples of 4 bytes; lengths, labels and widths are not checked, as nobody can look at them without waiting. Its
- * workspace is reused by the next call, so calls for one device go to one stream at a time, or wait in between with
- * affuse_finish(). affuse_finish() waits for affuse's own stream and gives the first error of what was queued there. */
+ * at multiples of 4 bytes; lengths, labels and widths are not checked, as nobody can look at them without waiting. Calls
+ * may go to any streams in turn: their workspace is affuse's, and on another stream it is reused only behind the work that
+ * used it, of which an event keeps track. Only the data that they share is the caller's to order. A stream may be destroyed
+ * when its work is done. affuse_finish() waits for affuse's own stream and gives the first error of what was queued there.
+ *
+ * While the caller captures `stream` into a CUDA graph nothing can be allocated: make the same calls once before, else
+ * ERR_AFFUSE_CAPTURE says so. The workspace of captured calls stays with their graph until the process ends, so the graph may
+ * be run at any time, on any stream, but not twice at once (as two executables made of it could be). */
 AFFUSE_API int affuse_queue(const char* name, const char* device, const affuse_tensor* inputs, int input_count,
                             const affuse_attribute* attributes, int attribute_count, const affuse_tensor* outputs,
                             int output_count, void* stream, affuse_error* error);

@@ -1,6 +1,6 @@
-// Programs on a device with room for one of their runs, whoever else is about to need it: runs that are prepared before
-// their turn, schedulers that end in the middle, single operators beside them. The device is test/cuda/stand_in.cc, which
-// brings what is fed only when it is waited for.
+// Programs on a device with room for one of their runs, whoever else is about to need it: runs that are queued behind others,
+// schedulers that end in the middle, single operators beside them. The device is test/cuda/stand_in.cc, which
+// brings what is fed and fetched only when it is waited for.
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -56,10 +56,9 @@ struct Tight : Job {
     Status status;
     state.feeds[0].allocate(64, "a feed", status);
     for (int i = 0; i < 16; ++i) static_cast<float*>(state.feeds[0].data())[i] = f * float(i);
-    state.placed = [this] { placed(); };
+    state.queued = [this] { queued(); };
+    queue = 1;
   }
-  bool prepares() const override { return true; }
-  void prepare() override { program->prepare(state); }
   void run(Scratch& scratch, const std::atomic<bool>& cancelled) override {
     Status status;
     program->run(state, scratch, cancelled, status);

@@ -81,44 +81,45 @@ void pool_contract(int rounds) {
 }
 
 struct Counting : affuse::Job {
-  static inline std::atomic<int> ahead{0}, prepared{0};
-  std::vector<int>& log;
-  std::atomic<int>& inside;
+  static inline std::atomic<int> met{0};
+  struct Chain {
+    std::vector<int> log, ended;
+    std::atomic<int> inside{0}, flying{0};
+  };
+  Chain& chain;
   int id;
-  Counting(std::vector<int>& l, std::atomic<int>& in, int i) : log(l), inside(in), id(i) { resources = {&l}; }
-  int early = 0;  // what was prepared; unguarded like the log
-  bool ran = false;
-  bool prepares() const override { return id % 2; }
-  void prepare() override {
-    require(!ran && early == 0, "a job is prepared once, before it runs");
-    require(++ahead <= 4, "few jobs are ahead: one, and those that drivers are about to run");
-    early = id;
-    ++prepared;
+  Counting(Chain& c, int i) : chain(c), id(i) {
+    resources = {&c};
+    queue = i % 10 ? 1 : 0;
   }
   void run(affuse::Scratch& scratch, const std::atomic<bool>&) override {
-    ran = true;
-    require(early == 0 || early == id, "what was prepared is there");
-    if (early) --ahead;
-    require(inside++ == 0, "jobs that share a resource do not meet");
+    const int flying = ++chain.flying;
+    require(flying <= 2, "one job at a time is queued behind another");
+    require(flying == 1 || queue, "a job of no queue runs alone");
+    met += flying - 1;
+    require(chain.inside++ == 0, "jobs that share a resource do not meet");
     affuse::Status status;
     memset(scratch.reserve(1000, status), 1, 1000);
-    if (prepares()) placed();
-    log.push_back(id);  // unguarded on purpose: the scheduler is the guard
-    inside--;
+    chain.log.push_back(id);  // unguarded on purpose: the scheduler is the guard
+    chain.inside--;
+    if (id % 7 == 0) return;
+    queued();
+    usleep(useconds_t(id * 37 % 50));  // some wait longer than the next one
   }
-  void finished(std::shared_ptr<Job>) override {}
+  void finished(std::shared_ptr<Job>) override {
+    chain.ended.push_back(id);
+    --chain.flying;
+  }
 };
 
 void scheduler_order(int rounds) {
   for (int round = 0; round < rounds; ++round) {
-    std::vector<int> logs[3];
-    std::atomic<int> inside[3] = {};
+    Counting::Chain chains[3];
     std::atomic<int> settled{0};
-    Counting::ahead = 0;  // one may have been prepared and then dropped
     {
       affuse::Scheduler scheduler(4);
       for (int i = 0; i < 90; ++i)
-        require(scheduler.submit(std::make_shared<Counting>(logs[i % 3], inside[i % 3], i / 3)), "a job is taken");
+        require(scheduler.submit(std::make_shared<Counting>(chains[i % 3], i / 3)), "a job is taken");
       if (round % 2) {
         // Let some finish, then tear down in the middle.
         usleep(useconds_t(round * 37 % 500));
@@ -131,17 +132,18 @@ void scheduler_order(int rounds) {
         void finished(std::shared_ptr<Job>) override { done++; }
       };
       auto last = std::make_shared<Last>(settled);
-      for (auto& log : logs) last->resources.push_back(&log);
+      for (auto& chain : chains) last->resources.push_back(&chain);
       scheduler.submit(last);
       last.reset();
       while (!settled) usleep(100);
     }
-    for (const auto& log : logs) {
+    for (const auto& [log, ended, inside, flying] : chains) {
       require(settled == 0 || log.size() == 30, "all jobs ran before one that waits for them");
       for (size_t i = 0; i < log.size(); ++i) require(log[i] == int(i), "jobs run in the order of submission");
+      require(ended == log, "and finish in it");
     }
   }
-  require(Counting::prepared > 0, "some jobs are prepared before their turn");
+  require(Counting::met > 0, "some jobs are queued behind another");
 }
 
 // y ← 2 x in a buffer, many times, from programs that share it.
