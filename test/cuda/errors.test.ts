@@ -18,8 +18,9 @@ import { packageRoot } from "#root";
 import { affuse } from "../helpers/cli.ts";
 import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
+import { at, compile, cxx, folder } from "./compile.ts";
 import { device, ensureDevice } from "./device.ts";
-import { at, compile, cxx, type Environment, folder, SCRIPT, standIn } from "./stand-in.ts";
+import { type Environment, SCRIPT, standIn } from "./stand-in.ts";
 
 interface Doctor {
   ok: boolean;

@@ -46,6 +46,7 @@ struct Block {
 };
 inline std::map<void*, Block> blocks;
 inline size_t room = SIZE_MAX, locked_room = SIZE_MAX;
+inline bool deaf = false, hasty = false;  // streams that wait for nothing; events that say that they have passed
 inline int allocations = 0, frees = 0, relaxed = 0, events = 0;
 
 inline bool over(const Use& use) { return lines[use.stream].done >= use.work; }
@@ -116,9 +117,10 @@ inline void wait_event(const Event& event, Status&) {
   forbid_in_capture();
   if (event) run(event->stream, event->work);
 }
-inline bool passed(const Event& event) { return over(*event); }
+inline bool passed(const Event& event) { return hasty || over(*event); }
 inline void follow(Stream stream, const Event& event, Status&) {
   require(!lines[stream].capture, "a capture waits for nothing outside it");
+  if (deaf) return;
   Clock after = event->behind;
   after[size_t(event->stream)] = event->work;
   for (size_t other = 0; other < kStreams; ++other)

@@ -1,24 +1,12 @@
 /** stand_in.cc as the library of device "cuda", and scripts that run on it in a process of their own. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { packageRoot } from "#root";
-import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
+import { at, compile, cxx } from "./compile.ts";
 
 export type Environment = Record<string, string | undefined>;
-
-/** Of this process, and gone with it. */
-export const folder = mkdtempSync(path.join(tmpdir(), "affuse-stand-in-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-export const at = (name: string) => path.join(folder, name);
-export const cxx = process.env.CXX ?? "c++";
-
-export function compile(command: string, ...args: string[]): void {
-  const { code, output } = sh(command, args);
-  if (code !== 0) throw new Error(`${command} ${args.join(" ")}: ${output}`);
-}
 
 export const standIn = at("stand_in.so");
 {
