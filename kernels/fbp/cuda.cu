@@ -1,8 +1,8 @@
 // fbp on a device. Forward: a block is a tile of rows by outputs of the fused kernel (tile_cuda.h); rows of a that several
 // rows of v share are projected once, by a product of their own. Where that tile does not suit (too few blocks to fill the
 // device, k beyond 8, tf32 in products that pay) two products split as they like write a chunk of projections, which a second kernel pools. A last
-// small kernel finishes the norm. Backward: projections kept or made again for a chunk of rows, gradients in their place,
-// four products.
+// small kernel finishes the norm. Backward: projections kept or made again for a chunk of rows that fits the
+// L2, gradients in their place, four products.
 #include "../gemm/cuda/product.h"
 #include "plan.h"
 #include "rows_cuda.h"
@@ -222,6 +222,15 @@ size_t workspace(const OpShape& s, int processors) {
 
 // ---- backward ----
 
+// Rows of a at a time: what is at the projections takes half of the L2, from which the products read it again; weights, rows
+// and gradients pass through the other half. Whole tiles where there are several.
+int64_t backward_chunk(const FbpSizes& z, int64_t cache) {
+  constexpr int64_t kTile = 128;
+  const int64_t fits = larger(1, cache / 2 / int64_t(sizeof(float)) / (z.P * (1 + z.group)));
+  const int64_t chunk = fits > kTile ? fits / kTile * kTile : fits;
+  return chunk < z.A ? chunk : larger(1, z.A);
+}
+
 struct BackwardRoom {
   int64_t chunk, slices;  // rows of a at a time; a group's
   float *s, *ds, *gu, *gv, *partial;
@@ -229,12 +238,11 @@ struct BackwardRoom {
   float* products;
   int64_t total;
   template <class Desc>
-  BackwardRoom(const FbpSizes& z, const Desc* in, int processors, void* base)
-      : slices(ceil_div(z.group, kFbpSlice)), forward(z, false, false, processors, nullptr) {
+  BackwardRoom(const FbpSizes& z, const Desc* in, int processors, int64_t cache, void* base)
+      : chunk(backward_chunk(z, cache)), slices(ceil_div(z.group, kFbpSlice)),
+        forward(z, false, false, processors, nullptr) {
     gemm::Scratch room(base);
     const bool saved = in[FbpIn::s].given();
-    chunk = larger(1, kFbpBudget / int64_t(sizeof(float)) / (z.P * (1 + z.group)));
-    if (chunk > z.A) chunk = larger(1, z.A);
     s = room.take(saved ? 0 : z.B * z.o);
     ds = room.take(z.B * z.o);
     gu = room.take(chunk * z.P);
@@ -280,7 +288,7 @@ void products(Queue& queue, const FbpSizes& z, const Side& side, const float* g,
 void fbp_backward(const OpCall& call, Queue& queue) {
   const FbpSizes z = fbp_shape(call.in, call.attr);
   const Tensor *in = call.in, *out = call.out;
-  const BackwardRoom room(z, in, queue.processors, call.workspace);
+  const BackwardRoom room(z, in, queue.processors, queue.cache, call.workspace);
   const Side u{in[FbpIn::a].f32(), in[FbpIn::U].f32(), z.m, out[0].f32(), out[2].f32(), out[4].f32()};
   const Side v{in[FbpIn::v].f32(), in[FbpIn::V].f32(), z.n, out[1].f32(), out[3].f32(), out[5].f32()};
   if (z.B == 0) {
@@ -320,13 +328,13 @@ void fbp_backward(const OpCall& call, Queue& queue) {
     if (wants_v) products(queue, z, v, room.gv, row, rows, room.products);
   }
 }
-size_t backward_workspace(const OpShape& s, int processors) {
-  return size_t(BackwardRoom(fbp_shape(s.in, s.attr), s.in, processors, nullptr).total) * sizeof(float);
+size_t backward_workspace(const OpShape& s, int processors, int64_t cache) {
+  return size_t(BackwardRoom(fbp_shape(s.in, s.attr), s.in, processors, cache, nullptr).total) * sizeof(float);
 }
 
 }  // namespace
 
 AFFUSE_DEVICE_OP(kFbp, "fbp", &fbp, &workspace)
-AFFUSE_DEVICE_OP(kFbpBackward, "fbp.backward", &fbp_backward, &backward_workspace)
+AFFUSE_DEVICE_OP(kFbpBackward, "fbp.backward", &fbp_backward, nullptr, &backward_workspace)
 
 }  // namespace affuse::cuda

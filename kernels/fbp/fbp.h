@@ -15,7 +15,8 @@
 // The forward offers those two only if together they take at most kFbpBudget bytes (fbp_keeps); nobody who does not ask for
 // them pays for them. From s, hu and hv the backward's first step is element by element. Without hu or hv it projects once
 // more, as the forward does, for a number of rows that keeps the gradients at the projections below kFbpBudget bytes at a
-// time (fbp_backward_plan); without s it runs the forward first. z is accepted for uniformity; s alone suffices.
+// time (fbp_backward_plan; on a device half of its L2); without s it runs the forward first. z is accepted for uniformity; s
+// alone suffices.
 //
 //   dr/ds = (|s|/2 + eps) / (|s| + eps)^(3/2)        finite everywhere: 1/sqrt(eps) at s = 0
 //   dr    = (dz - z sum(z dz)) / sqrt(sum r^2 + eps2)  finite: the root is >= sqrt(eps2)

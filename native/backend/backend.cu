@@ -38,13 +38,14 @@ class Device final : public Backend {
   }
   size_t workspace(int op, const OpShape& shape) const override {
     const DeviceOp& entry = *kDeviceOps[op];
+    if (entry.workspace_by_cache) return entry.workspace_by_cache(shape, facts_.processors, facts_.cache);
     return entry.workspace ? entry.workspace(shape, facts_.processors) : 0;
   }
   void run(int op, const OpCall& call, Status& status, void* stream) override {
     if (!driver::use(index_, status)) return;
     const Range range(kDeviceOps[op]->name);
     if (recording_) recording_->note(kDeviceOps[op]->name);
-    Queue queue{given(stream), facts_.processors, &status, recording_.get(), shared_};
+    Queue queue{given(stream), facts_.processors, facts_.cache, &status, recording_.get(), shared_};
     kDeviceOps[op]->run(call, queue);
   }
 
@@ -65,7 +66,7 @@ class Device final : public Backend {
     const Range range(kDeviceOps[op]->name);
     auto& launches = static_cast<RecordedLaunches&>(recording);
     launches.replace(step);
-    Queue queue{stream_, facts_.processors, &status, &launches, shared_};
+    Queue queue{stream_, facts_.processors, facts_.cache, &status, &launches, shared_};
     kDeviceOps[op]->run(call, queue);
     if (status.ok() && !launches.complete())
       status.fail("ERR_AFFUSE_INTERNAL", "expected step %d to launch what it did before, got less", step);

@@ -6,13 +6,14 @@
 namespace affuse {
 
 // Changes with anything below and with OpCall, OpShape, Tensor, Attr and Status.
-constexpr uint32_t kBackendVersion = 5;
+constexpr uint32_t kBackendVersion = 6;
 
 struct DeviceFacts {
   char name[128] = "";
   int major = 0, minor = 0;  // compute capability
   int processors = 0;        // multiprocessors
   size_t memory = 0;         // bytes
+  int64_t cache = 0;         // bytes of L2
   int driver = 0;            // CUDA version of the driver, 13000 is 13.0; 0: none
 };
 

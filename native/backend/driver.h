@@ -51,6 +51,7 @@ inline bool describe(int index, DeviceFacts& facts, Status& status) {
   facts.minor = properties.minor;
   facts.processors = properties.multiProcessorCount;
   facts.memory = properties.totalGlobalMem;
+  facts.cache = properties.l2CacheSize > 0 ? properties.l2CacheSize : 4 << 20;
   (void)cudaDriverGetVersion(&facts.driver);
   return true;
 }
@@ -185,6 +186,7 @@ inline bool describe(int, DeviceFacts& facts, Status&) {
   // Few blocks fill it, so that small sizes take the ways of large ones.
   const char* const processors = getenv("AFFUSE_EMULATOR_PROCESSORS");
   facts.processors = processors && atoi(processors) > 0 ? atoi(processors) : 2;
+  facts.cache = 64 << 10;  // little, so that small sizes go in chunks
   facts.memory = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE));
   return true;
 }

@@ -5,9 +5,9 @@
 // A block may be released while queued work still uses it, and remembers the stream of that work. It is given out for the
 // same stream at once, for another one with an event to wait for, and as idle only when the work is known to be done.
 //
-// What is given out while a stream is captured into a CUDA graph belongs to that graph, which may run at any time from then
-// on: it is lent to later calls of the same capture and stream, and to nobody else. Nothing can be allocated meanwhile, so it
-// comes from what earlier calls left.
+// What is given out while a stream is captured into a CUDA graph belongs to that graph, which may run at any time from
+// then on: it is lent to later calls of the same capture and stream, and to nobody else. Nothing can be allocated
+// meanwhile, so it comes from what earlier calls left.
 #pragma once
 #include <map>
 #include <unordered_map>

@@ -1,6 +1,6 @@
-// Feeding and fetching beside computing. Feeding: host memory goes to the device on a stream of its own, through two page-locked blocks in turn.
-// While one is on its way, the other is filled; the queue waits only where it needs what was fed. Included by backend.cu
-// only.
+// Feeding and fetching beside computing. Feeding: host memory goes to the device on a stream of its own, through two
+// page-locked blocks in turn. While one is on its way, the other is filled; the queue waits only where it needs what was fed.
+// Included by backend.cu only.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -63,8 +63,8 @@ class Staging {
   int next_ = 0;
 };
 
-// Page-locked blocks for what is fetched, kept for the next run that fetches as much: locking pages takes longer than a step.
-// One thread at a time.
+// Page-locked blocks for what is fetched, kept for the next run that fetches as much: locking pages takes longer than a
+// step. One thread at a time.
 class Slots {
  public:
   // Null: none of this size.

@@ -136,14 +136,16 @@ void DeviceBlock::give_back(DeviceLock& backend) {
   --backend.device_->blocks;
 }
 
-DeviceBlock::~DeviceBlock() {
-  Status ignored;
-  if (!data) return;
-  DeviceLock backend = lock_device(device, ignored);
-  if (!backend) return;
+void DeviceBlock::end(DeviceLock& backend) {
   give_back(backend);
   ++backend.device_->ended;
   backend.device_->given_back.notify_all();
+}
+
+DeviceBlock::~DeviceBlock() {
+  Status ignored;
+  if (!data) return;
+  if (DeviceLock backend = lock_device(device, ignored)) end(backend);
 }
 
 const char* const* device_operators(Device::Kind kind, Status& status) {

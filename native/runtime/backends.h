@@ -51,7 +51,8 @@ class DeviceLock {
 DeviceLock lock_device(Device device, Status& status);
 
 // What a run has of a device: memory there, and page-locked memory of the host for what it fetches. Whoever has one needs no
-// more of the device's memory to come to its end. Given back from wherever it ends: with the device not locked by this thread.
+// more of the device's memory to come to its end. Given back from wherever it ends: with the device not locked by this
+// thread.
 struct DeviceBlock {
   explicit DeviceBlock(Device device) : device(device) {}
   DeviceBlock(const DeviceBlock&) = delete;
@@ -61,6 +62,8 @@ struct DeviceBlock {
   bool allocate(DeviceLock& backend, size_t bytes, const char* what, Status& status);
   // Before the lock under which it was allocated was let go: as if it had not been.
   void give_back(DeviceLock& backend);
+  // Gives it back, and tells those who wait for memory.
+  void end(DeviceLock& backend);
 
   const Device device;
   char* data = nullptr;

@@ -256,6 +256,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   Status ignored;
   if (!status.ok()) backend->finish(ignored);  // nothing of this run is queued when its arena goes back
   block.idle = true;
+  block.end(backend);
   if (!recorder) return;
   const int64_t end = clock_ns();
   recorder->add(kFetchStep, computed, end);

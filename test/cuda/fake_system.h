@@ -112,7 +112,9 @@ inline void end_event(Event& event) {
   event.reset();
   --events;
 }
-inline void record(const Event& event, Stream stream, Status&) { *event = {stream, lines[stream].queued, lines[stream].behind}; }
+inline void record(const Event& event, Stream stream, Status&) {
+  *event = {stream, lines[stream].queued, lines[stream].behind};
+}
 inline void wait_event(const Event& event, Status&) {
   forbid_in_capture();
   if (event) run(event->stream, event->work);

@@ -106,6 +106,15 @@ longer("gathering with more than 128 hidden units, clips of several tiles", () =
     clips(1, 300, D, A, "f32"); // dW in pieces
 });
 
+test("fbp: a backward in chunks, of tiles and of less", () => {
+  for (const [B, o, rows] of [
+    [150, 33, 1],
+    [150, 33, 3],
+    [300, 3, 1],
+  ] as const)
+    agreeFbp([B, 5, 6, o, 4, rows], "f32", 0);
+});
+
 test("fbp: long scopes, and groups in slices by fours", () => {
   for (const o of [65, 260]) agreeFbp([140, 5, 6, o, 2, 70], "f32", 0);
   const [B, o, k] = [4, 520, 2];

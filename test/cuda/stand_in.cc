@@ -46,9 +46,11 @@ class StandIn final : public Backend {
   const DeviceFacts& facts() const override { return facts_; }
   int find(const char* op) const override { return strcmp(op, "scale") ? -1 : 0; }
   size_t workspace(int, const OpShape&) const override { return 0; }
-  void run(int, const OpCall& call, Status& status, void*) override {
+  void run(int, const OpCall& call, Status& status, void* stream) override {
     if (mode("lost")) lost_ = true;
     if (gone(status)) return;
+    const auto made = streams_.find(call.out[0].data);
+    if (made != streams_.end() && made->second != stream) abort();  // memory that is another stream's
     const Scale step{call.in[0].f32(), call.out[0].f32(), call.in[0].count()};
     if (recording_) recording_->steps.push_back(step);
     else go(step, status);
@@ -60,19 +62,22 @@ class StandIn final : public Backend {
   void replay(Recording& recording, Status& status) override {
     for (const Scale& step : static_cast<Recorded&>(recording).steps) go(step, status);
   }
-  void* allocate(size_t bytes, const char* what, Status& status, bool, void*) override {
+  void* allocate(size_t bytes, const char* what, Status& status, bool, void* stream) override {
     if (gone(status)) return nullptr;
     const size_t size = (bytes + 255) / 256 * 256;
     if (!mode("memory") && size <= left_) {
       void* const memory = aligned_alloc(256, size);
       sizes_[memory] = size;
+      streams_[memory] = stream;
       left_ -= size;
       return memory;
     }
     status.fail("ERR_AFFUSE_DEVICE_MEMORY", "expected %zu bytes of device memory for %s, got none", bytes, what);
     return nullptr;
   }
-  void release(void* memory, bool, void*) override {
+  void release(void* memory, bool, void* stream) override {
+    if (streams_[memory] != stream) abort();
+    streams_.erase(memory);
     left_ += sizes_[memory];
     sizes_.erase(memory);
     free(memory);
@@ -153,6 +158,7 @@ class StandIn final : public Backend {
   std::atomic<bool> lost_{false};
   size_t left_ = room();
   std::map<void*, size_t> sizes_;
+  std::map<void*, void*> streams_;
   std::mutex feeding_;
   std::vector<std::pair<void*, std::vector<char>>> under_way_;
   struct Fetched {

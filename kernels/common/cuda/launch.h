@@ -41,6 +41,7 @@ class LaunchKeeper {
 struct Queue {
   Stream stream = nullptr;
   int processors = 1;  // multiprocessors of the device: how many blocks fill it
+  int64_t cache = 0;   // bytes of its L2
   Status* status = nullptr;
   LaunchKeeper* keeper = nullptr;  // null: launches run
   size_t shared = 48 * 1024;       // most bytes of shared memory that a block may ask for
@@ -112,6 +113,8 @@ struct DeviceOp {
   const char* name;  // of the OpDef
   void (*run)(const OpCall&, Queue&);
   size_t (*workspace)(const OpShape&, int processors) = nullptr;  // bytes; null: none
+  // In its place for what is cut by the size of the L2 too.
+  size_t (*workspace_by_cache)(const OpShape&, int processors, int64_t cache) = nullptr;
 };
 // AFFUSE_DEVICE_OP(kScale, "scale", &scale): the room's entry in the library's table; kScale is the OpDef's symbol.
 #define AFFUSE_DEVICE_OP(symbol, ...)  \
