@@ -11,6 +11,7 @@
 #pragma once
 #include <map>
 #include <unordered_map>
+#include <vector>
 
 #include "driver.h"
 
@@ -55,9 +56,7 @@ class DeviceMemory {
     Kept kept{memory, stream, {}, false, idle};
     if (!idle && stream != own_) {
       Status status;
-      kept.marked = driver::make_event(kept.last, status);
-      if (kept.marked) driver::record(kept.last, stream, status);
-      if (!status.ok()) {  // without an event: wait now
+      if (!mark(kept, status)) {  // without an event: wait now
         Status ignored;
         driver::wait(stream, ignored);
         settle(kept);
@@ -99,9 +98,21 @@ class DeviceMemory {
     const size_t unit = bytes < (size_t(1) << 20) ? 512 : size_t(2) << 20;
     return (bytes + !bytes + unit - 1) / unit * unit;
   }
-  static void settle(Kept& kept) {
+  // An event behind what is queued on the block's stream.
+  bool mark(Kept& kept, Status& status) {
+    if (!spare_.empty()) {
+      kept.last = spare_.back();
+      spare_.pop_back();
+    } else if (!driver::make_event(kept.last, status)) {
+      return false;
+    }
+    kept.marked = true;
+    driver::record(kept.last, kept.stream, status);
+    return status.ok();
+  }
+  void settle(Kept& kept) {
     kept.idle = true;
-    if (kept.marked) driver::end_event(kept.last);
+    if (kept.marked) spare_.push_back(kept.last);
     kept.marked = false;
   }
   // On the host, until nothing uses the block.
@@ -117,7 +128,7 @@ class DeviceMemory {
   }
   void* take(std::multimap<size_t, Kept>::iterator kept) {
     void* const memory = kept->second.memory;
-    if (kept->second.marked) driver::end_event(kept->second.last);
+    settle(kept->second);
     kept_.erase(kept);
     return memory;
   }
@@ -131,12 +142,8 @@ class DeviceMemory {
       if (kept->second.marked && driver::passed(kept->second.last)) return take(kept);
     if (idle || begin == end) return nullptr;
     Kept& other = begin->second;
-    if (!other.marked) {  // the own stream's, of which no event is kept: a later place of it will do
-      if (!driver::make_event(other.last, status)) return nullptr;
-      other.marked = true;
-      driver::record(other.last, other.stream, status);
-    }
-    if (status.ok()) driver::follow(stream, other.last, status);
+    // Of the own stream's no event is kept: a later place of it will do.
+    if (other.marked || mark(other, status)) driver::follow(stream, other.last, status);
     return status.ok() ? take(begin) : nullptr;
   }
 
@@ -168,6 +175,7 @@ class DeviceMemory {
   std::multimap<size_t, Kept> kept_;
   std::unordered_map<void*, size_t> sizes_;
   std::unordered_map<void*, Pinned> pinned_;  // for as long as the device is open
+  std::vector<driver::Event> spare_;
   size_t in_use_ = 0;
 };
 

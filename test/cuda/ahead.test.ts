@@ -109,14 +109,14 @@ const call = (length) => tried(() => {
   return [addon.call("cuda", "scale", [ones], { factor: 2 }, [true])[0].data.filter((v) => v === 2).length];
 });
 const two = [scaled(small, 1), scaled(small, 3)];
-await after(80); // the first one computes, the second is queued
+await after(50); // the first one computes, the second is queued
 two.push(scaled(large, 5));
 console.log((await Promise.all(two)).map(([y]) => y.join()).join(" "));
 const more = [scaled(small, 7), scaled(small, 8)];
-await after(80);
+await after(50);
 console.log(await call(128)); // as many bytes as a large run
 const last = scaled(small, 9);
-await after(80);
+await after(50);
 console.log(await call(192)); // all there is
 console.log(await call(256)); // more
 console.log((await Promise.all([...more, last])).map(([y]) => y.join()).join(" "));`,

@@ -278,18 +278,32 @@ static const DeviceOp* const kDeviceOps[] = {&kAdd, &kScale, nullptr};
   assert.match(await driver({ FAKE_INIT: "999" }), /ERR_AFFUSE_CUDA: .*cudaErrorUnknown/);
 });
 
-compiled("the library names the architectures that it was built for", () => {
+compiled("the library names the architectures that it was built for, and page-locked memory the host's", () => {
   writeFileSync(
     at("built.cu"),
-    '#include "native/backend/driver.h"\nint main() { puts(affuse::cuda::driver::BuiltFor().text); }\n',
+    `#include "native/backend/staging.h"
+extern "C" cudaError_t __wrap_cudaHostAlloc(void**, size_t, unsigned) { return cudaErrorMemoryAllocation; }
+extern "C" cudaError_t __wrap_cudaStreamCreateWithFlags(cudaStream_t* made, unsigned) { return *made = nullptr, cudaSuccess; }
+extern "C" cudaError_t __wrap_cudaEventCreateWithFlags(cudaEvent_t* made, unsigned) { return *made = nullptr, cudaSuccess; }
+int main() {
+  puts(affuse::cuda::driver::BuiltFor().text);
+  affuse::Status status;
+  affuse::cuda::Staging().feed(nullptr, "x", 1, status);
+  puts(status.ok() ? "fed" : status.code);
+  puts(affuse::cuda::Slots().make(1) ? "a slot" : "none");
+}
+`,
   );
+  const wrapped = ["cudaHostAlloc", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"];
   const code = ["compute_86,code=sm_86", "compute_90a,code=sm_90a", "compute_100,code=compute_100"];
   compile(
     path.join(cuda as string, "bin/nvcc"),
     ...["-std=c++20", "-I.", "-Inative/backend", ...code.map((of) => `-gencode=arch=${of}`)],
+    ...wrapped.flatMap((name) => ["-Xlinker", `--wrap=${name}`]),
     ...[at("built.cu"), "kernels/common/status.cc", "-o", at("built")],
   );
-  assert.is(execFileSync(at("built"), { encoding: "utf8" }).trim(), "8.6, 9.0, 10.0");
+  const said = execFileSync(at("built"), { encoding: "utf8" }).trim().split("\n");
+  assert.equal(said, ["8.6, 9.0, 10.0", "ERR_AFFUSE_MEMORY", "none"]);
 });
 
 const nvtx =

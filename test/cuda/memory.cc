@@ -82,7 +82,7 @@ void waits_for_other_streams() {
   Status status;
   system_::wait(3, status);
   require(take(memory, 512, 0, true) == block, "what a foreign stream is done with is idle");
-  require(system_::events == 0, "no event is left");
+  require(system_::events <= 2, "events are used again");
 }
 
 void gives_back_when_there_is_no_more() {
@@ -98,7 +98,7 @@ void gives_back_when_there_is_no_more() {
   memory.release(large, true, 0);
   take(memory, 5 * kMiB, 0, false, "ERR_AFFUSE_DEVICE_MEMORY");
   require(take(memory, 512) != nullptr, "a refusal leaves it usable");
-  require(system_::events == 0, "no event is left");
+  require(system_::events <= 2, "events are used again");
 }
 
 void keeps_what_graphs_use() {
@@ -124,7 +124,7 @@ void keeps_what_graphs_use() {
   system_::room = 0;
   take(memory, 4 * kMiB, 0, false, "ERR_AFFUSE_DEVICE_MEMORY");  // gives back; not what the graph uses
   require(system_::blocks.count(warm) == 1, "what a graph uses is kept");
-  require(system_::events == 0, "no event is left");
+  require(system_::events <= 2, "events are used again");
 }
 
 // Anything in any order; the fake watches.

@@ -122,7 +122,7 @@ class StandIn final : public Backend {
       static std::mutex one;
       const std::lock_guard lock(one);
       puts("computing");
-      std::this_thread::sleep_for(std::chrono::milliseconds(250));
+      std::this_thread::sleep_for(std::chrono::milliseconds(150));
       puts("computed");
     } else {  // others have their turns
       std::this_thread::sleep_for(std::chrono::microseconds(20));
