@@ -170,7 +170,7 @@ class FoldTrainer {
       });
       if (saves(progress.step) && progress.batch < batches.length) this.#save();
     };
-    // A device is given the next step while it still computes one: it is fed meanwhile, and queued when that ends.
+    // A device is given the next step while it still computes one: that is fed and queued before this ends.
     const ahead = run.device === "cpu" ? 0 : 1;
     let running: Stepping | null = null;
     try {
