@@ -223,7 +223,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         quick: options.quick,
       },
       benchmarks: entries,
-      targets: evaluateTargets(entries),
+      targets: evaluateTargets(entries, roofs),
       skipped,
       ...(interrupted && { interrupted }),
     };

@@ -203,7 +203,7 @@ export function mergeReports(reports: readonly BenchReport[]): BenchReport {
   return {
     context: { ...first.context, executable },
     benchmarks,
-    targets: evaluateTargets(benchmarks, true),
+    targets: evaluateTargets(benchmarks, first.context.roofs, true),
     skipped,
   };
 }

@@ -12,6 +12,8 @@ export const ROOF_KINDS: readonly RoofKind[] = [
   "copy.dram",
   "copy-nt.dram",
   "update.dram",
+  "tile.l1",
+  "multiply16.dram",
 ];
 
 export interface RoofTable {

@@ -1,5 +1,5 @@
 // See roof.h for what each loop counts.
-#include "kernels/common/simd.h"
+#include "kernels/gemm/gemm.h"
 #include "roof.h"
 
 namespace affuse::roof::AFFUSE_ISA {
@@ -96,6 +96,33 @@ double read_far(int64_t repeats, const float* x, int64_t n) {
   return double(repeats) * double(n) * 4;
 }
 
+double multiply16(int64_t repeats, const float* x, int64_t n, float* sink) {
+  constexpr int kRows = 16, kSums = 8;  // two rounds of eight sums: registers of every level hold them
+  const Vec c = set1(0.5f);
+  Vec sums[kSums];
+  for (Vec& sum : sums) sum = zero();
+  far_places(repeats, n, [x, c, &sums](int64_t i) __attribute__((always_inline)) {
+    const Vec w = load(x + i);
+    prefetch(x + i + kAhead);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sums[r % kSums] = fma(w, c, sums[r % kSums]);
+  });
+  Vec total = zero();
+  for (const Vec& sum : sums) total = total + sum;
+  *sink = sum(total);
+  return double(repeats) * double(n) * kRows * 2;
+}
+
+// Rows, then columns, in x.
+double tile(int64_t repeats, const float* x, int64_t n) {
+  using namespace affuse::AFFUSE_ISA::gemm;
+  alignas(64) float sums[kTileRows * kTileStride] = {};
+  const int64_t depth = n / (16 + kTileStride);
+  for (int64_t r = 0; r < repeats; ++r)
+    tile_multiply(kTileRows, kTileVecs, depth, x, x + 16 * depth, sums, true);
+  return double(repeats) * kTileRows * kTileStride * double(depth) * 2;
+}
+
 AFFUSE_INLINE void store_past(float* p, Vec v) {
 #if defined(AFFUSE_ISA_AVX512) || defined(__AVX512F__)
   _mm512_stream_ps(p, v);
@@ -153,6 +180,8 @@ void roof_loop(const OpCall& call) {
     case Loop::copy: done = copy(repeats, x, y, n); break;
     case Loop::copy_nt: done = copy_nt(repeats, x, y, n); break;
     case Loop::update: done = update(repeats, x, y, n); break;
+    case Loop::tile: done = tile(repeats, x, n); break;
+    case Loop::multiply16: done = multiply16(repeats, x, n, y); break;
   }
 }
 

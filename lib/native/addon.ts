@@ -122,6 +122,8 @@ export interface NativeProgram {
  * What kernels/roof can measure: multiply-adds in registers by type (`fma`), reading from a level of the memory hierarchy
  * (`read`), and, through DRAM, copying with ordinary and with non-temporal stores (`copy`, `copy-nt`; bytes = read + written,
  * the reading that ordinary stores cause is not counted) and updating in place (`update`: y += c·x, 12 bytes an element).
+ * Beside these, in FLOP/s, what a kernel of some shape can reach at most: the register tile of the matrix core on operands that
+ * lie in L1 (`tile`), and reading with sixteen multiply-adds for every register read (`multiply16`: weights times 16 rows).
  */
 export type RoofKind =
   | "fma.f32"
@@ -132,7 +134,9 @@ export type RoofKind =
   | "read.dram"
   | "copy.dram"
   | "copy-nt.dram"
-  | "update.dram";
+  | "update.dram"
+  | "tile.l1"
+  | "multiply16.dram";
 
 /** What programs did between startProfile() and stopProfile(). Times are nanoseconds since startProfile(). */
 export interface NativeProfile {

@@ -24,7 +24,8 @@ const RoofKind kKinds[] = {
     {"read.l1", int(Loop::read), 1},             {"read.l2", int(Loop::read), 2},
     {"read.l3", int(Loop::read), 3},             {"read.dram", int(Loop::read_far), kDram},
     {"copy.dram", int(Loop::copy), kDram},       {"copy-nt.dram", int(Loop::copy_nt), kDram},
-    {"update.dram", int(Loop::update), kDram},   {nullptr, 0, 0},
+    {"update.dram", int(Loop::update), kDram},   {"tile.l1", int(Loop::tile), 1},
+    {"multiply16.dram", int(Loop::multiply16), kDram}, {nullptr, 0, 0},
 };
 
 // Memory of the last kind: filling 4 times the last-level cache takes longer than measuring it.
@@ -47,18 +48,21 @@ bool hold(int64_t floats, int arrays, Status& status) {
 
 constexpr int64_t kPiece = 64 * 1024;  // floats of a DRAM task
 
+bool stores(const RoofKind& kind) { return kind.loop >= int(Loop::copy) && kind.loop <= int(Loop::update); }
+
 // Floats in one thread's array, or in everybody's for DRAM.
 int64_t floats_of(const RoofKind& kind, int threads) {
   const auto& caches = cpu_info().caches;
   const int64_t last = std::max({caches.l1, caches.l2, caches.l3});
   const auto power_of_two = [](int64_t bytes) { return int64_t(std::bit_floor(uint64_t(std::max<int64_t>(bytes, 0)))) / 4; };
   switch (kind.cache) {
-    case 1: return power_of_two(caches.l1 / 2);
+    // A tile's operands may be any number, and the longer the less its ends count.
+    case 1: return kind.loop == int(Loop::tile) ? caches.l1 / 4 * 3 / 4 / 16 * 16 : power_of_two(caches.l1 / 2);
     case 2: return power_of_two(caches.l2 / 2);
     case 3: return caches.l3 > 0 ? power_of_two(std::max(caches.l3 / (4 * threads), 2 * caches.l2)) : 0;
     case kDram: {
       const int64_t bytes = std::clamp(4 * last, int64_t(64) << 20, int64_t(1) << 30);
-      const int arrays = kind.loop == int(Loop::read_far) ? 1 : 2;
+      const int arrays = stores(kind) ? 2 : 1;
       return (bytes / 4 / arrays + kPiece - 1) / kPiece * kPiece;
     }
     default: return 512;
@@ -111,7 +115,7 @@ double measure_roof(const RoofKind& kind, Isa isa, int threads, double seconds, 
   for (int level = isa; level >= 0 && !loop; --level) loop = roof::kRoofLoops[level];
   const int64_t floats = floats_of(kind, threads);
   if (!loop || floats < 512) return 0;
-  const bool dram = kind.cache == kDram, copies = kind.loop > int(Loop::read_far);
+  const bool dram = kind.cache == kDram, copies = stores(kind);
   std::lock_guard lock(guard);
   if (kind.cache == kRegisters) {
     for (Memory& memory : held) memory.reset();

@@ -211,7 +211,7 @@ test("stored results that are none are refused", async () => {
 
 test("targets: every row is there, those not measured say so", () => {
   assert.equal(evaluateTargets([]), []);
-  const all = evaluateTargets([], true);
+  const all = evaluateTargets([], [], true);
   assert.ok(all.length > 30 && all.every(({ pass, note }) => pass === null && note));
   const entry = { ...timing("overhead/addon.call", 1.2e-6, null), tags: [] } as unknown as Entry;
   const [row] = evaluateTargets([entry]);
@@ -226,6 +226,17 @@ test("targets: every row is there, those not measured say so", () => {
   assert.ok(missed?.pass === false && Math.abs((missed.value ?? 0) - 0.7) < 1e-9);
   assert.is(verdict(missed), "missed: takes 123 % of fma.f32");
   assert.is(verdict(row), "reached");
+  // And what a bare loop reaches, where one was measured.
+  const roofs = [{ level: "x", threads: 1, roofs: { "fma.f32": 150e9, "tile.l1": 147e9, "multiply16.dram": 90e9 } }];
+  const limits = new Map(evaluateTargets(
+    [...pair, { ...timing("fbp/B=16,m=1024,n=2048,o=1000,k=5", 0.1), fma_percent: 55, roof_percent: 80, roof_kind: "read.dram", tags: [] } as unknown as Entry],
+    roofs,
+  ).map((target) => [target.row, verdict(target)]));
+  assert.is(limits.get(missed.row), "missed: takes 123 % of fma.f32; bare tile.l1 reaches 98 % of fma.f32");
+  assert.is(
+    limits.get("FBP forward, B = 16"),
+    "missed: takes 87 % of read.dram; bare multiply16.dram reaches 60.0 % of fma.f32",
+  );
   // Names that targets ask for exist.
   const names = new Set(ALL_CASES.map(({ name }) => name));
   const asked = new Set<string>();
@@ -240,7 +251,7 @@ test("targets: every row is there, those not measured say so", () => {
           }
         : Reflect.get(target, key),
   });
-  evaluateTargets(spy, true);
+  evaluateTargets(spy, [], true);
   const tagged = ALL_CASES.filter(({ tags }) => tags.includes("targets")).map(({ name }) => name);
   assert.equal(
     tagged.filter((name) => !asked.has(name) && !/lrn.*nchw|torch/.test(name)),

@@ -26,6 +26,8 @@ test("every roof of every level is positive; bf16 is zero where there is no such
       "copy.dram",
       "copy-nt.dram",
       "update.dram",
+      "tile.l1",
+      "multiply16.dram",
     ] as const) {
       const value = addon.roof(kind, 1, 0, level);
       assert.ok(Number.isFinite(value) && value > 1e8, `${kind} on ${level}: ${value}`);
@@ -45,6 +47,14 @@ test("nearer memory is quicker, wider levels compute more", () => {
   const fma = levels.filter((level) => !level.includes("bf16")).map((level) => best("fma.f32", 1, level));
   for (let i = 1; i < fma.length; i++)
     assert.ok((fma[i] as number) > 1.3 * (fma[i - 1] as number), `${levels}: ${fma}`);
+});
+
+test("bare loops do not pass the roofs that they consist of", () => {
+  const [fma, read] = [best("fma.f32"), best("read.dram")];
+  // Measured one after another, on a machine that may be busy in between.
+  assert.ok(best("tile.l1") < 1.15 * fma, `${best("tile.l1")} of ${fma}`);
+  const rows = best("multiply16.dram");
+  assert.ok(rows < 1.15 * Math.min(fma, 8 * read), `${rows}: ${fma} FLOP/s, ${read} bytes/s`);
 });
 
 test("no measurement promises more than the widest machine could do", () => {
