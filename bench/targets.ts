@@ -11,6 +11,8 @@ export interface TargetResult {
   sense: "at least" | "at most";
   unit: "%" | "×" | "µs";
   pass: boolean | null;
+  /** Our own case and its threads, where one alone decides. */
+  own: readonly [string, number] | null;
   /** Of a missed row: what share of its roof, in percent, the case would have to reach; null: no roof of its own. */
   takes: { percent: number; roof: string } | null;
   /** Of a missed row bounded by arithmetic: what a bare loop (kernels/roof) reaches, in percent of the multiply-add roof. */
@@ -231,6 +233,7 @@ export function evaluateTargets(
         sense,
         unit,
         pass,
+        own: own ?? null,
         takes,
         bare: most && loop && table ? { percent: (100 * most) / (table.roofs["fma.f32"] as number), loop } : null,
         note: value === null ? (note ?? "not in this run") : null,
