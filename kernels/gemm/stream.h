@@ -19,7 +19,7 @@ struct StreamPlan {
   int64_t sums;  // as in Plan
   bool rows_ahead, columns_ahead;
 };
-// Columns ahead: a block of them is in L2 while row tiles pass, each in L1 for all panels: 128 x 384. Fresh: a block of rows
+// Columns ahead: a block of them is in L2 while row tiles pass, each in L1 for all panels: 256 x 384. Fresh: a block of rows
 // takes half of L2 (512 KB) and meets two panels in turn.
 static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   StreamPlan p{};
@@ -28,7 +28,7 @@ static constexpr StreamPlan stream_plan(int64_t M, int64_t N, int64_t K) {
   p.rows_ahead = M * K <= kStreamAhead;
   p.columns_ahead = p.row_blocks > 1 && round_up(N, kColumnUnit) * K <= kStreamAhead;
   const int64_t units = max64(1, ceil_div(N, kColumnUnit));
-  const int64_t widest = (p.columns_ahead ? 128 : 256) / kColumnUnit;
+  const int64_t widest = 256 / kColumnUnit;
   const int64_t by_work = max64(1, int64_t(double(M) * double(N) * double(K) / 524288.0) / p.row_blocks);
   const int64_t want = max64(ceil_div(units, widest), min64(min64(ceil_div(8, p.row_blocks), by_work), units));
   p.block_cols = ceil_div(units, want) * kColumnUnit;
