@@ -158,6 +158,33 @@ test("one part again leaves the others' results", () => {
   assert.equal(results().parity, before.parity);
 });
 
+test("a sanitizer passes where tests ran to their end without errors, and nowhere else", () => {
+  const tools = path.join(scratch, "tools");
+  mkdirSync(tools);
+  const tool = (name: string, text: string) => writeFileSync(path.join(tools, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+  tool("nvidia-smi", 'case $1 in *name*) echo "Made-up GPU" ;; *cap*) echo 9.0 ;; *) echo 1.0 ;; esac');
+  tool("compute-sanitizer", '[ "$AFFUSE_CUDA_CACHE" = 0 ] || exit 9\nprintf "%b" "$SAID"\nexit "$STATUS"');
+  writeFileSync(path.join(built, "libaffuse_cuda.so"), "");
+  const clean = "== ERROR SUMMARY: 0 errors\\n";
+  for (const [said, status, judged] of [
+    [`• • • ${clean}`, "0", "passed"],
+    [`• • • ${clean}`, "1", "failed"], // a test failed, or the process died
+    [`• • • ${clean}`, "139", "failed"],
+    [clean, "0", "failed"], // no test at all
+    [`• ${clean}`, "124", "left out"], // out of time
+    ["• == ERROR SUMMARY: 3 errors\\n", "0", "failed"],
+    ["• ", "0", "failed"], // no summary
+  ] as const) {
+    const args = ["--device", "cuda", "--built", built, "--only", "sanitize", "--out", path.join(scratch, "made-up")];
+    const env = { PATH: `${tools}:${process.env.PATH}`, SAID: said, STATUS: status, AFFUSE_ADDON: undefined };
+    const { code, output } = sh(path.join(root, "gpu-suite.sh"), args, env);
+    const label = `${said}, exit code ${status}: ${output}`;
+    assert.is(code, judged === "failed" ? 1 : 0, label);
+    const found = { passed: /^memcheck: no errors, 3 tests/m, failed: /^FAILED sanitize:memcheck/m, "left out": /^left out: sanitize:memcheck/m };
+    for (const [name, pattern] of Object.entries(found)) assert.is(pattern.test(output), name === judged, label);
+  }
+});
+
 test("results that cannot be written are a failure, and the old ones stay", () => {
   const before = results();
   mkdirSync(`${resultsFile}.new`);
