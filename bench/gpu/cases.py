@@ -253,6 +253,7 @@ def cases(tiny):
     found.append(afg(256, 200, 1024, 256, "tf32", backward=True))
     found.append(conv2d(16, 96, 23, 60, 256, 5, 1, 2, "tf32"))
     for A in (64, 128):
+        found.append(afg(256, 200, 1024, A, "bf16", compiled=A == 128))
         found.append(afg(256, 200, 1024, A, compiled=A == 128))
     return found + [
         afg(256, 200, 1024, 128, backward=True), ratio_attention(256, 200, 1024, compiled=True),

@@ -2,6 +2,8 @@
 import json
 import sys
 
+from targets import judge
+
 PEERS = ("eager", "eager.bf16", "graph", "compile", "fused")
 
 data = json.load(open(sys.argv[1]))
@@ -41,3 +43,12 @@ table("operators (time of PyTorch / ours)", bench.get("operators", []), "us", 1e
 table("training steps", bench.get("steps", []), "us", 1e6)
 for text in bench.get("left_out", []) if isinstance(bench.get("left_out"), list) else []:
     print(f"left out: {text}")
+
+rows = judge(data)
+width = max(len(name) for name, *_ in rows)
+print(f"{'targets, for an H100 or H200':{width}} {'':28} {'value':>8} {'least':>8}")
+for name, what, value, least, unit, verdict in rows:
+    shown = "–" if value is None else f"{value:.{1 if unit == '%' else 2}f}{unit}"
+    print(f"{name:{width}} {what:28} {shown:>8} {f'{least}{unit}':>8} {verdict}")
+verdicts = [row[-1] for row in rows]
+print("targets: " + ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("reached", "missed", "not measured")))
