@@ -46,6 +46,30 @@ AFFUSE_GLOBAL(32, 1) collective_without_all(float* y) {
   y[threadIdx.x] = shuffle_xor(1.0f, 1);
 }
 
+// Half of a warp waits for the block, the other half for the warp: neither will come.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) deadlock(float* y) {
+  float v = 1;
+  if (kFaulty && threadIdx.x < 16) barrier();
+  else v = shuffle_xor(v, 1);
+  y[threadIdx.x] = v;
+}
+
+// Verbs always take the whole warp; the emulator's own collectives have masks, and a lane has to be in the one that it names.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) partial_mask(float* y) {
+  const unsigned own = threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u;
+  emulator::warp_barrier(kFaulty ? 0x0000ffffu : own, __FILE__, __LINE__);
+  y[threadIdx.x] = 1;
+}
+// The halves of a warp meet, each for itself, with masks that do not agree.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) masks_apart(float* y) {
+  const unsigned own = threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u;
+  emulator::warp_barrier(kFaulty && threadIdx.x >= 16 ? ~0u : own, __FILE__, __LINE__);
+  y[threadIdx.x] = 1;
+}
+
 template <bool kFaulty>
 AFFUSE_GLOBAL(64, 1) shared_overrun(float* y) {
   Shared shared;
@@ -98,6 +122,41 @@ template <bool kFaulty>
 AFFUSE_GLOBAL(32, 1) misaligned(const float* x, float* y) {
   const float4 v = load4(x + (kFaulty ? 1 : 0));
   y[threadIdx.x] = v.x;
+}
+
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) misaligned_load2(const float* x, float* y) {
+  y[threadIdx.x] = load2(x + (kFaulty ? 1 : 0)).y;
+}
+template <bool kFaulty>
+AFFUSE_GLOBAL(1, 1) misaligned_store4(float* y) {
+  store4(y + (kFaulty ? 2 : 0), make_float4(1, 1, 1, 1));
+}
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) misaligned_copy(const float* x, float* y) {
+  Shared shared;
+  float* const a = shared.take<float>(128);
+  copy_async<16>(a + 4 * threadIdx.x, x + 4 * threadIdx.x + (kFaulty ? 3 : 0));
+  commit();
+  wait<0>();
+  y[threadIdx.x] = a[4 * threadIdx.x];
+}
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) misaligned_load_matrix(float* y) {
+  Shared shared;
+  uint16_t* const rows = shared.take<uint16_t>(32 * 8 + 8);
+  for (int i = int(lane()); i < 32 * 8 + 8; i += 32) rows[i] = 1;
+  warp_barrier();
+  uint32_t r[4];
+  load_matrix(r, rows + lane() * 8 + (kFaulty ? 4 : 0));
+  y[threadIdx.x] = float(r[3] >> 16);
+}
+
+// All threads of all blocks add 1 to the same number.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) added_by_all(int* sum) {
+  if (kFaulty) *sum += 1;
+  else atomic_add(sum, 1);
 }
 
 template <bool kFaulty>
@@ -154,22 +213,6 @@ AFFUSE_GLOBAL(32, 1) product(const float* a, const float* b, float* c) {
   for (int i = 0; i < 4; ++i) c[(row + i / 2 * 8) * 8 + 2 * part + i % 2] = sums[i];
 }
 
-// A matrix that goes through load_matrix_transposed and back is itself.
-AFFUSE_GLOBAL(32, 1) transposed(float* y) {
-  Shared shared;
-  uint16_t* const rows = shared.take<uint16_t>(32 * 8);
-  for (int i = int(lane()); i < 256; i += 32) rows[i] = uint16_t(i);
-  warp_barrier();
-  uint32_t r[4];
-  load_matrix_transposed(r, rows + lane() * 8);
-  const int l = int(lane());
-  for (int m = 0; m < 4; ++m)
-    for (int half = 0; half < 2; ++half) {
-      const int line = 2 * (l % 4) + half, column = l / 4;  // element (line, column) of matrix m
-      y[m * 64 + line * 8 + column] = float(r[m] >> (16 * half) & 0xffff) == float(m * 64 + line * 8 + column);
-    }
-}
-
 Status status;
 Queue queue;
 std::vector<float> x(1024, 1.0f), y;
@@ -215,23 +258,28 @@ int main(int argc, char** argv) {
   CONTROL(divergent_barrier, 1, 64, 0, 64, y.data())
   CONTROL(barriers_apart, 1, 64, 0, 64, y.data())
   CONTROL(collective_without_all, 1, 32, 0, 32, y.data())
+  CONTROL(deadlock, 1, 32, 0, 32, y.data())
+  CONTROL(partial_mask, 1, 32, 0, 32, y.data())
+  CONTROL(masks_apart, 1, 32, 0, 32, y.data())
   CONTROL(shared_overrun, 1, 64, 256, 64, y.data())
   CONTROL(global_overrun, 1, 64, 0, 48, y.data(), 48u)
   CONTROL(shuffle_as_fence, 1, 32, 128, 32, y.data())
   CONTROL(missing_wait, 1, 32, 512, 32, x.data(), y.data())
   CONTROL(wait_without_barrier, 1, 32, 512, 32, x.data(), y.data())
   CONTROL(misaligned, 1, 32, 0, 32, x.data(), y.data())
+  CONTROL(misaligned_load2, 1, 32, 0, 32, x.data(), y.data())
+  CONTROL(misaligned_store4, 1, 1, 0, 4, y.data())
+  CONTROL(misaligned_copy, 1, 32, 512, 32, x.data(), y.data())
+  CONTROL(misaligned_load_matrix, 1, 32, 528, 32, y.data())
+  int sum = 0;
+  CONTROL(added_by_all, 3, 32, 0, 1, &sum)
+  if (!strcmp(control, "added_by_all")) y[0] = float(sum), expected = 96;
   CONTROL(blocks_share, 2, 32, 0, faulty ? 32 : 64, y.data())
   CONTROL(blocks_share_later, 2, 32, 0, faulty ? 32 : 64, y.data())
   CONTROL(unwritten, 1, 32, 128, 32, y.data())
   CONTROL(more_than_asked, 1, 32, 128, 32, y.data())
   if (!strcmp(control, "mma_bf16")) known = true, run_product<Bf16Pairs>();
   if (!strcmp(control, "mma_tf32")) known = true, run_product<Tf32>();
-  if (!strcmp(control, "transposed")) {
-    known = true;
-    y.assign(results = 256, NAN);
-    AFFUSE_LAUNCH(transposed, queue, Grid{1}, 32, 512, y.data());
-  }
   if (!known) return 2;
   bool right = true;
   for (size_t i = 0; i < results; ++i) right &= y[i] == expected;

@@ -70,7 +70,7 @@ struct Machine {
   size_t message_bytes;
   bool failed;
   Stats stats;
-  char start, step[2], end, global;  // addresses that stand for orderings
+  char start, step[2], end;  // addresses that stand for orderings
 };
 
 std::mutex one_launch;
@@ -367,11 +367,6 @@ void warp_barrier(unsigned mask, const char* file, int line) {
   order_before(order);
   pause(State::at_warp_barrier, mask, {file, line});
   order_after(order);
-}
-
-void fence() {
-  order_before(&machine->global);
-  order_after(&machine->global);
 }
 
 void exchange(unsigned mask, const void* value, size_t bytes, const char* file, int line) {

@@ -9,8 +9,8 @@
 //   launch with the file and line of each group of threads
 // - asynchronous copies arrive at the wait, not before; until then their destination is NaN
 // - matrix products and loads follow the documented layout of fragments, lane by lane
-// - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers, fences and the
-//   start and end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
+// - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers and the start
+//   and end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
 // - AFFUSE_EMULATOR_LAUNCHES names a file that gets a line for every launch: the kernel's place in the library (hexadecimal),
 //   blocks, and how often threads waited
 //
@@ -52,7 +52,6 @@ void* take_shared(size_t bytes, const char* file, int line);
 
 void block_barrier(const char* file, int line);
 void warp_barrier(unsigned mask, const char* file, int line);
-void fence();
 
 // Everybody in the mask shows `bytes` (at most 64) and waits for the others; then shown() copies what a lane gave.
 void exchange(unsigned mask, const void* value, size_t bytes, const char* file, int line);

@@ -48,7 +48,6 @@ class Shared {
 
 AFFUSE_DEVICE void barrier() { __syncthreads(); }
 AFFUSE_DEVICE void warp_barrier() { __syncwarp(); }
-AFFUSE_DEVICE void fence() { __threadfence(); }
 
 template <class T>
 AFFUSE_DEVICE T shuffle_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, int(mask)); }
@@ -82,12 +81,6 @@ AFFUSE_DEVICE void load_matrix(uint32_t (&r)[4], const void* p) {
                : "r"(shared_address(p))
                : "memory");
 }
-AFFUSE_DEVICE void load_matrix_transposed(uint32_t (&r)[4], const void* p) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(p))
-               : "memory");
-}
 
 struct Bf16Pairs;  // tags of mma()
 struct Tf32;
@@ -105,7 +98,10 @@ AFFUSE_DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b
 }
 
 template <class T>
-AFFUSE_DEVICE T atomic_add(T* p, T v) { return atomicAdd(p, v); }
+AFFUSE_DEVICE T atomic_add(T* p, T v) {
+  static_assert(T(1) / T(2) == T(0), "of integers");
+  return atomicAdd(p, v);
+}
 
 // Two floats as a pair of bf16, the first in the low half, to nearest even.
 AFFUSE_DEVICE uint32_t to_bf16(float low, float high) {

@@ -52,7 +52,6 @@ class Shared {
 
 inline void barrier(Here here = Here::at()) { emulator::block_barrier(here.file, here.line); }
 inline void warp_barrier(Here here = Here::at()) { emulator::warp_barrier(~0u, here.file, here.line); }
-inline void fence() { emulator::fence(); }
 
 template <class T>
 T shuffle(T v, unsigned from, Here here = Here::at()) {
@@ -123,28 +122,16 @@ void wait() {
   }
 }
 
-// Lane l gets from matrix m elements (row l/4, columns 2(l%4), 2(l%4)+1); transposed: (rows 2(l%4) and the next,
-// column l/4).
-template <bool transposed>
-void load_matrices(uint32_t (&r)[4], const void* p, Here here) {
+// Lane l gets from matrix m elements (row l/4, columns 2(l%4), 2(l%4)+1).
+inline void load_matrix(uint32_t (&r)[4], const void* p, Here here = Here::at()) {
   check_aligned(p, 16, here);
   emulator::exchange(~0u, &p, sizeof p, here.file, here.line);
   const int l = int(lane());
-  const auto row = [](int index) {
-    const uint16_t* address;
-    emulator::shown(unsigned(index), &address, sizeof address);
-    return address;
-  };
   for (int m = 0; m < 4; ++m) {
-    const int first = 2 * (l % 4);
-    const uint16_t low = transposed ? row(m * 8 + first)[l / 4] : row(m * 8 + l / 4)[first];
-    const uint16_t high = transposed ? row(m * 8 + first + 1)[l / 4] : row(m * 8 + l / 4)[first + 1];
-    r[m] = uint32_t(low) | uint32_t(high) << 16;
+    const uint16_t* row;
+    emulator::shown(unsigned(m * 8 + l / 4), &row, sizeof row);
+    r[m] = uint32_t(row[2 * (l % 4)]) | uint32_t(row[2 * (l % 4) + 1]) << 16;
   }
-}
-inline void load_matrix(uint32_t (&r)[4], const void* p, Here here = Here::at()) { load_matrices<false>(r, p, here); }
-inline void load_matrix_transposed(uint32_t (&r)[4], const void* p, Here here = Here::at()) {
-  load_matrices<true>(r, p, here);
 }
 
 inline uint32_t bits_of(float x) {
@@ -197,16 +184,10 @@ __attribute__((no_sanitize("thread", "address"))) void mma(float (&c)[4], const 
 }
 
 template <class T>
-T atomic_add(T* p, T v) {
-  if constexpr (sizeof(T) == 4 && T(0.5) != T(0)) {
-    uint32_t seen = __atomic_load_n(reinterpret_cast<uint32_t*>(p), __ATOMIC_RELAXED), next;
-    do next = bits_of(float_of(seen) + v);
-    while (!__atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(p), &seen, next, true, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED));
-    return float_of(seen);
-  } else {
-    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
-  }
+T atomic_add(T* p, T v, Here here = Here::at()) {
+  static_assert(T(1) / T(2) == T(0), "of integers");
+  check_aligned(p, sizeof v, here);
+  return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
 
 inline uint32_t to_bf16(float low, float high) {
