@@ -150,20 +150,25 @@ AFFUSE_GLOBAL(kThreads, 4) lrn_kernel(Call call, int64_t positions, int64_t task
 template <class Power, bool LAST, int P, bool BACKWARD>
 void queue_kernel(Queue& queue, Call& call) {
   const int64_t positions = call.m.B * call.m.H * call.m.W, C = call.m.C, rim = call.before + call.after;
-  // Channels of a chunk: enough that rims cost little, few enough that several blocks fit beside each other.
+  // Channels of a chunk: enough that rims cost little, few enough that several blocks fit beside each other. The rims of a very
+  // large window leave room for fewer: those of the largest, 1024 channels, for 32 where a block has 99 KB.
   const int64_t most = rim >= kLargeWindow ? 256 : LAST ? 512 : 64;
   call.chunk = int(C < most ? C : most);
+  const auto shared = [&] {
+    SharedBytes bytes;
+    bytes.take<float>(size_t(P * (call.chunk + (BACKWARD ? 2 * rim : rim))));
+    if (BACKWARD) bytes.take<float>(size_t(P * (call.chunk + rim))).template take<float>(size_t(P * call.chunk));
+    return bytes.bytes;
+  };
+  while (shared() > queue.shared && call.chunk > 32) call.chunk = (call.chunk + 1) / 2;
   const int64_t chunks = (C + call.chunk - 1) / call.chunk, tasks = (positions + P - 1) / P * chunks;
   const int64_t all = positions > tasks ? positions : tasks;
   call.chunks = divider(chunks, all);
   call.plane = divider(call.m.H * call.m.W, all);
   call.width = divider(call.m.W, all);
-  SharedBytes shared;
-  shared.take<float>(size_t(P * (call.chunk + (BACKWARD ? 2 * rim : rim))));
-  if (BACKWARD) shared.take<float>(size_t(P * (call.chunk + rim))).template take<float>(size_t(P * call.chunk));
   const int64_t full = int64_t(queue.processors) * 16;
   const auto kernel = lrn_kernel<Power, LAST, P, BACKWARD>;
-  launch(BACKWARD ? "lrn.backward" : "lrn", kernel, queue, Grid{tasks < full ? tasks : full}, kThreads, shared.bytes, call,
+  launch(BACKWARD ? "lrn.backward" : "lrn", kernel, queue, Grid{tasks < full ? tasks : full}, kThreads, shared(), call,
          positions, tasks);
 }
 

@@ -190,6 +190,12 @@ AFFUSE_GLOBAL(32, 1) more_than_asked(float* y) {
   y[threadIdx.x] = a[threadIdx.x];
 }
 
+// One byte more than the least of the devices has, where it is launched.
+template <bool kFaulty>
+AFFUSE_GLOBAL(32, 1) more_than_a_device_has(float* y) {
+  y[threadIdx.x] = 1;
+}
+
 // C = A B for small integers, every element different, both formats; A comes through load_matrix.
 template <class Operand>
 AFFUSE_GLOBAL(32, 1) product(const float* a, const float* b, float* c) {
@@ -278,6 +284,7 @@ int main(int argc, char** argv) {
   CONTROL(blocks_share_later, 2, 32, 0, faulty ? 32 : 64, y.data())
   CONTROL(unwritten, 1, 32, 128, 32, y.data())
   CONTROL(more_than_asked, 1, 32, 128, 32, y.data())
+  CONTROL(more_than_a_device_has, 1, 32, emulator::kMostShared + size_t(faulty), 32, y.data())
   if (!strcmp(control, "mma_bf16")) known = true, run_product<Bf16Pairs>();
   if (!strcmp(control, "mma_tf32")) known = true, run_product<Tf32>();
   if (!known) return 2;

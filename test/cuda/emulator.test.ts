@@ -57,6 +57,7 @@ const FAULTS: [control: string, finder: "plain" | "address" | "thread", pattern:
   ["blocks_share_later", "thread", /data race/],
   ["unwritten", "plain", /\| wrong \|/],
   ["more_than_asked", "plain", /ERR_AFFUSE_EMULATOR.*256 bytes of shared memory, of which the launch asked for 128/],
+  ["more_than_a_device_has", "plain", /ERR_AFFUSE_SIZE.*more_than_a_device_has.*at most 101376 bytes.*got 101377 \(.*controls\.cc:\d+\)/],
 ];
 const SOUND = ["mma_bf16", "mma_tf32"];
 

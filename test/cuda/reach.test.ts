@@ -52,6 +52,26 @@ there("pools without 16-byte accesses, on several blocks", () =>
   }),
 );
 
+test("response normalisation whose rims leave room for few channels", () => {
+  for (const layout of ["nchw", "nhwc"]) {
+    const C = 300;
+    const x = normal(random, layout === "nchw" ? [1, C, 1, 2] : [1, 1, 2, C]);
+    check("lrn", { x }, { size: 301, alpha: 0.3, beta: 0.75, k: 1, layout }, C);
+  }
+});
+
+test("more queries than a block has room for", () => {
+  const [B, T, D, A, J] = [2, 35, 12, 8, 600]; // a clip in several tiles
+  const inputs = {
+    x: normal(random, [B, T, D]),
+    lengths: integers([B], (b) => T - 15 * b),
+    W: normal(random, [A, D], 1 / Math.sqrt(D)),
+    b: normal(random, [A]),
+    q: normal(random, [B, J, A], 0.3),
+  };
+  check("afg", inputs, {}, Math.max(T, J), (name, i) => name === "x" && Math.floor(i / D) % T >= T - 15 * Math.floor(i / D / T));
+});
+
 test("response normalisation over a large window", () => {
   for (const beta of [0.5, 0.75, 0.6])
     for (const layout of ["nchw", "nhwc"]) {

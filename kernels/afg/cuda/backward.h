@@ -119,46 +119,62 @@ AFFUSE_GLOBAL(256, 4) clip_sums(Backward g) {
   }
 }
 
+// Queries kQueries at a time: where there are more, a column's sums over them so far wait in shared memory.
+inline SharedBytes key_gradient_bytes(int64_t J) {
+  SharedBytes bytes = Tile::bytes().take<float>(size_t(kTile * (J < kQueries ? J : kQueries))).take<float>(kTile * 256);
+  return bytes.take<float>(J > kQueries ? kTile * 256 : 0);
+}
 AFFUSE_GLOBAL(256, 4) key_gradients(Backward g) {
+  const Gather& f = g.gather;
+  const int J = f.J;
   Shared shared;
   Tile tile(shared);
-  float* const slope = shared.take<float>(unsigned(kTile * g.n.J));  // s̄ [row][j]
-  float* const keys = shared.take<float>(kTile * 256);               // a thread's column is nobody else's
-  const Gather& f = g.gather;
+  float* const slope = shared.take<float>(unsigned(kTile * (J < kQueries ? J : kQueries)));  // s̄ [row][j]
+  float* const keys = shared.take<float>(kTile * 256);  // a thread's column is nobody else's
+  float* const sums = shared.take<float>(J > kQueries ? kTile * 256 : 0);
   if (!tile.fill(f.list, blockIdx.x)) return;
-  barrier();
-  const int J = f.J;
-  for (int i = int(threadIdx.x); i < tile.rows * J; i += 256) {
-    const int r = i / J, j = i - r * J;
-    const int64_t pair = int64_t(tile.clip[r]) * J + j, t = tile.row[r] - tile.clip[r] * g.n.T;
-    slope[i] = f.scale * g.alpha[pair * g.n.T + t] * (g.slope[tile.first * J + i] - g.mean[pair]);
-  }
-  barrier();
   const int64_t A = g.n.A, a = int64_t(blockIdx.y) * 256 + threadIdx.x;
-  if (a >= A) return;
-  float* const key = keys + threadIdx.x;
-#pragma unroll 8
-  for (int r = 0; r < tile.rows; ++r) key[r * 256] = g.k[tile.row[r] * A + a];
   float sum_db = 0, sum_du = 0;
-  for (int from = 0; from < tile.rows; from = tile.end[from]) {
-    const int64_t clip = tile.clip[from];
-    const int to = tile.end[from];
-    const float* const q = f.queries(clip) + a;
-    const float first = q[0];
-    for (int r = from; r < to; ++r) {
-      float p = slope[r * J] * first;
-      for (int j = 1; j < J; ++j) p = fmaf(slope[r * J + j], q[j * A], p);
-      p *= fmaf(-key[r * 256], key[r * 256], 1.0f);
-      sum_db += p;
-      if (g.pre) g.pre[(tile.first + r) * A + a] = p;
-      sum_du = fmaf(slope[r * J], key[r * 256], sum_du);
+  for (int j0 = 0; j0 < J; j0 += kQueries) {
+    const int count = J - j0 < kQueries ? J - j0 : kQueries;
+    barrier();
+    for (int i = int(threadIdx.x); i < tile.rows * count; i += 256) {
+      const int r = i / count, j = j0 + i - r * count;
+      const int64_t pair = int64_t(tile.clip[r]) * J + j, t = tile.row[r] - tile.clip[r] * g.n.T;
+      slope[i] = f.scale * g.alpha[pair * g.n.T + t] * (g.slope[(tile.first + r) * J + j] - g.mean[pair]);
     }
-    for (int j = 0; g.part_dq && j < J; ++j) {
-      float sum = 0;
-      for (int r = from; r < to; ++r) sum = fmaf(slope[r * J + j], key[r * 256], sum);
-      g.part_dq[((blockIdx.x + clip) * J + j) * A + a] = sum;
+    barrier();
+    if (a >= A) continue;
+    float *const key = keys + threadIdx.x, *const sum_of = sums + threadIdx.x;
+    if (j0 == 0) {
+#pragma unroll 8
+      for (int r = 0; r < tile.rows; ++r) key[r * 256] = g.k[tile.row[r] * A + a];
+    }
+    for (int from = 0; from < tile.rows; from = tile.end[from]) {
+      const int64_t clip = tile.clip[from];
+      const int to = tile.end[from];
+      const float* const q = f.queries(clip) + j0 * A + a;
+      const float first = q[0];
+      for (int r = from; r < to; ++r) {
+        float p = j0 == 0 ? slope[r * count] * first : fmaf(slope[r * count], first, sum_of[r * 256]);
+        for (int j = 1; j < count; ++j) p = fmaf(slope[r * count + j], q[j * A], p);
+        if (j0 == 0) sum_du = fmaf(slope[r * count], key[r * 256], sum_du);
+        if (j0 + count < J) {
+          sum_of[r * 256] = p;
+          continue;
+        }
+        p *= fmaf(-key[r * 256], key[r * 256], 1.0f);
+        sum_db += p;
+        if (g.pre) g.pre[(tile.first + r) * A + a] = p;
+      }
+      for (int j = 0; g.part_dq && j < count; ++j) {
+        float sum = 0;
+        for (int r = from; r < to; ++r) sum = fmaf(slope[r * count + j], key[r * 256], sum);
+        g.part_dq[((blockIdx.x + clip) * J + j0 + j) * A + a] = sum;
+      }
     }
   }
+  if (a >= A) return;
   if (g.part_db) g.part_db[blockIdx.x * A + a] = sum_db;
   if (g.part_du) g.part_du[blockIdx.x * A + a] = sum_du;
 }
@@ -303,8 +319,7 @@ inline void run_backward(Queue& queue, const Backward& g) {
   const bool wide = D % 4 == 0 && aligned(g.gather.x) && aligned(g.dc);
   launch("afg slopes", wide ? slopes<4> : slopes<1>, queue, Grid{tiles}, 256, tile, g);
   AFFUSE_LAUNCH(clip_sums, queue, most(B * J), 256, SharedBytes().take<float>(8).take<int32_t>(8).bytes, g);
-  const size_t keys = Tile::bytes().take<float>(size_t(kTile * J)).take<float>(kTile * 256).bytes;
-  AFFUSE_LAUNCH(key_gradients, queue, (Grid{tiles, ceil_div(A, 256)}), 256, keys, g);
+  AFFUSE_LAUNCH(key_gradients, queue, (Grid{tiles, ceil_div(A, 256)}), 256, key_gradient_bytes(J).bytes, g);
   if (g.db || g.du)
     AFFUSE_LAUNCH(add_tiles, queue, Grid{ceil_div(A, 32)}, 256, SharedBytes().take<float>(256).take<float>(256).bytes, g);
   if (g.dq) each_of<1, 4>(queue, "afg dq", B * J * A, QueryGradients{g, divider(A, B * J * A), divider(J, B * J * A)});

@@ -6,6 +6,8 @@
 // tile are done; of the others it leaves peak, total and weighted sum. Where shared memory does not hold 32 rows they are
 // read a second time (from L2).
 //
+// Where there are many queries they are launched in parts.
+//
 // finish_clips merges those in the order of the tiles, turns scores into weights and clears padding.
 //
 // Multiplication in float32: a warp has 32 rows by 64 columns, a lane 8 by 8; CW warps lie beside each other, SPLITS of
@@ -22,10 +24,14 @@
 
 namespace affuse::cuda::afg {
 
+// Queries of a launch: their scores are 16 KB of shared memory. Where there are more, x and W are read again for every so many,
+// beside whose sums over the frames the keys are little.
+constexpr int kQueries = 128;
 constexpr int kDepth = 16;  // of a piece: neighbouring floats of a row of x or W
 
 struct Gather {
   int D, A, J;
+  int Q;  // of J, those that a launch of gather_tiles takes: from the one on that query, alpha, peak, total, c and partial begin at
   FrameList list;
   const float *x, *W, *bias, *query;
   int64_t query_stride;  // floats between the queries of neighbouring clips: 0 for u
@@ -71,10 +77,10 @@ struct Shape {
   static constexpr int kPitch = kColumns + 8;  // of a row of sums: four rows of eight columns in different banks
   static constexpr int kStage = kColumns * kDepth, kPiece = kTile * kDepth;
   static int64_t ring(int stages) { return stages * kStage > kTile * kPitch ? stages * kStage : kTile * kPitch; }
-  static SharedBytes bytes(int64_t D, int64_t J, int stages, bool resident) {
+  static SharedBytes bytes(int64_t D, int Q, int stages, bool resident) {
     SharedBytes s = Tile::bytes();
     s.take<float>(size_t(resident ? ceil_div(D, kDepth) : stages) * kPiece);
-    return s.take<float>(size_t(ring(stages))).take<float>(size_t(kTile * J));
+    return s.take<float>(size_t(ring(stages))).take<float>(size_t(kTile * Q));
   }
 };
 
@@ -190,7 +196,7 @@ AFFUSE_DEVICE void gather_part(const Gather& g, const float* x, const Tile& tile
                                         : g.x + tile.row[r] * g.D + d);
 #pragma unroll
     for (int j = 0; j < JB; ++j) {
-      const float w = weight[r * g.J + j0 + j];
+      const float w = weight[r * g.Q + j0 + j];
 #pragma unroll
       for (int e = 0; e < N; ++e) sum[j].v[e] = fmaf(w, v.v[e], sum[j].v[e]);
     }
@@ -209,7 +215,7 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
   float* const xs = shared.take<float>(unsigned((g.resident ? pieces : g.stages) * S::kPiece));
   const int ring = g.stages * S::kStage > kTile * S::kPitch ? g.stages * S::kStage : kTile * S::kPitch;
   float* const ws = shared.take<float>(unsigned(ring));
-  float* const score = shared.take<float>(unsigned(kTile * g.J));  // [row][j], later the weights
+  float* const score = shared.take<float>(unsigned(kTile * g.Q));  // [row][j], later the weights
   if (!tile.fill(g.list, blockIdx.x)) return;
   barrier();
 
@@ -262,24 +268,24 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
         if (g.k) g.k[at] = key[m];
       }
       const float* q = g.queries(tile.clip[r]) + c0 + lane();
-      for (int j = 0; j < g.J; ++j, q += g.A) {
+      for (int j = 0; j < g.Q; ++j, q += g.A) {
         float sum = 0;
 #pragma unroll
         for (int m = 0; m < kEach; ++m)
           if (c0 + int(lane()) + 32 * m < g.A) sum = fmaf(key[m], q[32 * m], sum);
         sum = warp_sum(sum);
-        if (lane() == 0) score[r * g.J + j] = c0 == 0 ? sum : score[r * g.J + j] + sum;
+        if (lane() == 0) score[r * g.Q + j] = c0 == 0 ? sum : score[r * g.Q + j] + sum;
       }
     }
     barrier();
   }
 
   // A warp has a query, its lanes the rows.
-  for (int j = int(warp()); j < g.J; j += S::kWarps) {
+  for (int j = int(warp()); j < g.Q; j += S::kWarps) {
     const int r = int(lane());
     const int clip = tile.clip[r];
     const bool there = r < tile.rows;
-    const float s = there ? g.scale * score[r * g.J + j] : 0.0f;
+    const float s = there ? g.scale * score[r * g.Q + j] : 0.0f;
     float peak = -__builtin_inff(), total = 0;
     for (int l = 0; l < tile.rows; ++l) {  // NaN is passed over: it comes back through exp
       const float other = shuffle(s, unsigned(l));
@@ -293,7 +299,7 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
     if (!there) continue;
     const bool done = tile.whole[r] && !g.padded(clip);
     const float weight = done ? e * (1.0f / total) : e;
-    score[r * g.J + j] = weight;
+    score[r * g.Q + j] = weight;
     const int64_t t = tile.row[r] - clip * g.list.frames.T, part = int64_t(blockIdx.x) + clip;
     if (g.alpha) g.alpha[(int64_t(clip) * g.J + j) * g.list.frames.T + t] = done ? weight : s;
     if (r == 0 || tile.clip[r - 1] != clip) {
@@ -310,8 +316,8 @@ AFFUSE_GLOBAL((Shape<CW, SPLITS>::kThreads), CW == 1 ? 2 : 1) gather_tiles(Gathe
       const bool done = tile.whole[r] && !g.padded(clip);
       float* const out = done ? g.c + clip * g.J * g.D : g.partial + (int64_t(blockIdx.x) + clip) * g.J * g.D;
       int j = 0;
-      for (; j + 4 <= g.J; j += 4) gather_part<4, N>(g, xs, tile, score, r, tile.end[r], j, d, out);
-      for (; j < g.J; ++j) gather_part<1, N>(g, xs, tile, score, r, tile.end[r], j, d, out);
+      for (; j + 4 <= g.Q; j += 4) gather_part<4, N>(g, xs, tile, score, r, tile.end[r], j, d, out);
+      for (; j < g.Q; ++j) gather_part<1, N>(g, xs, tile, score, r, tile.end[r], j, d, out);
     }
 }
 
@@ -385,9 +391,12 @@ AFFUSE_GLOBAL(kFinishThreads, 4) finish_clips(Gather g, int blocks) {  // blocks
 }
 
 template <int CW, int SPLITS>
-void queue_tiles(Queue& queue, Gather& g, int64_t tiles, bool wide) {
+void queue_tiles(Queue& queue, Gather g, int64_t tiles, bool wide) {
   using S = Shape<CW, SPLITS>;
-  const auto bytes = [&] { return S::bytes(g.D, g.J, g.stages, g.resident).bytes; };
+  const auto bytes = [&] { return S::bytes(g.D, g.Q, g.stages, g.resident).bytes; };
+  g.Q = g.J < kQueries ? g.J : kQueries;
+  g.stages = 2, g.resident = false;
+  while (g.Q > 1 && bytes() > queue.shared) g.Q = (g.Q + 1) / 2;
   g.stages = 4, g.resident = true;
   while (g.stages > 2 && bytes() > queue.shared) --g.stages;
   if (bytes() > queue.shared)
@@ -396,10 +405,18 @@ void queue_tiles(Queue& queue, Gather& g, int64_t tiles, bool wide) {
   auto kernel = bf16 ? wide ? gather_tiles<CW, SPLITS, Bf16Pairs, true> : gather_tiles<CW, SPLITS, Bf16Pairs, false>
                      : wide ? gather_tiles<CW, SPLITS, float, true> : gather_tiles<CW, SPLITS, float, false>;
   if (wide && g.rounding == gemm::Rounding::tf32) kernel = gather_tiles<CW, SPLITS, Tf32, true>;
-  launch("gather_tiles", kernel, queue, Grid{tiles}, S::kThreads, bytes(), g);
+  const int64_t T = g.list.frames.T, D = g.D, A = g.A;
+  for (int left = g.J, taken = g.Q; left > 0; left -= taken) {
+    g.Q = left < taken ? left : taken;
+    launch("gather_tiles", kernel, queue, Grid{tiles}, S::kThreads, bytes(), g);
+    const auto move = [](auto*& p, int64_t by) { p = p ? p + by : p; };
+    move(g.query, taken * A), move(g.alpha, taken * T), move(g.c, taken * D), move(g.partial, taken * D);
+    move(g.peak, taken), move(g.total, taken);
+    g.k = nullptr;  // the first launch has written them
+  }
 }
 
-// Everything of g but stages and resident is given; the list has been made. `finish`: c or alpha is wanted, or zeros in k.
+// Everything of g but Q, stages and resident is given; the list has been made. `finish`: c or alpha is wanted, or zeros in k.
 inline void gather(Queue& queue, Gather g, bool finish) {
   const int64_t B = g.list.frames.B, T = g.list.frames.T, tiles = ceil_div(B * T, kTile);
   const bool wide = g.D % 4 == 0 && aligned(g.x) && aligned(g.W) && aligned(g.c) && aligned(g.partial);

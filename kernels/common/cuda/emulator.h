@@ -37,6 +37,10 @@ struct Stats {
   int64_t blocks = 0, switches = 0;
 };
 
+// Shared memory of a block, the least that a device has that kernels are built for (compute capability 8.6, 8.9, 12.0). What
+// asks for more would fail there: it is refused before the launch (launch.h).
+constexpr size_t kMostShared = 99 * 1024;
+
 // Runs body(arg) as every thread of every block. False: `message` says what went wrong and where; what was written stays.
 bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, size_t message_bytes, Stats* stats = nullptr);
 

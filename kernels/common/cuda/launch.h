@@ -52,6 +52,19 @@ struct Grid {
   int64_t x = 1, y = 1, z = 1;
 };
 
+// A kernel for messages; in the emulator with the place of the launch.
+struct Named {
+  const char* name;
+#if defined(__CUDACC__)
+  Named(const char* name) : name(name) {}
+#else
+  const char* file;
+  int line;
+  Named(const char* name, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : name(name), file(file), line(line) {}
+#endif
+};
+
 inline bool fits(const Grid& grid, const char* kernel, Queue& queue) {
   if (grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535) return true;
   queue.status->fail("ERR_AFFUSE_SIZE",
@@ -60,11 +73,28 @@ inline bool fits(const Grid& grid, const char* kernel, Queue& queue) {
   return false;
 }
 
+// The emulator's limit is that of the least device that kernels are built for, whatever it says in queue.shared.
+inline bool fits_block(size_t shared, const Named& kernel, Queue& queue) {
+#if defined(__CUDACC__)
+  if (shared <= queue.shared) return true;
+  queue.status->fail("ERR_AFFUSE_SIZE",
+                     "%s: expected at most %zu bytes of shared memory for a block, which is what this device has, got %zu. Use a "
+                     "smaller window or fewer queries, or cpu.",
+                     kernel.name, queue.shared, shared);
+#else
+  if (shared <= emulator::kMostShared) return true;
+  queue.status->fail("ERR_AFFUSE_SIZE", "%s: expected at most %zu bytes of shared memory for a block, got %zu (%s:%d)",
+                     kernel.name, emulator::kMostShared, shared, kernel.file, kernel.line);
+#endif
+  return false;
+}
+
 // Queues kernel(args…) on grid blocks of `threads`; nothing if the grid is empty or an error came before.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), Queue& queue, Grid grid, int threads, size_t shared,
+void launch(Named named, void (*kernel)(Parameters...), Queue& queue, Grid grid, int threads, size_t shared,
             Arguments&&... arguments) {
-  if (!queue.ok() || grid.x * grid.y * grid.z == 0 || !fits(grid, name, queue)) return;
+  const char* const name = named.name;
+  if (!queue.ok() || grid.x * grid.y * grid.z == 0 || !fits(grid, name, queue) || !fits_block(shared, named, queue)) return;
 #if defined(__CUDACC__)
   cudaError_t error = cudaSuccess;
   if (shared > 48 * 1024)  // more than this has to be asked for

@@ -38,15 +38,16 @@ AFFUSE_GLOBAL(kThreads, 4) round_along(Plain x, Order order, uint32_t* to, int64
   }
 }
 
-// Tiles of 32 lines by 32 words.
-AFFUSE_GLOBAL(kThreads, 4) round_across(Transposed x, uint32_t* to, int words) {
+// Tiles of 32 lines by 32 words, `across` of them beside each other; in one row of blocks, which K may make long.
+AFFUSE_GLOBAL(kThreads, 4) round_across(Transposed x, uint32_t* to, int words, unsigned across) {
   Shared shared;
   float* const tile = shared.take<float>(64 * 33);
-  const int64_t line = int64_t(blockIdx.x) * 32, k0 = int64_t(blockIdx.y) * 64;
+  const unsigned down = blockIdx.x / across;
+  const int64_t line = int64_t(blockIdx.x - down * across) * 32, k0 = int64_t(down) * 64;
   for (int k = int(warp()); k < 64; k += kThreads / 32)
     tile[k * 33 + int(lane())] = line + lane() < x.lines && k0 + k < x.K ? x.p[(k0 + k) * x.ld + line + lane()] : 0.0f;
   barrier();
-  const int64_t word = int64_t(blockIdx.y) * 32 + lane();
+  const int64_t word = int64_t(down) * 32 + lane();
   for (int s = int(warp()); s < 32; s += kThreads / 32)
     if (line + s < x.lines && word < words)
       to[(line + s) * words + word] = to_bf16(tile[2 * int(lane()) * 33 + s], tile[(2 * int(lane()) + 1) * 33 + s]);
@@ -67,8 +68,9 @@ inline Rounded rounded(Queue& queue, const Plain& x, float* workspace) {
 inline Rounded rounded(Queue& queue, const Transposed& x, float* workspace) {
   auto* const to = reinterpret_cast<uint32_t*>(workspace);
   const int words = int(rounded_words(x.K));
-  AFFUSE_LAUNCH(round_across, queue, (Grid{ceil_div(x.lines, 32), ceil_div(words, 32)}), kThreads,
-                SharedBytes().take<float>(64 * 33).bytes, x, to, words);
+  const int64_t across = ceil_div(x.lines, 32);
+  AFFUSE_LAUNCH(round_across, queue, Grid{across * ceil_div(words, 32)}, kThreads, SharedBytes().take<float>(64 * 33).bytes, x,
+                to, words, unsigned(across));
   return {to, x.lines, words};
 }
 
