@@ -36,7 +36,7 @@ const PARTS = [
   "scripts",
   "lib/root",
 ];
-const SUITES = ["op-cli", "parity", "products", "program", "reach", "shapes", "tf32", "training"];
+const SUITES = ["op-cli", "parity", "products", "program", "reach", "rows", "shapes", "tf32", "training"];
 const PACKAGES = ["node-api-headers"];
 
 function parsed() {
@@ -89,6 +89,7 @@ try {
     absWorkingDir: packageRoot,
     entryPoints: {
       ...Object.fromEntries(SUITES.map((name) => [`${name}.test`, `test/cuda/${name}.test.ts`])),
+      launched: "test/cuda/launched.ts",
       steps: "bench/gpu/steps.ts",
     },
     outdir: path.join(root, "suite"),

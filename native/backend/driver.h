@@ -5,17 +5,23 @@
 #include "kernels/common/cuda/launch.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #else
 #include <unistd.h>
-
-#include <cstdlib>
 #endif
 
 namespace affuse::cuda::driver {
+
+// How many multiprocessors kernels are to be divided for: AFFUSE_CUDA_PROCESSORS, else `there`. For tests: few, so that small sizes
+// take the ways of large ones. Read when a device is opened.
+inline int processors(int there) {
+  const char* const asked = getenv("AFFUSE_CUDA_PROCESSORS");
+  return asked && atoi(asked) > 0 ? atoi(asked) : there;
+}
 
 #if defined(__CUDACC__)
 constexpr bool kEmulated = false;
@@ -49,7 +55,7 @@ inline bool describe(int index, DeviceFacts& facts, Status& status) {
   facts.name[i] = 0;
   facts.major = properties.major;
   facts.minor = properties.minor;
-  facts.processors = properties.multiProcessorCount;
+  facts.processors = processors(properties.multiProcessorCount);
   facts.memory = properties.totalGlobalMem;
   facts.cache = properties.l2CacheSize > 0 ? properties.l2CacheSize : 4 << 20;
   (void)cudaDriverGetVersion(&facts.driver);
@@ -188,9 +194,7 @@ inline int count(Status&) { return 1; }
 inline bool describe(int, DeviceFacts& facts, Status&) {
   strcpy(facts.name, "emulator");
   facts.major = 8;
-  // Few blocks fill it, so that small sizes take the ways of large ones.
-  const char* const processors = getenv("AFFUSE_EMULATOR_PROCESSORS");
-  facts.processors = processors && atoi(processors) > 0 ? atoi(processors) : 2;
+  facts.processors = processors(2);
   facts.cache = 64 << 10;  // little, so that small sizes go in chunks
   facts.memory = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE));
   return true;

@@ -150,6 +150,17 @@ test("all parts on the emulator", async () => {
   }
 });
 
+test("kernels that no suite has launched are named", () => {
+  const out = path.join(scratch, "out");
+  const logs = readdirSync(out).filter((name) => name.startsWith("launches-"));
+  const args = [path.join(root, "suite/launched.mjs"), path.join(built, "libaffuse_emulated.so"), ...logs.map((name) => path.join(out, name))];
+  const { code, output } = sh(path.join(root, "bin/node"), args);
+  assert.is(code, 1, output); // the suites are brief here
+  const [, some, all] = output.match(/^(\d+) of (\d+) kernels were launched on several blocks\n/) ?? [];
+  const named = output.match(/^never launched: \w+ .+/gm) ?? [];
+  assert.ok(Number(some) > 50 && Number(some) + named.length === Number(all), output);
+});
+
 test("one part again leaves the others' results", () => {
   const before = results();
   const { code, output } = suite("--built", built, "--only", "sanitize");

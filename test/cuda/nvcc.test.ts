@@ -11,6 +11,7 @@ import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { sh } from "../helpers/process.ts";
 import { addon } from "../operators/suite.ts";
+import { functionsOf, kernels } from "./kernels.ts";
 
 const there = ["nvcc", "/usr/local/cuda/bin/nvcc"].some((nvcc) => sh(nvcc, ["--version"]).code === 0);
 if (!there) console.log("skipped: the CUDA library, no nvcc is installed");
@@ -49,6 +50,11 @@ built("no kernel spills or has a stack frame, and every room has its kernels in 
     const frames = text.match(/\d+ bytes stack frame.*/g) ?? [];
     assert.equal([...new Set(frames)], ["0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"], room);
   }
+});
+
+built("every kernel is found by the name that the budgets give it, where the GPU suite counts launches", () => {
+  const names = new Set([...functionsOf(library).values()].map(({ name }) => name.replace(/^any /, "")));
+  assert.equal(kernels().filter((name) => !names.has(name.replace(/^\w+ /, ""))), []);
 });
 
 built("it needs no CUDA library to load, and says here why there is no device", () => {

@@ -269,8 +269,8 @@ void note(const char* file, const Machine& m) {
   FILE* const out = fopen(file, "a");
   if (!out) return;
   const auto at = static_cast<const char*>(m.launch.function) - static_cast<const char*>(library.dli_fbase);
-  fprintf(out, "%zx %lld %lld\n", size_t(at), static_cast<long long>(m.stats.blocks),
-          static_cast<long long>(m.stats.switches));
+  fprintf(out, "%zx %lld %lld %zu\n", size_t(at), static_cast<long long>(m.stats.blocks),
+          static_cast<long long>(m.stats.switches), m.launch.shared);
   fclose(out);
 }
 
@@ -321,7 +321,7 @@ bool run(const Launch& launch, void (*body)(void*), void* arg, char* message, si
   }
   end_launch(m->host, &m->end, fiber_sets, m->failed);
   if (stats) *stats = m->stats;
-  if (const char* file = getenv("AFFUSE_EMULATOR_LAUNCHES")) note(file, *m);
+  if (const char* file = getenv("AFFUSE_CUDA_LAUNCHES")) note(file, *m);
   const bool fine = !m->failed;
   machine = nullptr;
   free(numbers);

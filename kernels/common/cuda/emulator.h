@@ -11,8 +11,8 @@
 // - matrix products and loads follow the documented layout of fragments, lane by lane
 // - under ThreadSanitizer (AFFUSE_EMULATOR_TSAN) fibers are threads that only barriers, warp barriers and the start
 //   and end of a launch order: a missing barrier is a reported race, between blocks too. Shuffles order nothing.
-// - AFFUSE_EMULATOR_LAUNCHES names a file that gets a line for every launch: the kernel's place in the library (hexadecimal),
-//   blocks, and how often threads waited
+// - AFFUSE_CUDA_LAUNCHES names a file that gets a line for every launch: the kernel's place in the library (hexadecimal),
+//   blocks, how often threads waited, and bytes of shared memory
 //
 // One launch at a time in a process; launches of other threads wait.
 #pragma once

@@ -5,6 +5,7 @@
 
 #if defined(__CUDACC__)
 #include "errors.h"
+#include "launched.h"
 #else
 #include <functional>
 #endif
@@ -96,6 +97,7 @@ void launch(Named named, void (*kernel)(Parameters...), Queue& queue, Grid grid,
   const char* const name = named.name;
   if (!queue.ok() || grid.x * grid.y * grid.z == 0 || !fits(grid, name, queue) || !fits_block(shared, named, queue)) return;
 #if defined(__CUDACC__)
+  note_launched(reinterpret_cast<const void*>(kernel), grid.x * grid.y * grid.z);
   cudaError_t error = cudaSuccess;
   if (shared > 48 * 1024)  // more than this has to be asked for
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,

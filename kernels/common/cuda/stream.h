@@ -92,12 +92,18 @@ AFFUSE_DEVICE void put(float* p, const Pack<N>& x) {
   else *p = x.v[0];
 }
 
-// Whether 16-byte accesses are allowed from here on. In the emulator AFFUSE_EMULATOR_UNALIGNED=1 denies them, because
-// device memory of its own is aligned always: so that tests see the other ways.
+// Whether 16-byte accesses are allowed from here on. AFFUSE_CUDA_UNALIGNED=1 denies them, because device memory of its own is
+// aligned always: so that tests see the other ways. On a device it holds for the whole process.
 inline bool aligned(const void* p) {
-#if !defined(__CUDACC__)
-  const char* const denied = getenv("AFFUSE_EMULATOR_UNALIGNED");
-  if (denied && *denied == '1') return false;
+  const auto denied = [] {
+    const char* const asked = getenv("AFFUSE_CUDA_UNALIGNED");
+    return asked && *asked == '1';
+  };
+#if defined(__CUDACC__)
+  static const bool never = denied();
+  if (never) return false;
+#else
+  if (denied()) return false;
 #endif
   return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
