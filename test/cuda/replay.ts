@@ -11,8 +11,8 @@ const kernels = new Map<string, number>();
 const wrong: string[] = [];
 const bytes = (data: TypedArray) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 
-for (const { op, inputs, attributes, want, environment, outputs } of callsIn(process.argv[2] as string)) {
-  process.env.AFFUSE_EMULATOR_UNALIGNED = environment.AFFUSE_EMULATOR_UNALIGNED ?? "0";
+for (const { op, inputs, attributes, want, environment, outputs } of callsIn(process.argv[2] as string).calls) {
+  process.env.AFFUSE_CUDA_UNALIGNED = environment.AFFUSE_CUDA_UNALIGNED ?? "0";
   const made = launchesOf(() => addon.call("emulated", op, inputs, attributes, want));
   for (const [at, blocks] of made.kernels) kernels.set(at, Math.max(kernels.get(at) ?? 0, blocks));
   outputs.forEach((expected, k) => {

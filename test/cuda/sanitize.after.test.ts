@@ -4,7 +4,7 @@
 // the same bits as there; suites that have left no calls are run here. A kernel that none of them launches fails. What Node
 // itself reports is not ours.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { serialize } from "node:v8";
@@ -14,7 +14,7 @@ import { packageRoot } from "#root";
 import { start } from "../helpers/process.ts";
 import { ensureDevice } from "./device.ts";
 import { functionsOf, type Kernel, notLaunched } from "./kernels.ts";
-import { callsIn, callsOf, chosen, type Recorded } from "./recorded.ts";
+import { callsIn, callsOf, chosen, type Recorded, raise } from "./recorded.ts";
 
 ensureDevice();
 
@@ -31,9 +31,12 @@ const node = (args: string[], env: Record<string, string> = {}) => start(process
 
 /** Files of calls that run every kernel, each for one process: what a device is like is read when it is opened. */
 let files: { file: string; processors: string | undefined }[] = [];
+/** Most bytes of shared memory that any launch of a kernel asked for. */
+const asked = new Map<string, number>();
 
 test("every kernel is launched by a suite", async () => {
   const calls: Recorded[] = [];
+  const known = functionsOf(process.env.AFFUSE_EMULATED_LIBRARY ?? "build/Release/libaffuse_emulated.so");
   const shared = process.env.AFFUSE_TEST_SHARED ?? folder;
   for (const suite of SUITES) {
     const file = callsOf(shared, suite);
@@ -41,20 +44,41 @@ test("every kernel is launched by a suite", async () => {
       const { code, output } = await node(["--import", "tsx", `test/cuda/${suite}.test.ts`], { AFFUSE_TEST_SHARED: shared });
       assert.is(code, 0, output.slice(-4000));
     }
-    calls.push(...callsIn(file));
+    const left = callsIn(file);
+    calls.push(...left.calls);
+    for (const [at, bytes] of left.shared) {
+      const { name, shared: by } = known.get(at) as Kernel;
+      raise(asked, by ? name.replace(/^\w+ /, "") : name, bytes);
+    }
   }
   const best = chosen(calls);
-  const known = functionsOf(process.env.AFFUSE_EMULATED_LIBRARY ?? "build/Release/libaffuse_emulated.so");
   const launched = [...best].map(([at, call]) => [known.get(at), call.kernels.get(at)] as [Kernel, number]);
   assert.equal(notLaunched(launched), []);
   const all = [...new Set(best.values())];
-  const kinds = new Set(all.map((call) => call.environment.AFFUSE_EMULATOR_PROCESSORS));
+  const kinds = new Set(all.map((call) => call.environment.AFFUSE_CUDA_PROCESSORS));
   files = [...kinds].map((processors, i) => {
     const file = path.join(folder, `chosen-${i}`);
-    const group = all.filter((call) => call.environment.AFFUSE_EMULATOR_PROCESSORS === processors);
-    writeFileSync(file, serialize(group));
+    const group = all.filter((call) => call.environment.AFFUSE_CUDA_PROCESSORS === processors);
+    writeFileSync(file, serialize({ calls: group, shared: new Map() }));
     return { file, processors };
   });
+});
+
+test("launches ask for no more shared memory than their budgets", () => {
+  assert.ok(asked.size > 0, "no launches");
+  const file = path.join(packageRoot, "kernels/cuda_shared.txt");
+  const used = [...asked].filter(([, bytes]) => bytes > 0).sort(([a], [b]) => (a < b ? -1 : 1));
+  if (process.env.AFFUSE_UPDATE_SHARED === "1") {
+    const lines = used.map(([name, bytes]) => `${bytes} ${name}`);
+    writeFileSync(file, `# bytes of shared memory that launches of the suites ask for at most, kernel: test/cuda/sanitize.after.test.ts\n${lines.join("\n")}\n`);
+  }
+  const lines = readFileSync(file, "utf8").split("\n").filter((line) => line && !line.startsWith("#"));
+  const budgets = new Map(lines.map((line) => line.match(/^(\d+) (.*)$/) as unknown as [string, string, string]).map(([, bytes, name]) => [name, Number(bytes)]));
+  const beyond = used.filter(([name, bytes]) => bytes > (budgets.get(name) ?? 0));
+  const gone = [...budgets.keys()].filter((name) => !asked.has(name));
+  const again = "kernels/cuda_shared.txt; AFFUSE_UPDATE_SHARED=1 node test/run.mjs cuda writes it anew";
+  assert.equal(beyond.map(([name, bytes]) => `${name}: ${bytes}, the budget is ${budgets.get(name) ?? 0}`), [], again);
+  assert.equal(gone, [], `kernels without launches in ${again}`);
 });
 
 for (const { kind, library, options } of KINDS) {
@@ -73,7 +97,7 @@ for (const { kind, library, options } of KINDS) {
         ...options,
         LD_PRELOAD: preload,
         AFFUSE_EMULATED_LIBRARY: emulated,
-        ...(processors === undefined ? {} : { AFFUSE_EMULATOR_PROCESSORS: processors }),
+        ...(processors === undefined ? {} : { AFFUSE_CUDA_PROCESSORS: processors }),
       });
       const reports = output
         .split(/^={10,}$/m)
