@@ -58,10 +58,11 @@ if (bench.length > 0) {
 const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`;
 
 function provenance() {
-  const { cpu, num_cpus, level, versions, commit, torch, load_avg } = merged.context;
+  const { cpu, num_cpus, level, versions, commit, torch, load_avg, executable } = merged.context;
+  const commands = executable.split("; ").map((command) => `\`${command.replace(/ --(json|html) \S+/g, "")}\``).join(" and ");
   const busy = load_avg[0] > num_cpus / 2 ? ` The machine did other work meanwhile (load ${load_avg[0].toFixed(0)}): single figures may be too low.` : "";
   const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
-  return `${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
+  return `${commands}: ${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
 }
 
 function targetTable() {
@@ -73,6 +74,22 @@ function targetTable() {
     verdict(target),
   ]);
   return `${table(["row", "reached", "target", ""], rows)}\n\n${provenance()}`;
+}
+
+const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
+
+// Every case of the targets that a peer has too: everybody's best, and the better peer over us.
+function peersTable() {
+  if (!merged) return "";
+  const tagged = merged.benchmarks.filter(({ tags }) => tags.includes("targets"));
+  const rows = [...new Set(tagged.map((entry) => entry.case))].flatMap((name) => {
+    const best = (peer) => Math.min(...tagged.filter((entry) => entry.case === name && entry.peer === peer).map(({ median }) => median));
+    const [own, ...peers] = ["affuse", "onnxruntime", "torch"].map(best);
+    const other = Math.min(...peers);
+    if (!Number.isFinite(other)) return [];
+    return [[`\`${name}\``, ...[own, ...peers].map((x) => (Number.isFinite(x) ? time(x) : "–")), `${(other / own).toFixed(2)} ×`]];
+  });
+  return `${table(["case", "affuse", "onnxruntime", "PyTorch", ""], rows)}\n\n${provenance()}`;
 }
 
 // Missed rows that multiply-adds bound: what the case takes and what the target would, beside its multiply-adds in bare tiles and
@@ -97,7 +114,6 @@ function casesTable() {
   const { benchmarks } = merged;
   const threads = [...new Set(benchmarks.map((entry) => entry.threads))].sort((a, b) => a - b);
   const names = [...new Set(benchmarks.filter(({ tags }) => !tags.includes("sweep")).map((entry) => entry.case))];
-  const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
   const rows = names.map((name) => {
     const of = (peer) => benchmarks.filter((entry) => entry.case === name && entry.peer === peer);
     const mine = of("affuse");
@@ -142,5 +158,5 @@ function write(file, tables) {
   }
   writeFileSync(file, text);
 }
-write(path.join(packageRoot, "README.md"), [["demo-table", demoTable()], ["bench-table", targetTable()]]);
+write(path.join(packageRoot, "README.md"), [["demo-table", demoTable()], ["bench-table", peersTable()]]);
 write(path.join(packageRoot, "docs", "benchmarks.md"), [["bench-targets", targetTable()], ["bench-missed", missedTable()], ["bench-cases", casesTable()], ["bench-sweep", sweepTable()]]);
