@@ -153,7 +153,7 @@ test("fbp: a backward in chunks, of tiles and of less", () => {
 });
 
 test("fbp: long scopes, and groups in slices by fours", () => {
-  for (const o of [65, 260]) agreeFbp([140, 5, 6, o, 2, 70], "f32", 0);
+  for (const o of [131, 520]) agreeFbp([70, 5, 6, o, 2, 70], "f32", 0); // one group is a chunk, on several blocks
   const [B, o, k] = [4, 520, 2];
   const inputs = {
     a: normal(random, [2, 3]),
