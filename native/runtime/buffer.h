@@ -36,7 +36,10 @@ class Buffer {
   // In host memory; moved there if need be.
   bool to_host(Status& status);
   char* at(size_t offset) { return memory_.at(offset); }
-  // On the device, which the caller has locked; moved there if need be. Null only with an error.
+  // Nowhere but on this device or in host memory. To be called while no device is locked: two programs whose buffers are on
+  // each other's device would wait for each other.
+  bool off_others(Device device, Status& status) { return !remote_ || device_ == device || to_host(status); }
+  // On the device, which the caller has locked; moved there from host memory if need be. Null only with an error.
   char* on(Device device, DeviceLock& backend, Status& status);
 
   void read(size_t offset, void* to, size_t bytes, Status& status);

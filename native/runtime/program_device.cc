@@ -111,6 +111,8 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     places.push_back(fetched);
     fetched += rounded(bytes);
   }
+  for (const auto& buffer : spec_.buffers)
+    if (status.ok()) buffer->off_others(spec_.device, status);
   if (!status.ok()) return;
   DeviceBlock block(spec_.device);  // before the lock, so that it is given back after it
   DeviceLock backend = lock_device(spec_.device, status);

@@ -2,6 +2,7 @@
 // what is under way when, what a run that fails does to the others, and memory for fewer runs than there are.
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { device, ensureDevice } from "./device.ts";
 import { told } from "./stand-in.ts";
 
 /** Three runs of a program that are given at once. */
@@ -76,6 +77,28 @@ console.log((await Promise.all(runs)).map(([y]) => y[0]).join());`,
     { AFFUSE_STAND_IN: "slow" },
   );
   assert.equal(own, ["3,12,48,144,576,1728,5184"]);
+});
+
+test("programs of two devices, each with a buffer that is on the other's, do not wait for each other", () => {
+  if (device !== "emulated") return;
+  ensureDevice();
+  const { own } = told(
+    `const buffers = [addon.createBuffer(512), addon.createBuffer(512)];
+const values = [{ ...value, buffer: 0, offset: 0 }, { ...value, offset: 0 }];
+const programs = buffers.map((buffer) =>
+  ["cuda", "emulated"].map((device) =>
+    addon.createProgram({ ...desc(device), buffers: [buffer], values, feeds: [], fetches: [1] })));
+for (const buffer of buffers) buffer.write(0, x.data);
+setTimeout(() => process.kill(process.pid, "SIGKILL"), 20000).unref();
+let right = 0;
+for (let run = 0; run < 3000; run++) {
+  const results = await Promise.all(programs.map((both, i) => both[(run + i) % 2].run([], [])));
+  right += results.filter(([y]) => y.join() === "2,4,6").length;
+}
+console.log(right);`,
+    {},
+  );
+  assert.equal(own, ["6000"]);
 });
 
 for (const [what, second, codes] of [
