@@ -76,7 +76,10 @@ export interface Instruction {
   inputs: number[];
   outputs: number[];
   attributes: Attributes;
-  /** Attributes that take their value from run()'s scalars instead: attribute name → scalar index. */
+  /**
+   * Attributes that take their value from run()'s scalars instead: attribute name → scalar index. A value that would make
+   * outputs of other shapes fails the run with ERR_AFFUSE_SCALAR.
+   */
   scalars?: Readonly<Record<string, number>>;
 }
 

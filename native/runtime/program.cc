@@ -226,15 +226,31 @@ char* Program::find(const ProgramRun& run, int value) const {
   return place_of(*run.arena, value);
 }
 
+// Memory was laid out for the attributes that the program was made with: a stride or a size must not make other shapes of it.
+bool Program::same_results(const Step& step, const Attr* attr, Status& status) const {
+  const OpDef& op = step.op();
+  TensorDesc in[kMaxInputs], made[kMaxOutputs];
+  for (int i = 0; i < op.input_count; ++i)
+    if (const int value = step.instruction->inputs[size_t(i)]; value >= 0) in[i] = spec_.values[size_t(value)];
+  if (!infer_outputs(op, in, attr, spec_.device, made, status)) return false;
+  for (int i = 0; i < op.output_count && status.ok(); ++i)
+    if (!same_shape(made[i], step.made[i]))
+      status.fail("ERR_AFFUSE_SCALAR", "expected scalars with which output %s of %s is %s as before, got some that make it %s",
+                  op.outputs[i].name, op.name, ShapeText(step.made[i]).text, ShapeText(made[i]).text);
+  return status.ok();
+}
+
 bool Program::bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const {
   const OpDef& op = step.op();
   memcpy(attr, step.instruction->attributes.data(), step.instruction->attributes.size() * sizeof(Attr));
+  bool counted = false;
   for (const ScalarBinding& binding : step.instruction->scalars) {
     AttrValue value;
     value.real = run.scalars[size_t(binding.scalar)];
     if (!set_attribute(op, op.attrs[binding.attribute].name, value, attr, status)) return false;
+    counted |= op.attrs[binding.attribute].kind == AttrKind::integer;
   }
-  return true;
+  return !counted || same_results(step, attr, status);
 }
 
 bool Program::pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed,

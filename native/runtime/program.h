@@ -92,6 +92,7 @@ class Program {
   bool check_instruction(size_t index, Status& status);
   void keep_no_fleeting_packs();
   bool bind_scalars(const Step& step, const ProgramRun& run, Attr* attr, Status& status) const;
+  bool same_results(const Step& step, const Attr* attr, Status& status) const;
   bool pack_inputs(Step& step, const Tensor* in, const Attr* attr, int threads, const void** packed, bool& repacked,
                    Status& status);
   void execute(Step& step, ProgramRun& run, Scratch& scratch, Status& status);

@@ -196,7 +196,8 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       if (value < 0) spare += rounded(out[i].bytes());
     }
     Attr attr[kMaxAttrs];
-    if (!bind_scalars(step, run, attr, status) || !anything) return;
+    if (!bind_scalars(step, run, attr, status)) return add_context(status, index, op);
+    if (!anything) return;
     OpCall call;
     call.in = in;
     call.out = out;

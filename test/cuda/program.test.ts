@@ -51,6 +51,32 @@ test("many runs with changing scalars give the CPU's bits", async () => {
   assert.equal(states[0], states[1]);
 });
 
+test("scalars that would make other shapes, or are no number, fail their run and say where", async () => {
+  const value = (shape: number[], offset: number) => ({ dtype: "f32" as const, shape, buffer: -1, offset });
+  const program = addon.createProgram({
+    device,
+    arenaBytes: 128,
+    buffers: [],
+    values: [value([1, 1, 4, 4], 0), value([1, 1, 2, 2], 64)],
+    instructions: [{ op: "max_pool2d", inputs: [0], outputs: [1, -1], attributes: {}, scalars: { stride: 0 } }],
+    feeds: [0],
+    fetches: [1],
+    scalars: 1,
+  });
+  const x = Float32Array.from({ length: 16 }, (_, i) => i);
+  const said = (stride: number) =>
+    program.run([x], [stride]).then(
+      ([y]) => Array.from(y as Float32Array).join(),
+      ({ code, message }) => `${code} ${message.slice(0, 27)}`,
+    );
+  const where = "instruction 0 (max_pool2d):";
+  // The first run launches, the others are recorded and replayed.
+  for (const stride of [1000, 2, 1, 2, 2, 1000, Number.NaN, 2]) {
+    const code = Number.isNaN(stride) ? "ERR_AFFUSE_ATTRIBUTE" : "ERR_AFFUSE_SCALAR";
+    assert.is(await said(stride), stride === 2 ? "5,7,13,15" : `${code} ${where}`, `a stride of ${stride}`);
+  }
+});
+
 test("a buffer moves to whoever uses it, and writes between runs are seen", async () => {
   const buffer = addon.createBuffer(512);
   const here = addon.createProgram(desc("cpu", buffer));

@@ -177,6 +177,22 @@ test("scalars reach their attributes; a bad one fails that run only", async () =
   assert.is(await codeOf(() => program.run([x], [])), "ERR_AFFUSE_SCALAR");
 });
 
+test("scalars that would make other shapes than the program's are refused: they would read beyond an input", async () => {
+  const program = addon.createProgram({
+    device: "cpu",
+    arenaBytes: 128,
+    buffers: [],
+    values: [arenaValue([1, 1, 4, 4], 0), arenaValue([1, 1, 2, 2], 64)],
+    instructions: [{ op: "max_pool2d", inputs: [0], outputs: [1, -1], attributes: {}, scalars: { stride: 0 } }],
+    feeds: [0],
+    fetches: [1],
+    scalars: 1,
+  });
+  const x = Float32Array.from({ length: 16 }, (_, i) => i);
+  for (const stride of [1, 1000]) assert.is(await codeOf(() => program.run([x], [stride])), "ERR_AFFUSE_SCALAR");
+  assert.equal(await first(program.run([x], [2])), [5, 7, 13, 15]);
+});
+
 test("bad data fails the run with the operator's code and place, and the program goes on", async () => {
   const program = addon.createProgram({
     device: "cpu",
