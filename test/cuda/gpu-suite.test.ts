@@ -153,7 +153,8 @@ test("all parts on the emulator", async () => {
 test("kernels that no suite has launched are named", () => {
   const out = path.join(scratch, "out");
   const logs = readdirSync(out).filter((name) => name.startsWith("launches-"));
-  const args = [path.join(root, "suite/launched.mjs"), path.join(built, "libaffuse_emulated.so"), ...logs.map((name) => path.join(out, name))];
+  const files = [path.join(built, "libaffuse_emulated.so"), ...logs.map((name) => path.join(out, name))];
+  const args = [path.join(root, "suite/launched.mjs"), ...files];
   const { code, output } = sh(path.join(root, "bin/node"), args);
   assert.is(code, 1, output); // the suites are brief here
   const [, some, all] = output.match(/^(\d+) of (\d+) kernels were launched on several blocks\n/) ?? [];
@@ -191,8 +192,10 @@ test("a sanitizer passes where tests ran to their end without errors, and nowher
     const { code, output } = sh(path.join(root, "gpu-suite.sh"), args, env);
     const label = `${said}, exit code ${status}: ${output}`;
     assert.is(code, judged === "failed" ? 1 : 0, label);
-    const found = { passed: /^memcheck: no errors, 3 tests/m, failed: /^FAILED sanitize:memcheck/m, "left out": /^left out: sanitize:memcheck/m };
-    for (const [name, pattern] of Object.entries(found)) assert.is(pattern.test(output), name === judged, label);
+    const passed = /^memcheck: no errors, 3 tests/m;
+    const others = { failed: /^FAILED sanitize:memcheck/m, "left out": /^left out: sanitize:memcheck/m };
+    for (const [name, pattern] of Object.entries({ passed, ...others }))
+      assert.is(pattern.test(output), name === judged, label);
   }
 });
 

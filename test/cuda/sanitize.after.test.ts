@@ -70,10 +70,11 @@ test("launches ask for no more shared memory than their budgets", () => {
   const used = [...asked].filter(([, bytes]) => bytes > 0).sort(([a], [b]) => (a < b ? -1 : 1));
   if (process.env.AFFUSE_UPDATE_SHARED === "1") {
     const lines = used.map(([name, bytes]) => `${bytes} ${name}`);
-    writeFileSync(file, `# bytes of shared memory that launches of the suites ask for at most, kernel: test/cuda/sanitize.after.test.ts\n${lines.join("\n")}\n`);
+    const title = "# bytes of shared memory that launches of the suites ask for at most, kernel: test/cuda/sanitize.after.test.ts";
+    writeFileSync(file, `${[title, ...lines].join("\n")}\n`);
   }
   const lines = readFileSync(file, "utf8").split("\n").filter((line) => line && !line.startsWith("#"));
-  const budgets = new Map(lines.map((line) => line.match(/^(\d+) (.*)$/) as unknown as [string, string, string]).map(([, bytes, name]) => [name, Number(bytes)]));
+  const budgets = new Map(lines.map((line) => [line.replace(/^\d+ /, ""), Number.parseInt(line, 10)]));
   const beyond = used.filter(([name, bytes]) => bytes > (budgets.get(name) ?? 0));
   const gone = [...budgets.keys()].filter((name) => !asked.has(name));
   const again = "kernels/cuda_shared.txt; AFFUSE_UPDATE_SHARED=1 node test/run.mjs cuda writes it anew";
