@@ -197,6 +197,16 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
     }
     Attr attr[kMaxAttrs];
     if (!bind_scalars(step, run, attr, status)) return add_context(status, index, op);
+    if (!step.instruction->scalars.empty()) {  // scratch was laid out for what they were when the program was made
+      TensorDesc from[kMaxInputs], to[kMaxOutputs];
+      std::copy(in, in + op.input_count, from);
+      std::copy(out, out + op.output_count, to);
+      const size_t wanted = backend->workspace(own.operators[index], OpShape{from, to, attr});
+      if (wanted > own.workspace)
+        status.fail("ERR_AFFUSE_SCALAR", "expected scalars with which %s needs %zu bytes of scratch at most, got some that make it %zu",
+                    op.name, own.workspace, wanted);
+      if (!status.ok()) return add_context(status, index, op);
+    }
     if (!anything) return;
     OpCall call;
     call.in = in;

@@ -77,6 +77,29 @@ test("scalars that would make other shapes, or are no number, fail their run and
   }
 });
 
+test("scalars that need more scratch than a program was laid out for fail their run", async () => {
+  const value = (shape: number[], offset: number) => ({ dtype: "f32" as const, shape, buffer: -1, offset });
+  const program = addon.createProgram({
+    device,
+    arenaBytes: 512,
+    buffers: [],
+    values: [value([1, 1, 4, 4], 0), value([1, 1, 1, 1], 64), value([1, 1, 1, 1], 128)],
+    instructions: [
+      { op: "conv2d", inputs: [0, 1, -1, -1], outputs: [2, -1], attributes: { stride: 1000 }, scalars: { pad: 0 } },
+    ],
+    feeds: [0, 1],
+    fetches: [2],
+    scalars: 1,
+  });
+  const said = (pad: number) =>
+    program.run([new Float32Array(16).fill(3), Float32Array.of(2)], [pad]).then(
+      ([y]) => (y as Float32Array).join(),
+      ({ code }) => code,
+    );
+  // With an edge laid around it the input needs a copy; the result has the same shape, and is the edge.
+  assert.equal([await said(0), await said(400), await said(0)], ["6", "ERR_AFFUSE_SCALAR", "6"]);
+});
+
 test("a buffer moves to whoever uses it, and writes between runs are seen", async () => {
   const buffer = addon.createBuffer(512);
   const here = addon.createProgram(desc("cpu", buffer));
