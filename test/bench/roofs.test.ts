@@ -50,11 +50,14 @@ test("nearer memory is quicker, wider levels compute more", () => {
 });
 
 test("bare loops do not pass the roofs that they consist of", () => {
-  const [fma, read] = [best("fma.f32"), best("read.dram")];
-  // Measured one after another, on a machine that may be busy in between.
-  assert.ok(best("tile.l1") < 1.15 * fma, `${best("tile.l1")} of ${fma}`);
-  const rows = best("multiply16.dram");
-  assert.ok(rows < 1.15 * Math.min(fma, 8 * read), `${rows}: ${fma} FLOP/s, ${read} bytes/s`);
+  // In turns, the best of each, with room for a memory that others use too: what is caught is work that is counted twice.
+  const most = { "fma.f32": 0, "read.dram": 0, "tile.l1": 0, "multiply16.dram": 0 };
+  const kinds = Object.keys(most) as (keyof typeof most)[];
+  for (let turn = 0; turn < 12; turn++)
+    for (const kind of kinds) most[kind] = Math.max(most[kind], addon.roof(kind, 1, 0.005));
+  const said = JSON.stringify(most);
+  assert.ok(most["tile.l1"] < 1.5 * most["fma.f32"], said);
+  assert.ok(most["multiply16.dram"] < 1.5 * Math.min(most["fma.f32"], 8 * most["read.dram"]), said);
 });
 
 test("no measurement promises more than the widest machine could do", () => {
