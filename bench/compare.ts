@@ -1,6 +1,6 @@
 /**
- * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so
- * that a machine that is slower today does not count. A case is slower when its median is beyond the
+ * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them (of the bare register
+ * tile, where multiply-adds bound the case), so that a machine that is slower or shared today does not count. A case is slower when its median is beyond the
  * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it
  * counts (lib/cli/bench.ts).
  */
@@ -28,6 +28,7 @@ const schema = z.object({
       p80: positive,
       roof_kind: z.string().nullable(),
       roof: positive.nullable(),
+      tile_percent: positive.optional(),
     }),
   ),
 });
@@ -83,7 +84,10 @@ export interface Change {
  * without a roof.
  */
 function normalised(timing: Timing, other: Timing): { median: number; p20: number; p80: number } {
-  const factor = timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof : 1;
+  const both = timing.roof_kind === other.roof_kind && timing.tile_percent && other.tile_percent;
+  const share = both && timing.roof_kind?.startsWith("fma") ? (timing.tile_percent ?? 100) / 100 : 1;
+  const factor =
+    timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof * share : 1;
   return { median: timing.median * factor, p20: timing.p20 * factor, p80: timing.p80 * factor };
 }
 

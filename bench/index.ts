@@ -6,6 +6,7 @@ import { packageRoot } from "#root";
 import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import { loadAddon } from "../lib/native/load.ts";
 import { runStart, tanhSeconds } from "./account.ts";
+import { Calm } from "./calm.ts";
 import { ALL_CASES } from "./cases/index.ts";
 import { loadOrt, type OrtPeer } from "./peers/ort.ts";
 import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
@@ -22,6 +23,8 @@ export interface BenchOptions {
   peers: readonly ("ort" | "torch")[];
   threads?: number;
   quick: boolean;
+  /** Seconds to spend in all on waiting for cores that nothing else uses (bench/calm.ts); 0 by default. */
+  patience?: number;
   python?: string;
   command: string;
   /** Aborted: no further case begins; what is finished is reported. */
@@ -50,6 +53,8 @@ export interface BenchReport {
     versions: Record<string, string>;
     torch: TorchInfo | null;
     quick: boolean;
+    /** Seconds that were given to wait for cores of one's own, and what was left of them. */
+    patience: { given: number; left: number };
   };
   benchmarks: Entry[];
   targets: TargetResult[];
@@ -129,6 +134,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const { isa, threads: available, caches } = addon.cpu();
   const threads = threadCounts(options.threads, available);
   const skipped: Skipped[] = [];
+  const patience = options.patience ?? 0;
   const load = os.loadavg();
   if ((load[0] as number) > 0.5 * os.availableParallelism()) {
     options.note(
@@ -156,11 +162,17 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const entries: Entry[] = [];
   try {
     options.note("measuring roofs");
-    const roofs = threads.map((count) => measureRoofs(addon, isa, count, options.quick ? 0.02 : 0.1));
+    const seconds = options.quick ? 0.02 : 0.1;
+    const patient = new Calm(addon, [], patience);
+    const roofs: RoofTable[] = [];
+    for (const count of threads)
+      roofs.push((await patient.around(count, () => measureRoofs(addon, isa, count, seconds))).value);
+    const calm = new Calm(addon, roofs, patient.left);
     const bench: Bench = {
       addon,
       threads,
       roofs,
+      calm,
       ort,
       torch,
       rounds: options.quick ? 5 : 11,
@@ -221,6 +233,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         },
         torch: torch?.info ?? null,
         quick: options.quick,
+        patience: { given: patience, left: calm.left },
       },
       benchmarks: entries,
       targets: evaluateTargets(entries, roofs),

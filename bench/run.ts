@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { AffuseError, isAffuseError } from "../lib/errors.ts";
 import type { HostTensor, NativeAddon } from "../lib/native/addon.ts";
 import { accountFor } from "./account.ts";
+import type { Calm } from "./calm.ts";
 import { afgCost } from "./cases/operators.ts";
 import { type Checked, checkCase, difference, peerTolerance } from "./check.ts";
 import { byCalls, byProgram, type Ours, type Plan, planOf } from "./ours.ts";
@@ -18,6 +19,7 @@ export interface Bench {
   /** Thread counts for us and onnxruntime; PyTorch is measured at each as well. */
   threads: readonly number[];
   roofs: readonly RoofTable[];
+  calm: Calm;
   ort: OrtPeer | null;
   torch: TorchPeer | null;
   /** Samples per contender at most, and how long one lasts at least. */
@@ -72,7 +74,7 @@ export function skippedPeer(test: string, peer: Skipped["peer"], error: unknown)
 
 /**
  * Takes turns until there are enough samples. Each round begins with another contender and a look at the
- * roofs. A peer that fails in between is out; the rest goes on.
+ * roofs. A peer that fails in between is out; the rest goes on. Time lost to patience is not the case's.
  */
 export async function takeTurns(
   bench: Bench,
@@ -80,20 +82,26 @@ export async function takeTurns(
   contenders: readonly Contender[],
 ): Promise<Outcome> {
   const skipped: Skipped[] = [];
+  const { addon, calm } = bench;
   const samples = new Map<Contender, Sample[]>(contenders.map((contender) => [contender, []]));
+  const shares = new Map<Contender, number[]>();
   const counts = [...new Set(contenders.map(({ threads }) => threads))];
   const bounds = new Map<number, Bound>();
   for (const table of bench.roofs)
     if (work.bound && counts.includes(table.threads)) bounds.set(table.threads, work.bound(table));
   const roofs = new Map<string, number[]>();
+  const patience = calm.left;
   const begin = performance.now();
   for (let round = 0; round < bench.rounds; round++) {
-    if (round >= 3 && (performance.now() - begin) / 1000 > bench.caseSeconds) break;
+    const waited = patience - calm.left;
+    if (round >= 3 && (performance.now() - begin) / 1000 - waited > bench.caseSeconds) break;
     for (const [threads, { kind }] of bounds) {
       const key = `${kind} ${threads}`;
-      const value = Math.max(
-        bench.addon.roof(kind, threads, 0.004),
-        kind === "copy.dram" ? bench.addon.roof("copy-nt.dram", threads, 0.004) : 0,
+      const { value } = await calm.around(threads, () =>
+        Math.max(
+          addon.roof(kind, threads, 0.004),
+          kind === "copy.dram" ? addon.roof("copy-nt.dram", threads, 0.004) : 0,
+        ),
       );
       roofs.set(key, [...(roofs.get(key) ?? []), value]);
     }
@@ -102,7 +110,11 @@ export async function takeTurns(
       const list = samples.get(contender);
       if (!list) continue;
       try {
-        list.push(await contender.sample(bench.sampleSeconds));
+        const { value, share } = await calm.around(contender.threads, () =>
+          contender.sample(bench.sampleSeconds),
+        );
+        list.push(value);
+        shares.set(contender, [...(shares.get(contender) ?? []), share]);
       } catch (error) {
         if (contender.peer === "affuse") throw error;
         samples.delete(contender);
@@ -126,6 +138,7 @@ export async function takeTurns(
     const roof = measured ? summary(measured).median : null;
     const cpu = summary(list.map((sample) => sample.cpu)).median;
     const own = ours.get(threads);
+    const share = summary(shares.get(contender) ?? [Number.NaN]).median;
     const name = `${work.name}/${peer}${setting ? ` ${setting}` : ""}/threads:${threads}`;
     const table = bench.roofs.find((candidate) => candidate.threads === threads);
     const fma = (bound?.kind === "fma.f32" ? roof : null) ?? table?.roofs["fma.f32"] ?? null;
@@ -155,6 +168,8 @@ export async function takeTurns(
       roof_kind: bound?.kind ?? null,
       roof,
       roof_percent: atRoof === null ? null : (100 * atRoof) / median,
+      tile_percent: 100 * share,
+      shared: !calm.own(share, threads),
       fma_percent: work.flops === null || fma === null ? null : (100 * work.flops) / median / fma,
       ratio: peer === "affuse" || own === undefined ? null : median / own,
       residency: work.residency,

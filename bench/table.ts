@@ -20,8 +20,9 @@ export function describeCase(entries: readonly Entry[]): string {
       entry.flops_per_second && entry.bytes_per_second
         ? `${(entry.flops_per_second / 1e9).toFixed(1)} GFLOP/s  ${(entry.bytes_per_second / 1e9).toFixed(1)} GB/s`
         : "";
+    const beside = entry.shared ? ` (bare tile ${entry.tile_percent.toFixed(0)} %)` : "";
     const roof =
-      entry.roof_percent === null ? "" : `${entry.roof_percent.toFixed(0)} % of ${entry.roof_kind}`;
+      entry.roof_percent === null ? "" : `${entry.roof_percent.toFixed(0)} % of ${entry.roof_kind}${beside}`;
     const ratio = entry.ratio === null ? "" : `×${entry.ratio.toFixed(2)}`;
     const spread = `[${duration(entry.p20)}, ${duration(entry.p80)}]`;
     return `  ${who.padEnd(34)} ${duration(entry.median).padStart(9)} ${spread.padEnd(22)} ${rate.padEnd(32)} ${roof.padEnd(24)} ${ratio}`.trimEnd();
@@ -42,6 +43,16 @@ export function describeTargets(targets: readonly TargetResult[]): string {
     return `  ${row.padEnd(width)}  ${reached.padStart(9)}  ${sign} ${withUnit(bound, unit).padEnd(9)}  ${verdict(target)}`.trimEnd();
   });
   return ["targets", ...lines].join("\n");
+}
+
+/** Null where the cores were this process's own all the time. */
+export function describeShared(entries: readonly Entry[]): string | null {
+  const shared = entries.filter((entry) => entry.shared).length;
+  if (shared === 0) return null;
+  return (
+    `note: something else used the cores during ${shared} of ${entries.length} timings: a bare register tile was slow beside them\n` +
+    "too, so their percents are too low. --patience 600 waits up to ten minutes for calm moments."
+  );
 }
 
 /** Cases by how much they changed. */

@@ -160,6 +160,13 @@ export interface Entry {
   roof_kind: RoofKind | null;
   roof: number | null;
   roof_percent: number | null;
+  /**
+   * What the bare register tile reached around the samples, in percent of the float32 multiply-add roof: median. Far below what
+   * it reaches on a core of its own: something else used the cores (bench/calm.ts), and the other percents are too low.
+   */
+  tile_percent: number;
+  /** Whether it was so for half of the samples. */
+  shared: boolean;
   /** FLOP/s in percent of the float32 multiply-add roof, whatever bounds the case. */
   fma_percent: number | null;
   /**

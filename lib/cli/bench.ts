@@ -14,6 +14,7 @@ interface Flags {
   threads?: number;
   python?: string;
   quick?: boolean;
+  patience: number;
   list?: boolean;
   json?: string | true;
   html?: string;
@@ -39,6 +40,12 @@ export const register: Register = (program) => {
     )
     .option("--python <path>", "Python with PyTorch (default: $AFFUSE_PYTHON, python3, /usr/bin/python3)")
     .option("--quick", "a few cases and short samples: under 30 s on two cores")
+    .option(
+      "--patience <s>",
+      "seconds to wait in all for moments in which nothing else uses the cores",
+      patience,
+      0,
+    )
     .option("--list", "list the cases and their tags instead")
     .option(
       "--json [file]",
@@ -76,7 +83,7 @@ Examples:
           "bench/gpu/gpu-suite.sh measures CUDA devices.",
         );
       }
-      const { describeCase, describeChanges, describeTargets } = await import("../../bench/table.ts");
+      const { describeCase, describeChanges, describeShared, describeTargets } = await import("../../bench/table.ts");
       const comparison = flags.compare === undefined ? null : await import("../../bench/compare.ts");
       const stored = comparison?.readStored(flags.compare as string);
       const { requireWritable, writeFileAtomic } = await import("../data/files.ts");
@@ -92,6 +99,7 @@ Examples:
         peers: stored && flags.peers === undefined ? [] : parsePeers(flags.peers ?? "ort,torch"),
         threads: flags.threads,
         quick: flags.quick ?? false,
+        patience: flags.patience,
         signal: interruption(),
         python: flags.python,
         command: ["affuse", ...process.argv.slice(2)].join(" "),
@@ -102,6 +110,8 @@ Examples:
         : undefined;
       const report = await bench.runBench({ ...options, done });
       if (text && report.targets.length > 0) print(`\n${describeTargets(report.targets)}`);
+      const shared = describeShared(report.benchmarks);
+      if (shared) note(shared);
       const failed = report.skipped.filter(({ peer }) => peer === "affuse");
       if (report.benchmarks.length === 0 || failed.length > 0) process.exitCode = 1;
       let changes =
@@ -204,6 +214,12 @@ function wholeNumber(text: string): number {
     throw new InvalidArgumentError("expected a whole number in 1 … 1024.");
   }
   return Number(text);
+}
+
+function patience(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (!(value >= 0 && value <= 86_400)) throw new InvalidArgumentError("expected seconds in 0 … 86400.");
+  return value;
 }
 
 function percentage(text: string): number {

@@ -6,6 +6,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { sampler } from "../../bench/adapter.ts";
 import { ALL_CASES } from "../../bench/cases/index.ts";
+import { Calm } from "../../bench/calm.ts";
 import { checkCase, difference } from "../../bench/check.ts";
 import { compareRuns, leastChange, readStored } from "../../bench/compare.ts";
 import { type BenchReport, runBench, selectCases } from "../../bench/index.ts";
@@ -19,6 +20,7 @@ import { evaluateTargets, verdict } from "../../bench/targets.ts";
 import { describeTensors, makeSets } from "../../bench/tensors.ts";
 import type { Entry, OperatorCase } from "../../bench/types.ts";
 import type { AffuseError } from "../../lib/errors.ts";
+import type { NativeAddon, RoofKind } from "../../lib/native/addon.ts";
 import { loadAddon } from "../../lib/native/load.ts";
 import { codeOf } from "../native/helpers.ts";
 
@@ -196,6 +198,47 @@ test("comparison: a planted slowdown is found, noise and a slower machine are no
     kept.filter(({ slower }) => slower).map(({ name }) => name),
     ["b"],
   );
+});
+
+test("comparison: a core that is shared today does not make a case slower, a planted slowdown beside a slow tile does", () => {
+  const beside = (entry: Entry, tile: number) => ({ ...entry, tile_percent: tile }) as Entry;
+  const then = [beside(timing("a", 1), 97), beside(timing("b", 1), 97), timing("old", 1)];
+  const now = [beside(timing("a", 1.9), 50), beside(timing("b", 2.6), 50), beside(timing("old", 1.05), 97)];
+  const changes = compareRuns(then, now, 0.1);
+  assert.equal(changes.filter(({ slower }) => slower).map(({ name }) => name), ["b"]);
+});
+
+/** A machine whose bare tile reaches these shares of the multiply-add roof, look after look; the last one stays. */
+function machine(shares: readonly number[]): NativeAddon {
+  let look = 0;
+  const roof = (kind: RoofKind) =>
+    kind === "tile.l1" ? 1e11 * (shares[Math.min(look++, shares.length - 1)] as number) : 1e11;
+  return { roof } as unknown as NativeAddon;
+}
+const fma = [{ level: "x", threads: 1, roofs: { "fma.f32": 1e11 } }];
+
+test("patience: what was measured beside a slow tile is measured again, whatever it gave", async () => {
+  // Calm before, shared after; shared before; calm around.
+  const calm = new Calm(machine([0.97, 0.5, 0.6, 0.97, 0.95]), fma, 60);
+  let taken = 0;
+  const { value, share } = await calm.around(1, () => ++taken);
+  assert.equal([value, share], [2, 0.95]);
+  assert.ok(calm.left < 59.9 && calm.left > 50, `${calm.left}`);
+});
+
+test("patience ends; without any, everything counts and says what it was beside", async () => {
+  const begin = performance.now();
+  const shared = new Calm(machine([0.5]), fma, 0.3);
+  assert.equal(await shared.around(1, () => "x"), { value: "x", share: 0.5 });
+  assert.ok(performance.now() - begin < 5000 && shared.left <= 0);
+  assert.not.ok(shared.own(0.5, 1));
+  const hasty = new Calm(machine([0.97, 0.5]), fma, 0);
+  assert.is((await hasty.around(1, () => 0)).share, 0.5);
+  assert.not.ok(hasty.own(0.5, 1));
+  assert.ok(hasty.own(0.9, 1));
+  // A level whose tile never reaches more is not taken for a shared core.
+  const slow = new Calm(machine([0.8]), fma, 0);
+  assert.ok(slow.own((await slow.around(1, () => 0)).share, 1));
 });
 
 test("stored results that are none are refused", async () => {

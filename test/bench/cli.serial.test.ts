@@ -31,6 +31,8 @@ test("bad input is a coded message, before anything is measured", async () => {
     [["--threads", "0"], "whole number", 2],
     [["--threads", "two"], "whole number", 2],
     [["--threshold", "-1"], "percentage", 2],
+    [["--patience", "soon"], "seconds", 2],
+    [["--patience", "-1"], "seconds", 2],
   ] as const) {
     const result = await affuse(["bench", ...args]);
     assert.is(result.code, exit, `${args.join(" ")}: ${result.stderr}`);

@@ -1,0 +1,68 @@
+/**
+ * Whether something else uses the cores. A neighbour in another virtual machine is on no list of processes; on the other half
+ * of a core it halves the instructions that are issued here. Multiply-adds alone hardly notice (their roof stays where it was),
+ * the bare register tile of kernels/roof with its loads does. So that tile is timed around every sample; nothing is judged by a
+ * sample's own time.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { NativeAddon } from "../lib/native/addon.ts";
+import type { RoofTable } from "./roofs.ts";
+
+/** Shared: the tile is this much below the best that it reached … */
+const DROP = 0.88;
+/** … or would be, if it had reached this part of the multiply-add roof: the worst level's tile does. */
+const LEAST_BEST = 0.75;
+const PAUSE_MS = 200;
+const LOOK_SECONDS = 0.001;
+
+export class Calm {
+  /** Seconds of patience that are left. */
+  left: number;
+  readonly #addon: NativeAddon;
+  readonly #roofs: readonly RoofTable[];
+  /** The largest share so far, by threads. */
+  readonly #best = new Map<number, number>();
+
+  /** @param patience seconds to spend in all on waiting and on samples in vain; 0: everything counts as it comes */
+  constructor(addon: NativeAddon, roofs: readonly RoofTable[], patience: number) {
+    this.left = patience;
+    this.#addon = addon;
+    this.#roofs = roofs;
+  }
+
+  /** What the bare tile reaches now, of the multiply-add roof. */
+  share(threads: number): number {
+    const known = this.#roofs.find((table) => table.threads === threads)?.roofs["fma.f32"];
+    const share = this.#addon.roof("tile.l1", threads, LOOK_SECONDS) / (known ?? this.#addon.roof("fma.f32", threads));
+    this.#best.set(threads, Math.max(share, this.#best.get(threads) ?? LEAST_BEST));
+    return share;
+  }
+
+  /** Whether a share means that the cores were this process's own. */
+  own(share: number, threads: number): boolean {
+    return share >= DROP * (this.#best.get(threads) ?? LEAST_BEST);
+  }
+
+  /** Waits while the cores are shared and there is patience. @returns the share then */
+  async wait(threads: number): Promise<number> {
+    for (;;) {
+      const begin = performance.now();
+      const share = this.share(threads);
+      if (this.left <= 0 || this.own(share, threads)) return share;
+      await sleep(PAUSE_MS);
+      this.left -= (performance.now() - begin) / 1000;
+    }
+  }
+
+  /** A measurement, and the least share around it; again while the cores were shared and there is patience. */
+  async around<T>(threads: number, measure: () => T | Promise<T>): Promise<{ value: T; share: number }> {
+    for (;;) {
+      const before = await this.wait(threads);
+      const begin = performance.now();
+      const value = await measure();
+      const share = Math.min(before, this.share(threads));
+      if (this.left <= 0 || this.own(share, threads)) return { value, share };
+      this.left -= (performance.now() - begin) / 1000;
+    }
+  }
+}
