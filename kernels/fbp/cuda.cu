@@ -1,8 +1,9 @@
 // fbp on a device. Forward: a block is a tile of rows by outputs of the fused kernel (tile_cuda.h); rows of a that several
 // rows of v share are projected once, by a product of their own. Where that tile does not suit (too few blocks to fill the
-// device, k beyond 8, tf32 in products that pay) two products split as they like write a chunk of projections, which a second kernel pools. A last
-// small kernel finishes the norm. Backward: projections kept or made again for a chunk of rows that fits the
-// L2, gradients in their place, four products.
+// device, k beyond 8, tf32 in products that pay) two products split as they like write a chunk of projections, which a
+// second kernel pools. A last small kernel finishes the norm, a team of threads for a row (or group) that stays in
+// registers. Backward: the same at s, projections kept or made again for a chunk of rows that fits the L2, gradients in
+// their place, four products.
 #include "../gemm/cuda/product.h"
 #include "plan.h"
 #include "rows_cuda.h"
@@ -172,7 +173,8 @@ void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const Forw
       float* const to_v = hv ? hv + row * z.P : room.hv;
       project(queue, z, y.p, V, bv, rows, z.n, activation, to_v, room.products);
       const int64_t blocks = ceil_div(rows * z.o, 256), most = int64_t(queue.processors) * 32;
-      AFFUSE_LAUNCH(fbp_pool, queue, Grid{blocks < most ? blocks : most}, 256, 0, f, to_v, divider(z.o, rows * z.o));
+      launch("fbp_pool", z.k % 4 == 0 && aligned(to_u) && aligned(to_v) ? fbp_pool<4> : fbp_pool<1>, queue,
+             Grid{blocks < most ? blocks : most}, 256, 0, f, to_v, divider(z.o, rows * z.o));
     } else if (!z.bf16) {
       with_factors(z.k, [&](auto factors) {
         ExactFused<decltype(factors)::k>::run(queue, x, plain(U, z.P, z.m), y, plain(V, z.P, z.n), f);
@@ -189,21 +191,34 @@ void run_forward(const OpCall& call, Queue& queue, const FbpSizes& z, const Forw
   }
 }
 
-FbpScopes scopes_of(const OpCall& call, const FbpSizes& z) {
+// What shares a norm: a row's or a group's elements.
+struct Scopes {
+  int64_t count, size;
+  bool l2;
+  FbpRoot root;
+  double eps2;
+};
+Scopes scopes_of(const OpCall& call, const FbpSizes& z) {
   const int64_t normalize = call.attr[FbpAttr::normalize].i;
   const int64_t rows = call.attr[FbpAttr::l2_scope].i == FbpScope::group ? z.group : 1;
-  return {z.B / rows, rows * z.o, normalize == FbpNormalize::power || normalize == FbpNormalize::power_l2,
-          normalize == FbpNormalize::l2 || normalize == FbpNormalize::power_l2, float(call.attr[FbpAttr::eps].f),
+  return {z.B / rows, rows * z.o, normalize == FbpNormalize::l2 || normalize == FbpNormalize::power_l2,
+          {normalize == FbpNormalize::power || normalize == FbpNormalize::power_l2, float(call.attr[FbpAttr::eps].f)},
           call.attr[FbpAttr::eps2].f};
 }
-// A warp for a short scope, a block for a long one.
-template <class... Parameters, class... Arguments>
-void each_scope(Queue& queue, const char* name, void (*by_warp)(Parameters...), void (*by_block)(Parameters...),
-                const FbpScopes& a, Arguments... arguments) {
-  const bool small = a.size <= 1024;
-  const int64_t blocks = small ? ceil_div(a.count, 8) : a.count, most = int64_t(queue.processors) * 16;
-  launch(name, small ? by_warp : by_block, queue, Grid{blocks < most ? blocks : most}, 256,
-         SharedBytes().take<double>(8).bytes, a, arguments...);
+void norm(Queue& queue, const Scopes& a, float* r) {
+  if (a.size % 4 == 0 && aligned(r)) rows_of<4>(queue, "fbp_norm", a.count, a.size, FbpNorm<true>{r, a.eps2});
+  else rows_of<4>(queue, "fbp_norm", a.count, a.size, FbpNorm<false>{r, a.eps2});
+}
+// dz and given may be null.
+void gradient_at_s(Queue& queue, const Scopes& a, const float* s, const float* dz, const float* given, float* ds) {
+  constexpr const char* name = "fbp_gradient_at_s";
+  const bool wide = aligned(s) && aligned(dz) && aligned(given) && aligned(ds);
+  if (!dz || !a.l2)
+    each<4>(queue, name, a.count * a.size, wide, FbpRootGradient{s, dz, given, ds, a.root});
+  else if (wide && a.size % 4 == 0)
+    rows_of<4>(queue, name, a.count, a.size, FbpNormGradient<true>{s, dz, given, ds, a.root, a.eps2});
+  else
+    rows_of<4>(queue, name, a.count, a.size, FbpNormGradient<false>{s, dz, given, ds, a.root, a.eps2});
 }
 
 void fbp(const OpCall& call, Queue& queue) {
@@ -211,9 +226,9 @@ void fbp(const OpCall& call, Queue& queue) {
   if (z.B == 0) return;
   float *r = call.out[FbpOut::z].f32(), *hu = call.out[FbpOut::hu].f32(), *hv = call.out[FbpOut::hv].f32();
   const ForwardRoom room(z, hu, hv, queue.processors, call.workspace);
-  const FbpScopes scopes = scopes_of(call, z);
-  run_forward(call, queue, z, room, scopes.power, r, call.out[FbpOut::s].f32(), hu, hv);
-  if (r && scopes.l2) each_scope(queue, "fbp_norm", fbp_norm<32>, fbp_norm<256>, scopes, r);
+  const Scopes scopes = scopes_of(call, z);
+  run_forward(call, queue, z, room, scopes.root.power, r, call.out[FbpOut::s].f32(), hu, hv);
+  if (r && scopes.l2) norm(queue, scopes, r);
 }
 size_t workspace(const OpShape& s, int processors) {
   const bool keeps_u = s.out[FbpOut::hu].given(), keeps_v = s.out[FbpOut::hv].given();
@@ -300,8 +315,7 @@ void fbp_backward(const OpCall& call, Queue& queue) {
     run_forward(call, queue, z, room.forward, false, nullptr, room.s, nullptr, nullptr);
     s = room.s;
   }
-  each_scope(queue, "fbp_gradient_at_s", fbp_gradient_at_s<32>, fbp_gradient_at_s<256>, scopes_of(call, z), s,
-             in[FbpIn::dz].f32(), in[FbpIn::ds].f32(), room.ds);
+  gradient_at_s(queue, scopes_of(call, z), s, in[FbpIn::dz].f32(), in[FbpIn::ds].f32(), room.ds);
   const bool kept = fbp_kept(in), wants_u = u.dx || u.dW || u.db, wants_v = v.dx || v.dW || v.db;
   const int activation = int(call.attr[FbpAttr::activation].i);
   for (int64_t first = 0; first < z.A; first += room.chunk) {

@@ -1,12 +1,14 @@
 // FBP's small kernels on a device: pooling of projections in memory, the norm, the gradient at s, the gradients at the
 // projections. Sums run in an order that sizes decide.
 #pragma once
-#include "../common/cuda/reduce.h"
+#include "../common/cuda/rows.h"
 #include "tile_cuda.h"
 
 namespace affuse::cuda {
 
-// Sums over k from activated projections u [.., P] (one row per group) and v [B, P] in memory: a thread for each cell.
+// Sums over k from activated projections u [.., P] (one row per group) and v [B, P] in memory: a thread for each cell. N of
+// its factors are read at once: 4 if k is a multiple of it.
+template <int N>
 AFFUSE_GLOBAL(256, 4) fbp_pool(FbpFinish f, const float* v, Divider outputs) {
   const float scale = float(f.mask.scale);
   for (int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x; i < f.B * f.o; i += int64_t(gridDim.x) * 256) {
@@ -16,83 +18,129 @@ AFFUSE_GLOBAL(256, 4) fbp_pool(FbpFinish f, const float* v, Divider outputs) {
     for (int from = 0; from < f.k; from += 32) {
       const int n = f.k - from < 32 ? f.k - from : 32;
       const unsigned bits = f.dropout ? fbp_kept_bits(f.mask, f.element(row, output) + unsigned(from), n) : ~0u;
-#pragma unroll 4
-      for (int j = 0; j < n; ++j) {
-        const float product = x[from + j] * y[from + j];
-        sum += f.dropout ? (bits >> j & 1 ? product * scale : 0.0f) : product;
+#pragma unroll(4 / N)
+      for (int j = 0; j < n; j += N) {
+        const Pack<N> products = get<N>(x + from + j) * get<N>(y + from + j);
+#pragma unroll
+        for (int e = 0; e < N; ++e)
+          sum += f.dropout ? (bits >> (j + e) & 1 ? products.v[e] * scale : 0.0f) : products.v[e];
       }
     }
     f.put_sum(row, output, sum);
   }
 }
 
-// The sum over a team of TEAM threads (a warp or a block), in all of them.
-template <int TEAM>
-AFFUSE_DEVICE double team_sum(double x, double* room) {
-  if constexpr (TEAM == 32) return warp_sum(x);
-  else return block_sum<TEAM>(x, room);
-}
-
-// What shares a root: a row's or a group's elements, `size` of them; a team takes one after another.
-struct FbpScopes {
-  int64_t count, size;
-  bool power, l2;
+// The signed root, if there is one.
+struct FbpRoot {
+  bool power;
   float eps;
-  double eps2;
-  AFFUSE_DEVICE float root(float s) const { return power ? s / sqrtf(fabsf(s) + eps) : s; }
+  AFFUSE_DEVICE float operator()(float s) const { return power ? s / sqrtf(fabsf(s) + eps) : s; }
+  AFFUSE_DEVICE float sloped(float s, float d) const {  // d root'(s)
+    if (!power) return d;
+    const float m = fabsf(s), t = m + eps;
+    return d * (fmaf(m, 0.5f, eps) / t / sqrtf(t));
+  }
 };
-template <int TEAM>
-AFFUSE_DEVICE int64_t fbp_team() { return int64_t(blockIdx.x) * (256 / TEAM) + threadIdx.x / TEAM; }
-template <int TEAM>
-AFFUSE_DEVICE int64_t fbp_teams() { return int64_t(gridDim.x) * (256 / TEAM); }
+
+// What shares a norm, a row's or a group's elements, is a row to rows.h. A thread has four neighbours at a time whether
+// memory allows 16-byte accesses (WIDE) or not, so that sums have the same order; beyond the row's end are zeros.
+template <bool WIDE, int K>
+struct FbpKept {
+  const float* from;
+  int64_t columns;
+  Pack<4> v[K ? K : 1];
+  AFFUSE_DEVICE FbpKept(const float* row, int64_t columns) : from(row), columns(columns) {}
+  AFFUSE_DEVICE Pack<4> read(int64_t c) const {
+    if constexpr (WIDE) {
+      return get<4>(from + c);
+    } else {
+      Pack<4> x;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x.v[e] = c + e < columns ? from[c + e] : 0.0f;
+      return x;
+    }
+  }
+  AFFUSE_DEVICE Pack<4> first(int k, int64_t c) {
+    v[K ? k : 0] = read(c);
+    return v[K ? k : 0];
+  }
+  AFFUSE_DEVICE Pack<4> again(int k, int64_t c) const {
+    if constexpr (K > 0) return v[k];
+    else return read(c);
+  }
+};
+template <bool WIDE>
+AFFUSE_DEVICE void fbp_put(float* row, int64_t columns, int64_t c, const Pack<4>& x) {
+  if constexpr (WIDE) {
+    put(row + c, x);
+  } else {
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (c + e < columns) row[c + e] = x.v[e];
+  }
+}
 
 // z = r / sqrt(sum r^2 + eps2), in place.
-template <int TEAM>
-AFFUSE_GLOBAL(256, 4) fbp_norm(FbpScopes a, float* r) {
-  Shared shared;
-  double* const room = shared.take<double>(8);
-  for (int64_t scope = fbp_team<TEAM>(); scope < a.count; scope += fbp_teams<TEAM>()) {
-    float* const x = r + scope * a.size;
+template <bool WIDE>
+struct FbpNorm {
+  float* r;
+  double eps2;
+  template <int LANES, int N, int K>
+  AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
+    FbpKept<WIDE, K> x(r + row.at, row.columns);
     double squares = 0;
-    for (int64_t i = threadIdx.x % TEAM; i < a.size; i += TEAM) squares += double(x[i]) * x[i];
-    const float scale = float(1.0 / sqrt(team_sum<TEAM>(squares, room) + a.eps2));
-    for (int64_t i = threadIdx.x % TEAM; i < a.size; i += TEAM) x[i] *= scale;
+    row.each([&](int k, int64_t c) {
+      const Pack<4> v = x.first(k, c);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) squares += double(v.v[e]) * v.v[e];
+    });
+    const float scale = float(1.0 / sqrt(row.sum(squares) + eps2));
+    row.each([&](int k, int64_t c) { fbp_put<WIDE>(r + row.at, row.columns, c, x.again(k, c) * scale); });
   }
-}
+};
 
-// ds = given + what dz sends back through norm and root; dz or given may be null, s is as the forward left it.
-template <int TEAM>
-AFFUSE_GLOBAL(256, 4) fbp_gradient_at_s(FbpScopes a, const float* s, const float* dz, const float* given, float* ds) {
-  Shared shared;
-  double* const room = shared.take<double>(8);
-  for (int64_t scope = fbp_team<TEAM>(); scope < a.count; scope += fbp_teams<TEAM>()) {
-    const int64_t from = scope * a.size;
-    float scale = 1, pull = 0;
-    if (dz && a.l2) {
-      double squares = 0, dot = 0;
-      for (int64_t i = threadIdx.x % TEAM; i < a.size; i += TEAM) {
-        const double r = a.root(s[from + i]);
+// ds = given + what dz sends back through norm and root; given may be null, s is as the forward left it.
+template <bool WIDE>
+struct FbpNormGradient {
+  const float *s, *dz, *given;
+  float* ds;
+  FbpRoot root;
+  double eps2;
+  template <int LANES, int N, int K>
+  AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
+    FbpKept<WIDE, K> sums(s + row.at, row.columns), g(dz + row.at, row.columns);
+    double squares = 0, dot = 0;
+    row.each([&](int k, int64_t c) {
+      const Pack<4> q = sums.first(k, c), d = g.first(k, c);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const double r = root(q.v[e]);
         squares += r * r;
-        dot += r * dz[from + i];
+        dot += r * d.v[e];
       }
-      const double length = sqrt(team_sum<TEAM>(squares, room) + a.eps2);
-      scale = float(1.0 / length);
-      pull = float(team_sum<TEAM>(dot, room) / length / length);  // z sum(z dz) = r * this
-    }
-    for (int64_t i = threadIdx.x % TEAM; i < a.size; i += TEAM) {
-      float d = 0;
-      if (dz) {
-        const float q = s[from + i];
-        d = fmaf(-a.root(q), pull, dz[from + i]) * scale;
-        if (a.power) {
-          const float m = fabsf(q), t = m + a.eps;
-          d *= fmaf(m, 0.5f, a.eps) / t / sqrtf(t);
-        }
-      }
-      ds[from + i] = given ? given[from + i] + d : d;
-    }
+    });
+    const double length = sqrt(row.sum(squares) + eps2);
+    const float scale = float(1.0 / length), pull = float(row.sum(dot) / length / length);  // z sum(z dz) = r * this
+    row.each([&](int k, int64_t c) {
+      const Pack<4> q = sums.again(k, c);
+      Pack<4> d = map2(q, g.again(k, c), [&](float x, float y) { return root.sloped(x, fmaf(-root(x), pull, y) * scale); });
+      if (given) d = FbpKept<WIDE, 0>(given + row.at, row.columns).read(c) + d;
+      fbp_put<WIDE>(ds + row.at, row.columns, c, d);
+    });
   }
-}
+};
+// The same without a norm; dz may be null too.
+struct FbpRootGradient {
+  const float *s, *dz, *given;
+  float* ds;
+  FbpRoot root;
+  template <int N>
+  AFFUSE_DEVICE void operator()(int64_t i) const {
+    Pack<N> d = fill<N>(0.0f);
+    if (dz) d = map2(get<N>(s + i), get<N>(dz + i), [&](float x, float y) { return root.sloped(x, y); });
+    put(ds + i, given ? get<N>(given + i) + d : d);
+  }
+};
 
 // Gradients at the projections of `A` rows of a and the rows of v that meet them. A group is cut into slices of kFbpSlice
 // rows, whose sums lie in `partial` [A, slices, P] if there are several. gu may be hu and gv may be hv; null: not wanted.

@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { Attributes, HostTensor, TypedArray } from "../../lib/native/addon.ts";
 import { Random } from "../../lib/data/random.ts";
-import { integers, normal, sameBits, type Values } from "../operators/run.ts";
+import { type Inputs, integers, normal, sameBits, type Values } from "../operators/run.ts";
 import { agree, agreeFbp, check, whole } from "./agree.ts";
 import { device, deviceCall, ensureDevice } from "./device.ts";
 
@@ -19,6 +19,8 @@ if (!emulated && !denied) console.log("skipped: memory that allows no 16-byte ac
 const brief = emulated && process.env.AFFUSE_TEST_MOST !== undefined;
 const longer = brief ? test.skip : test;
 const there = (emulated && !brief) || denied ? test : test.skip;
+
+const f32 = ({ shape, data }: Values): HostTensor => ({ dtype: "f32", shape, data: Float32Array.from(data) });
 
 function unaligned(body: () => void) {
   process.env.AFFUSE_CUDA_UNALIGNED = "1";
@@ -73,7 +75,6 @@ test("more queries than a block has room for", () => {
   check("afg", made(2, 6, 3, 600), {}, 600);
   // A clip in two tiles: the bits that its queries have alone.
   const [T, D, A, J] = [33, 4, 5, 130];
-  const f32 = ({ shape, data }: Values): HostTensor => ({ dtype: "f32", shape, data: Float32Array.from(data) });
   const { x, W, b, q } = made(T, D, A, J);
   const gathered = (first: number, end: number) => {
     const part = { shape: [1, end - first, A], data: q.data.slice(first * A, end * A) };
@@ -162,6 +163,69 @@ test("fbp: long scopes, and groups in slices by fours", () => {
     V: normal(random, [o * k, 4]),
   };
   check("fbp", inputs, { k, rowsPerGroup: 2, normalize: "power-l2", l2Scope: "group" }, 2 * o);
+});
+
+/** Rows of v, outputs, rows that share a norm: 8 and 32 lanes and blocks have a norm, in registers and read again; by fours or not. */
+const NORMS = [
+  [40, 20, 1],
+  [40, 19, 1],
+  [20, 50, 2],
+  [51, 33, 3],
+  [27, 100, 3],
+  [27, 101, 3],
+  [12, 200, 4],
+  [9, 267, 3],
+  [18, 456, 9],
+  [18, 457, 9],
+] as const;
+const normed = ([B, o, rows]: readonly [number, number, number]): Inputs => ({
+  a: normal(random, [B / rows, 2]),
+  v: normal(random, [B, 2]),
+  U: normal(random, [o, 2]),
+  V: normal(random, [o, 2]),
+  bu: normal(random, [o]),
+});
+const norming = (i: number, rowsPerGroup: number) => ({
+  ...{ k: 1, rowsPerGroup, l2Scope: "group" },
+  normalize: i % 4 < 2 ? "power-l2" : "l2",
+});
+
+longer("fbp: norms of every length", () => {
+  for (const [i, size] of NORMS.entries()) check("fbp", normed(size), norming(i, size[2]), size[1] * size[2]);
+  for (const normalize of ["none", "power"]) check("fbp", normed([3, 700, 1]), { k: 1, normalize }, 700);
+});
+
+there("fbp: roots without 16-byte accesses", () =>
+  unaligned(() => {
+    for (const normalize of ["none", "power"]) check("fbp", normed([3, 220, 1]), { k: 1, normalize }, 220);
+  }),
+);
+
+(emulated && !brief ? test : test.skip)("fbp: the same bits, whatever accesses memory allows", () => {
+  for (const [i, size] of NORMS.entries()) {
+    const { a, v, U, V, bu } = normed(size);
+    const inputs = [a, v, U, V, bu].map((values) => f32(values as Values));
+    const attributes = norming(i, size[2]);
+    const dz = whole([size[0], size[1]], 3);
+    const made = () => {
+      const forward = deviceCall("cpu", "fbp", [...inputs, null], attributes, [true, true, true, true]);
+      const saved = [...inputs, null, null, forward[1] as HostTensor, null, null];
+      const gradients = [null, dz].map((ds) =>
+        deviceCall("cpu", "fbp.backward", [...saved, dz, ds], attributes, [true, true, true, true, true, false]),
+      );
+      return [forward, ...gradients].flat();
+    };
+    const wide = made();
+    unaligned(() =>
+      made().forEach((output, k) => {
+        if (output) assert.ok(sameBits(output.data, wide[k]?.data as TypedArray), `${size}: output ${k}`);
+      }),
+    );
+  }
+});
+
+test("fbp: more factors than fused kernels have, by fours", () => {
+  for (const k of [12, 40]) agreeFbp([20, 5, 6, 20, k, 2], "f32", k === 40 ? 0.5 : 0);
 });
 
 there("without 16-byte accesses", () =>
