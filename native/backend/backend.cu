@@ -96,7 +96,7 @@ class Device final : public Backend {
   void copy_out(void* host, const void* from, size_t bytes, Status& status) override {
     if (!driver::use(index_, status)) return;
     if (bytes) driver::copy_out(host, from, bytes, stream_, status);
-    if (status.ok()) driver::wait(stream_, status);
+    if (status.ok()) finish(status);
   }
   void fill(void* memory, int byte, size_t bytes, Status& status, void* stream) override {
     if (bytes && driver::use(index_, status)) driver::fill(memory, byte, bytes, given(stream), status);

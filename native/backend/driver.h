@@ -180,12 +180,6 @@ inline void* allocate_locked(size_t bytes, Status& status) {
 }
 inline void release_locked(void* memory) { (void)cudaFreeHost(memory); }
 constexpr size_t kStagingBlock = size_t(8) << 20;
-// Whether memory is kept for the next request. With AFFUSE_CUDA_CACHE=0 it is not, and every block has exactly its size, for
-// compute-sanitizer: within a kept block it sees no overrun, and one that is used again counts as written.
-inline bool caches() {
-  static const char* const asked = getenv("AFFUSE_CUDA_CACHE");
-  return !asked || strcmp(asked, "0");
-}
 
 #else
 constexpr bool kEmulated = true;
@@ -237,12 +231,15 @@ inline void follow(Stream, Event, Status&) {}
 inline void* allocate_locked(size_t bytes, Status&) { return malloc(bytes); }
 inline void release_locked(void* memory) { free(memory); }
 constexpr size_t kStagingBlock = 1024;  // small, so that small feeds go through several
-// A fresh block each time, so that AddressSanitizer knows what is whose; unless a test wants it as on a device.
-inline bool caches() {
-  static const char* const asked = getenv("AFFUSE_EMULATOR_CACHES");
-  return asked && !strcmp(asked, "1");
-}
 
 #endif
+
+// Whether memory is kept for the next request: on a device, and not in the emulator, unless AFFUSE_CUDA_CACHE=0 or =1 says
+// otherwise. Where it is not, every block is fresh and has exactly its size, for compute-sanitizer and AddressSanitizer:
+// within a kept block they see no overrun, and one that is used again counts as written.
+inline bool caches() {
+  static const char* const asked = getenv("AFFUSE_CUDA_CACHE");
+  return asked && *asked ? strcmp(asked, "0") != 0 : !kEmulated;
+}
 
 }  // namespace affuse::cuda::driver

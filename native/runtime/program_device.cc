@@ -15,7 +15,7 @@ namespace affuse {
 
 struct Program::OnDevice {
   std::vector<int> operators;  // of each step, in the library
-  std::vector<size_t> checked;  // steps whose lengths, labels or widths lie in buffers
+  std::vector<size_t> checked;  // steps whose lengths, labels or widths lie in buffers: each run waits for the queue
   size_t workspace = 0, spare = 0;  // bytes of the largest step: scratch; outputs that nobody reads but the kernel writes
   bool ran = false;
   struct Recorded {
@@ -150,7 +150,13 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
   }
   backend.resume();
   backend->await_feeds(status);
-  if (!status.ok()) return;
+  // Nothing of this run is queued when its arena goes back, which could not be another run's otherwise.
+  const auto settle = [&] {
+    Status ignored;
+    if (!status.ok()) backend->finish(ignored);
+    block.idle = true;
+  };
+  if (!status.ok()) return settle();
   const auto at = [&](int value) {
     const ProgramValue& v = spec_.values[size_t(value)];
     return const_cast<char*>(bases[size_t(v.buffer + 1)]) + v.offset;
@@ -166,7 +172,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       backend->copy_out(stored[i].data(), at(inputs[i]), value.bytes(), status);
     }
     if (status.ok()) validate_step(index, run, stored, status);
-    if (!status.ok()) return;
+    if (!status.ok()) return settle();
   }
   if (recorder && status.ok()) {
     backend->finish(status);
@@ -266,9 +272,7 @@ void Program::run_on_device(ProgramRun& run, const std::atomic<bool>& cancelled,
       memcpy(run.fetches[i].data(), static_cast<const char*>(block.slot) + places[i], run.fetches[i].bytes());
     backend.resume();
   }
-  Status ignored;
-  if (!status.ok()) backend->finish(ignored);  // nothing of this run is queued when its arena goes back
-  block.idle = true;
+  settle();
   block.end(backend);
   if (!recorder) return;
   const int64_t end = clock_ns();

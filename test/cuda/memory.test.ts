@@ -23,7 +23,7 @@ test("what would go wrong on a system that keeps no order is seen", () => {
 (device === "emulated" ? test : test.skip)("programs in memory that is kept", () => {
   ensureDevice();
   const { code, output } = sh(process.execPath, ["--import", "tsx", "test/cuda/program.test.ts"], {
-    AFFUSE_EMULATOR_CACHES: "1",
+    AFFUSE_CUDA_CACHE: "1",
   });
   assert.is(code, 0, output);
 });

@@ -1,5 +1,6 @@
 // Programs on a device: the same results as on the CPU run after run, buffers that move between devices, errors that name the
 // instruction, and runs that replay what was recorded.
+import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { NativeBuffer, ProgramDesc } from "../../lib/native/addon.ts";
@@ -184,6 +185,40 @@ test("labels in a buffer are checked as fed ones are, whenever they are written"
     program.dispose();
     buffer.dispose();
   }
+});
+
+// In the emulator the device's memory is this process's; memory.test.ts asks for it to be kept.
+(device === "emulated" ? test : test.skip)("runs that are refused leave their memory to the next", async () => {
+  const MB = 1 << 20;
+  const buffer = addon.createBuffer(64);
+  const program = addon.createProgram({
+    device,
+    arenaBytes: 512 * MB,
+    buffers: [buffer],
+    values: [
+      { dtype: "f32", shape: [2, 3], buffer: -1, offset: 0, feed: 0 },
+      { dtype: "i32", shape: [2], buffer: 0, offset: 0 },
+      { dtype: "f32", shape: [1], buffer: -1, offset: 64 },
+    ],
+    instructions: [{ op: "softmax_cross_entropy", inputs: [0, 1, -1], outputs: [2, -1, -1], attributes: {} }],
+    feeds: [0],
+    fetches: [2],
+    scalars: 0,
+  });
+  buffer.write(0, Int32Array.of(0, 3));
+  const mapped = () => Number(/^VmSize:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1024;
+  const refused = () =>
+    program.run([new Float32Array(6)], []).then(
+      () => assert.unreachable(),
+      (error) => assert.is(error.code, "ERR_AFFUSE_LABEL"),
+    );
+  await refused();
+  const before = mapped();
+  for (let run = 0; run < 8; run++) await refused();
+  const grown = mapped() - before;
+  assert.ok(grown < 400, `${grown.toFixed()} MB more after runs of 512 MB each`); // threads map some of their own
+  program.dispose();
+  buffer.dispose();
 });
 
 test.run();
