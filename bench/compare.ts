@@ -1,8 +1,9 @@
 /**
- * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them (of the bare register
- * tile, where multiply-adds bound the case), so that a machine that is slower or shared today does not count. A case is slower when its median is beyond the
- * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it
- * counts (lib/cli/bench.ts).
+ * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that
+ * is slower today does not count; where multiply-adds bound a case, in units of the bare register tile too, so that cores shared
+ * with a neighbour do not either (bench/calm.ts), and the smaller change counts. A case is slower when its median is beyond the
+ * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it counts
+ * (lib/cli/bench.ts).
  */
 import { readFileSync } from "node:fs";
 import { z } from "zod";
@@ -79,29 +80,26 @@ export interface Change {
   slower: boolean;
 }
 
-/**
- * Seconds times the roof's value: what the time would be on a machine with a roof of one. Plain seconds
- * without a roof.
- */
-function normalised(timing: Timing, other: Timing): { median: number; p20: number; p80: number } {
-  const both = timing.roof_kind === other.roof_kind && timing.tile_percent && other.tile_percent;
-  const share = both && timing.roof_kind?.startsWith("fma") ? (timing.tile_percent ?? 100) / 100 : 1;
-  const factor =
-    timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof * share : 1;
-  return { median: timing.median * factor, p20: timing.p20 * factor, p80: timing.p80 * factor };
+/** What a second was worth, in units of the roof: 1 without one. */
+function units(timing: Timing, other: Timing): { roof: number; tile: number } {
+  const same = timing.roof && other.roof && timing.roof_kind === other.roof_kind;
+  const roof = same ? (timing.roof as number) : 1;
+  const tiles = same && timing.roof_kind?.startsWith("fma") && timing.tile_percent && other.tile_percent;
+  return { roof, tile: tiles ? (roof * (timing.tile_percent as number)) / 100 : roof };
 }
 
 /** Changes of every case that both have, slowest first. @param threshold fraction, 0.1 for 10 % */
-export function compareRuns(then: readonly Timing[], now: readonly Entry[], threshold: number): Change[] {
-  const stored = new Map(then.filter(({ peer }) => peer === "affuse").map((timing) => [timing.name, timing]));
+export function compareRuns(stored: readonly Timing[], now: readonly Entry[], threshold: number): Change[] {
+  const known = new Map(stored.filter(({ peer }) => peer === "affuse").map((timing) => [timing.name, timing]));
   const changes: Change[] = [];
   for (const entry of now) {
-    const before = stored.get(entry.name);
+    const before = known.get(entry.name);
     if (!before) continue;
-    const a = normalised(before, entry);
-    const b = normalised(entry, before);
-    const change = b.median / a.median - 1;
-    const clear = b.p20 > a.p80;
+    const then = units(before, entry);
+    const today = units(entry, before);
+    const factor = Math.min(today.roof / then.roof, today.tile / then.tile);
+    const change = (factor * entry.median) / before.median - 1;
+    const clear = factor * entry.p20 > before.p80;
     changes.push({ name: entry.name, case: entry.case, change, clear, slower: change > threshold && clear });
   }
   return changes.sort((a, b) => b.change - a.change);

@@ -206,6 +206,9 @@ test("comparison: a core that is shared today does not make a case slower, a pla
   const now = [beside(timing("a", 1.9), 50), beside(timing("b", 2.6), 50), beside(timing("old", 1.05), 97)];
   const changes = compareRuns(then, now, 0.1);
   assert.equal(changes.filter(({ slower }) => slower).map(({ name }) => name), ["b"]);
+  // Nor does a core that was shared then: a case of few instructions takes as long as ever.
+  const shared = compareRuns([beside(timing("a", 1), 50)], [beside(timing("a", 1.02), 97)], 0.1);
+  assert.not.ok(shared[0]?.slower);
 });
 
 /** A machine whose bare tile reaches these shares of the multiply-add roof, look after look; the last one stays. */
