@@ -4,7 +4,7 @@
  * the bare register tile of kernels/roof with its loads does. So that tile is timed around every sample; nothing is judged by a
  * sample's own time.
  */
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as immediate, setTimeout as sleep } from "node:timers/promises";
 import type { NativeAddon } from "../lib/native/addon.ts";
 import type { RoofTable } from "./roofs.ts";
 
@@ -20,14 +20,24 @@ export class Calm {
   left: number;
   readonly #addon: NativeAddon;
   readonly #roofs: readonly RoofTable[];
+  readonly #signal: AbortSignal | undefined;
   /** The largest share so far, by threads. */
   readonly #best = new Map<number, number>();
 
-  /** @param patience seconds to spend in all on waiting and on samples in vain; 0: everything counts as it comes */
-  constructor(addon: NativeAddon, roofs: readonly RoofTable[], patience: number) {
+  /**
+   * @param patience seconds to spend in all on waiting and on samples in vain; 0: everything counts as it comes
+   * @param signal aborted: no more waiting, everything counts
+   */
+  constructor(addon: NativeAddon, roofs: readonly RoofTable[], patience: number, signal?: AbortSignal) {
     this.left = patience;
     this.#addon = addon;
     this.#roofs = roofs;
+    this.#signal = signal;
+  }
+
+  /** Whoever interrupts does not wait for calm. */
+  get #impatient(): boolean {
+    return this.left <= 0 || this.#signal?.aborted === true;
   }
 
   /** What the bare tile reaches now, of the multiply-add roof. */
@@ -48,7 +58,7 @@ export class Calm {
     for (;;) {
       const begin = performance.now();
       const share = this.share(threads);
-      if (this.left <= 0 || this.own(share, threads)) return share;
+      if (this.#impatient || this.own(share, threads)) return share;
       await sleep(PAUSE_MS);
       this.left -= (performance.now() - begin) / 1000;
     }
@@ -61,8 +71,9 @@ export class Calm {
       const begin = performance.now();
       const value = await measure();
       const share = Math.min(before, this.share(threads));
-      if (this.left <= 0 || this.own(share, threads)) return { value, share };
+      if (this.#impatient || this.own(share, threads)) return { value, share };
       this.left -= (performance.now() - begin) / 1000;
+      await immediate(); // measurements may only compute: an interrupt is heard here
     }
   }
 }

@@ -27,7 +27,7 @@ export interface BenchOptions {
   patience?: number;
   python?: string;
   command: string;
-  /** Aborted: no further case begins; what is finished is reported. */
+  /** Aborted: the running case ends with the samples it needs, no other begins; what is finished is reported. */
   signal?: AbortSignal;
   note(text: string): void;
   /** Called as cases end. */
@@ -163,16 +163,17 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   try {
     options.note("measuring roofs");
     const seconds = options.quick ? 0.02 : 0.1;
-    const patient = new Calm(addon, [], patience);
+    const patient = new Calm(addon, [], patience, options.signal);
     const roofs: RoofTable[] = [];
     for (const count of threads)
       roofs.push((await patient.around(count, () => measureRoofs(addon, isa, count, seconds))).value);
-    const calm = new Calm(addon, roofs, patient.left);
+    const calm = new Calm(addon, roofs, patient.left, options.signal);
     const bench: Bench = {
       addon,
       threads,
       roofs,
       calm,
+      signal: options.signal,
       ort,
       torch,
       rounds: options.quick ? 5 : 11,
@@ -233,7 +234,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         },
         torch: torch?.info ?? null,
         quick: options.quick,
-        patience: { given: patience, left: calm.left },
+        patience: { given: patience, left: Math.max(0, calm.left) },
       },
       benchmarks: entries,
       targets: evaluateTargets(entries, roofs),

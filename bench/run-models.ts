@@ -88,7 +88,7 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
     };
     const { entries, skipped: lost } = await takeTurns(bench, work, contenders);
     skipped.push(...lost);
-    if (bench.memory && test.kind === "step") {
+    if (bench.memory && !bench.signal?.aborted && test.kind === "step") {
       // Allocators do not do the same every time: the median of three processes.
       const most = Math.max(...bench.threads);
       for (const entry of entries.filter(({ threads }) => threads === most)) {

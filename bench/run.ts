@@ -20,6 +20,8 @@ export interface Bench {
   threads: readonly number[];
   roofs: readonly RoofTable[];
   calm: Calm;
+  /** Aborted: the running case ends as soon as it can. */
+  signal: AbortSignal | undefined;
   ort: OrtPeer | null;
   torch: TorchPeer | null;
   /** Samples per contender at most, and how long one lasts at least. */
@@ -94,7 +96,11 @@ export async function takeTurns(
   const begin = performance.now();
   for (let round = 0; round < bench.rounds; round++) {
     const waited = patience - calm.left;
-    if (round >= 3 && (performance.now() - begin) / 1000 - waited > bench.caseSeconds) break;
+    if (
+      round >= 3 &&
+      (bench.signal?.aborted || (performance.now() - begin) / 1000 - waited > bench.caseSeconds)
+    )
+      break;
     for (const [threads, { kind }] of bounds) {
       const key = `${kind} ${threads}`;
       const { value } = await calm.around(threads, () =>

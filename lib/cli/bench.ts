@@ -128,12 +128,14 @@ Examples:
         }
         // Noise comes and goes: what looks slower is measured again before it counts, more often on shared cores.
         let shared = report.benchmarks.some((entry) => entry.shared);
+        let patience = report.context.patience.left;
         for (let again = 0; again < (shared ? 6 : 2) && changes.some(({ slower }) => slower); again++) {
           if (report.interrupted || options.signal.aborted) break;
           if (again > 1) await sleep(1000);
           const suspects = new Set(changes.filter(({ slower }) => slower).map((change) => change.case));
           note(`measuring ${suspects.size} suspicious case${suspects.size > 1 ? "s" : ""} again`);
-          const repeated = await bench.runBench({ ...options, filter: "", only: suspects, peers: [] });
+          const repeated = await bench.runBench({ ...options, patience, filter: "", only: suspects, peers: [] });
+          patience = repeated.context.patience.left;
           const more = comparison.compareRuns(stored.benchmarks, repeated.benchmarks, flags.threshold / 100);
           changes = comparison.leastChange(changes, more);
           shared = repeated.benchmarks.some((entry) => entry.shared);
@@ -162,7 +164,7 @@ Examples:
         const { benchPage } = await import("../../bench/page.ts");
         writeFileAtomic(flags.html, benchPage(report), "the page");
       }
-      if (report.interrupted) process.exitCode = EXIT.interrupted;
+      if (report.interrupted || options.signal.aborted) process.exitCode = EXIT.interrupted;
     });
 };
 

@@ -244,6 +244,20 @@ test("patience ends; without any, everything counts and says what it was beside"
   assert.ok(slow.own((await slow.around(1, () => 0)).share, 1));
 });
 
+test("an interrupt ends patience, also between measurements that only compute", async () => {
+  const restless = Array.from({ length: 100_000 }, (_, i) => (i % 2 === 0 ? 0.97 : 0.5));
+  const busy = (): void => {
+    for (const end = performance.now() + 5; performance.now() < end; );
+  };
+  for (const shares of [[0.5], restless]) {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 100);
+    const calm = new Calm(machine(shares), fma, 5, controller.signal);
+    assert.is((await calm.around(1, busy)).share, 0.5);
+    assert.ok(calm.left > 3, `${calm.left} s left`);
+  }
+});
+
 test("stored results that are none are refused", async () => {
   const folder = mkdtempSync(join(tmpdir(), "affuse-bench-test-"));
   const file = join(folder, "x.json");
@@ -420,6 +434,23 @@ test("an interrupted run reports what is finished", async () => {
     done: () => controller.abort(),
   });
   assert.equal([benchmarks.length, interrupted], [1, true]);
+});
+
+test("an interrupted case ends with the samples that it needs", async () => {
+  const controller = new AbortController();
+  const { benchmarks } = await runBench({
+    filter: "^adamw/N=",
+    peers: [],
+    threads: 1,
+    quick: false,
+    command: "affuse bench",
+    signal: controller.signal,
+    note: (text) => text.startsWith("[1/") && controller.abort(),
+  });
+  assert.equal(
+    benchmarks.map(({ samples }) => samples),
+    [3],
+  );
 });
 
 test("the page holds every case and no gaps", () => {
