@@ -10,10 +10,14 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 import time
 
-import torch
+# Ctrl-C goes to the whole group. The bench still finishes its case; its end closes standard input here.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+import torch  # noqa: E402
 
 from blas import blas, set_threads
 from ops import runner
