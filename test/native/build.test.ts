@@ -2,7 +2,7 @@
  * Every door to the build gives a working addon: cmake-js, node-gyp, scripts/build-native.mjs. In a copy of the checkout with a
  * few rooms only, because what is tested is the doors. Then the switches, and the C program on an installed library.
  */
-import { execFile, spawnSync } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -77,14 +77,30 @@ test("node-gyp rebuild, and nothing of it is half written", async () => {
   await works(addonFile);
 });
 
-test("build-native: two at once share the work, and a second build is quick", async () => {
+test("build-native: two at once take turns, and nothing of the lock stays", async () => {
   rmSync(addonFile, { force: true });
-  const script = [path.join(checkout, "scripts/build-native.mjs")];
-  const both = await Promise.all([run(process.execPath, script, checkout), run(process.execPath, script, checkout)]);
-  for (const { code, output } of both) assert.is(code, 0, output);
-  assert.ok(both.some(({ output }) => output.includes("waiting for another build")));
+  const lock = path.join(checkout, "build-cmake.lock");
+  const builds = [0, 1].map(() => {
+    const child = spawn(process.execPath, [path.join(checkout, "scripts/build-native.mjs")], { cwd: checkout });
+    let output = "";
+    const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+    const waits = new Promise<void>((resolve) => {
+      for (const stream of [child.stdout, child.stderr])
+        stream.on("data", (chunk) => {
+          output += chunk;
+          if (output.includes("waiting for another build")) resolve();
+        });
+    });
+    return { ended, waits: Promise.race([waits, ended]), output: () => output };
+  });
+  // A third build, this process, holds them up until both have seen that they must wait.
+  await withLock(lock, () => Promise.all(builds.map(({ waits }) => waits)));
+  for (const { ended, output } of builds) {
+    assert.is(await ended, 0, output());
+    assert.ok(output().includes("waiting for another build"), output());
+  }
   await works(addonFile);
-  assert.not.ok(existsSync(path.join(checkout, "build-cmake.lock")));
+  assert.not.ok(existsSync(lock));
 });
 
 test("the freshness check sees an edit, and is not fooled by new dates on old contents", async () => {
