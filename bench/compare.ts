@@ -1,7 +1,7 @@
 /**
  * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that
- * is slower today does not count; where multiply-adds bound a case, in units of the bare register tile too, so that cores shared
- * with a neighbour do not either (bench/calm.ts), and the smaller change counts. A case is slower when its median is beyond the
+ * is slower today does not count. Not in units of the bare register tile (bench/calm.ts): that is a kernel of this library, whose
+ * slowdown would hide itself. A case is slower when its median is beyond the
  * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it counts
  * (lib/cli/bench.ts).
  */
@@ -29,7 +29,6 @@ const schema = z.object({
       p80: positive,
       roof_kind: z.string().nullable(),
       roof: positive.nullable(),
-      tile_percent: positive.optional(),
     }),
   ),
 });
@@ -81,12 +80,8 @@ export interface Change {
 }
 
 /** What a second was worth, in units of the roof: 1 without one. */
-function units(timing: Timing, other: Timing): { roof: number; tile: number } {
-  const same = timing.roof && other.roof && timing.roof_kind === other.roof_kind;
-  const roof = same ? (timing.roof as number) : 1;
-  const tiles = same && timing.roof_kind?.startsWith("fma") && timing.tile_percent && other.tile_percent;
-  return { roof, tile: tiles ? (roof * (timing.tile_percent as number)) / 100 : roof };
-}
+const unit = (timing: Timing, other: Timing): number =>
+  timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof : 1;
 
 /** Changes of every case that both have, slowest first. @param threshold fraction, 0.1 for 10 % */
 export function compareRuns(stored: readonly Timing[], now: readonly Entry[], threshold: number): Change[] {
@@ -95,9 +90,7 @@ export function compareRuns(stored: readonly Timing[], now: readonly Entry[], th
   for (const entry of now) {
     const before = known.get(entry.name);
     if (!before) continue;
-    const then = units(before, entry);
-    const today = units(entry, before);
-    const factor = Math.min(today.roof / then.roof, today.tile / then.tile);
+    const factor = unit(entry, before) / unit(before, entry);
     const change = (factor * entry.median) / before.median - 1;
     const clear = factor * entry.p20 > before.p80;
     changes.push({ name: entry.name, case: entry.case, change, clear, slower: change > threshold && clear });

@@ -58,10 +58,12 @@ if (bench.length > 0) {
 const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`;
 
 function provenance() {
-  const { cpu, num_cpus, level, versions, commit, torch, executable } = merged.context;
+  const { cpu, num_cpus, level, versions, commit, torch, load_avg, executable } = merged.context;
   const commands = executable.split("; ").map((command) => `\`${command.replace(/ --(json|html) \S+/g, "")}\``).join(" and ");
   const shared = merged.benchmarks.filter((entry) => entry.shared).length;
-  const busy = shared > 0 ? ` Something else used the cores during ${shared} of ${merged.benchmarks.length} timings: they are too low.` : "";
+  const other = shared > 0 ? ` Something else used the cores during ${shared} of ${merged.benchmarks.length} timings: their speeds are too low.` : "";
+  const load = load_avg[0] > num_cpus / 2 ? ` The machine did other work meanwhile (load ${load_avg[0].toFixed(0)}): single figures may be too low.` : "";
+  const busy = other || load;
   const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
   return `${commands}: ${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
 }
