@@ -151,23 +151,27 @@ test("what a device cannot do is refused with its code", () => {
   assert.is(refused("cuda:x"), "ERR_AFFUSE_DEVICE");
 });
 
+/** The loss of two rows of three scores that are fed, with labels in a buffer. */
+const labelled = (on: string, arenaBytes: number, buffer: NativeBuffer) =>
+  addon.createProgram({
+    device: on,
+    arenaBytes,
+    buffers: [buffer],
+    values: [
+      { dtype: "f32", shape: [2, 3], buffer: -1, offset: 0, feed: 0 },
+      { dtype: "i32", shape: [2], buffer: 0, offset: 0 },
+      { dtype: "f32", shape: [1], buffer: -1, offset: 64 },
+    ],
+    instructions: [{ op: "softmax_cross_entropy", inputs: [0, 1, -1], outputs: [2, -1, -1], attributes: {} }],
+    feeds: [0],
+    fetches: [2],
+    scalars: 0,
+  });
+
 test("labels in a buffer are checked as fed ones are, whenever they are written", async () => {
   for (const on of ["cpu", device]) {
     const buffer = addon.createBuffer(64);
-    const program = addon.createProgram({
-      device: on,
-      arenaBytes: 256,
-      buffers: [buffer],
-      values: [
-        { dtype: "f32", shape: [2, 3], buffer: -1, offset: 0, feed: 0 },
-        { dtype: "i32", shape: [2], buffer: 0, offset: 0 },
-        { dtype: "f32", shape: [1], buffer: -1, offset: 64 },
-      ],
-      instructions: [{ op: "softmax_cross_entropy", inputs: [0, 1, -1], outputs: [2, -1, -1], attributes: {} }],
-      feeds: [0],
-      fetches: [2],
-      scalars: 0,
-    });
+    const program = labelled(on, 256, buffer);
     const run = () => program.run([Float32Array.of(1, 2, 3, 3, 2, 1)], []);
     for (const [labels, good] of [
       [[0, 2], true],
@@ -191,20 +195,7 @@ test("labels in a buffer are checked as fed ones are, whenever they are written"
 (device === "emulated" ? test : test.skip)("runs that are refused leave their memory to the next", async () => {
   const MB = 1 << 20;
   const buffer = addon.createBuffer(64);
-  const program = addon.createProgram({
-    device,
-    arenaBytes: 512 * MB,
-    buffers: [buffer],
-    values: [
-      { dtype: "f32", shape: [2, 3], buffer: -1, offset: 0, feed: 0 },
-      { dtype: "i32", shape: [2], buffer: 0, offset: 0 },
-      { dtype: "f32", shape: [1], buffer: -1, offset: 64 },
-    ],
-    instructions: [{ op: "softmax_cross_entropy", inputs: [0, 1, -1], outputs: [2, -1, -1], attributes: {} }],
-    feeds: [0],
-    fetches: [2],
-    scalars: 0,
-  });
+  const program = labelled(device, 512 * MB, buffer);
   buffer.write(0, Int32Array.of(0, 3));
   const mapped = () => Number(/^VmSize:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1024;
   const refused = () =>
