@@ -206,8 +206,7 @@ Scopes scopes_of(const OpCall& call, const FbpSizes& z) {
           call.attr[FbpAttr::eps2].f};
 }
 void norm(Queue& queue, const Scopes& a, float* r) {
-  if (a.size % 4 == 0 && aligned(r)) rows_of<4>(queue, "fbp_norm", a.count, a.size, FbpNorm<true>{r, a.eps2});
-  else rows_of<4>(queue, "fbp_norm", a.count, a.size, FbpNorm<false>{r, a.eps2});
+  rows_of<4>(queue, "fbp_norm", a.count, a.size, FbpNorm{r, a.eps2, a.size % 4 == 0 && aligned(r)});
 }
 // dz and given may be null.
 void gradient_at_s(Queue& queue, const Scopes& a, const float* s, const float* dz, const float* given, float* ds) {
@@ -215,10 +214,9 @@ void gradient_at_s(Queue& queue, const Scopes& a, const float* s, const float* d
   const bool wide = aligned(s) && aligned(dz) && aligned(given) && aligned(ds);
   if (!dz || !a.l2)
     each<4>(queue, name, a.count * a.size, wide, FbpRootGradient{s, dz, given, ds, a.root});
-  else if (wide && a.size % 4 == 0)
-    rows_of<4>(queue, name, a.count, a.size, FbpNormGradient<true>{s, dz, given, ds, a.root, a.eps2});
   else
-    rows_of<4>(queue, name, a.count, a.size, FbpNormGradient<false>{s, dz, given, ds, a.root, a.eps2});
+    rows_of<4>(queue, name, a.count, a.size,
+               FbpNormGradient{s, dz, given, ds, a.root, a.eps2, wide && a.size % 4 == 0});
 }
 
 void fbp(const OpCall& call, Queue& queue) {

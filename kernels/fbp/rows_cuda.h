@@ -43,22 +43,20 @@ struct FbpRoot {
 };
 
 // What shares a norm, a row's or a group's elements, is a row to rows.h. A thread has four neighbours at a time whether
-// memory allows 16-byte accesses (WIDE) or not, so that sums have the same order; beyond the row's end are zeros.
-template <bool WIDE, int K>
+// memory allows 16-byte accesses (`wide`) or not, so that sums have the same order; beyond the row's end are zeros.
+template <int K>
 struct FbpKept {
   const float* from;
   int64_t columns;
+  bool wide;
   Pack<4> v[K ? K : 1];
-  AFFUSE_DEVICE FbpKept(const float* row, int64_t columns) : from(row), columns(columns) {}
+  AFFUSE_DEVICE FbpKept(const float* row, int64_t columns, bool wide) : from(row), columns(columns), wide(wide) {}
   AFFUSE_DEVICE Pack<4> read(int64_t c) const {
-    if constexpr (WIDE) {
-      return get<4>(from + c);
-    } else {
-      Pack<4> x;
+    if (wide) return get<4>(from + c);
+    Pack<4> x;
 #pragma unroll
-      for (int e = 0; e < 4; ++e) x.v[e] = c + e < columns ? from[c + e] : 0.0f;
-      return x;
-    }
+    for (int e = 0; e < 4; ++e) x.v[e] = c + e < columns ? from[c + e] : 0.0f;
+    return x;
   }
   AFFUSE_DEVICE Pack<4> first(int k, int64_t c) {
     v[K ? k : 0] = read(c);
@@ -69,25 +67,21 @@ struct FbpKept {
     else return read(c);
   }
 };
-template <bool WIDE>
-AFFUSE_DEVICE void fbp_put(float* row, int64_t columns, int64_t c, const Pack<4>& x) {
-  if constexpr (WIDE) {
-    put(row + c, x);
-  } else {
+AFFUSE_DEVICE void fbp_put(float* row, int64_t columns, bool wide, int64_t c, const Pack<4>& x) {
+  if (wide) return put(row + c, x);
 #pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (c + e < columns) row[c + e] = x.v[e];
-  }
+  for (int e = 0; e < 4; ++e)
+    if (c + e < columns) row[c + e] = x.v[e];
 }
 
 // z = r / sqrt(sum r^2 + eps2), in place.
-template <bool WIDE>
 struct FbpNorm {
   float* r;
   double eps2;
+  bool wide;
   template <int LANES, int N, int K>
   AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
-    FbpKept<WIDE, K> x(r + row.at, row.columns);
+    FbpKept<K> x(r + row.at, row.columns, wide);
     double squares = 0;
     row.each([&](int k, int64_t c) {
       const Pack<4> v = x.first(k, c);
@@ -95,20 +89,20 @@ struct FbpNorm {
       for (int e = 0; e < 4; ++e) squares += double(v.v[e]) * v.v[e];
     });
     const float scale = float(1.0 / sqrt(row.sum(squares) + eps2));
-    row.each([&](int k, int64_t c) { fbp_put<WIDE>(r + row.at, row.columns, c, x.again(k, c) * scale); });
+    row.each([&](int k, int64_t c) { fbp_put(r + row.at, row.columns, wide, c, x.again(k, c) * scale); });
   }
 };
 
 // ds = given + what dz sends back through norm and root; given may be null, s is as the forward left it.
-template <bool WIDE>
 struct FbpNormGradient {
   const float *s, *dz, *given;
   float* ds;
   FbpRoot root;
   double eps2;
+  bool wide;
   template <int LANES, int N, int K>
   AFFUSE_DEVICE void operator()(const Row<LANES, N, K>& row) const {
-    FbpKept<WIDE, K> sums(s + row.at, row.columns), g(dz + row.at, row.columns);
+    FbpKept<K> sums(s + row.at, row.columns, wide), g(dz + row.at, row.columns, wide);
     double squares = 0, dot = 0;
     row.each([&](int k, int64_t c) {
       const Pack<4> q = sums.first(k, c), d = g.first(k, c);
@@ -124,8 +118,8 @@ struct FbpNormGradient {
     row.each([&](int k, int64_t c) {
       const Pack<4> q = sums.again(k, c);
       Pack<4> d = map2(q, g.again(k, c), [&](float x, float y) { return root.sloped(x, fmaf(-root(x), pull, y) * scale); });
-      if (given) d = FbpKept<WIDE, 0>(given + row.at, row.columns).read(c) + d;
-      fbp_put<WIDE>(ds + row.at, row.columns, c, d);
+      if (given) d = FbpKept<0>(given + row.at, row.columns, wide).read(c) + d;
+      fbp_put(ds + row.at, row.columns, wide, c, d);
     });
   }
 };
