@@ -1,16 +1,16 @@
 /**
  * Whether something else uses the cores. A neighbour in another virtual machine is on no list of processes; on the other half
- * of a core it halves the instructions that are issued here. Multiply-adds alone hardly notice (their roof stays where it was),
- * the bare register tile of kernels/roof with its loads does. So that tile is timed around every sample; nothing is judged by a
- * sample's own time.
+ * of a core it halves the instructions that are issued here. Multiply-adds alone hardly notice (their roof stays where it was);
+ * multiply-adds with an empty instruction after each do, as every kernel with its loads does. So that loop of kernels/roof is
+ * timed around every sample. It has nothing of a kernel in it, and nothing is judged by a sample's own time.
  */
 import { setImmediate as immediate, setTimeout as sleep } from "node:timers/promises";
 import type { NativeAddon } from "../lib/native/addon.ts";
 import type { RoofTable } from "./roofs.ts";
 
-/** Shared: the tile is this much below the best that it reached … */
+/** Shared: the loop is this much below the best that it reached … */
 const DROP = 0.88;
-/** … or would be, if it had reached this part of the multiply-add roof: the worst level's tile does. */
+/** … or would be, if it had reached this part of the multiply-add roof: cores that issue three instructions a cycle do. */
 const LEAST_BEST = 0.75;
 const PAUSE_MS = 200;
 const LOOK_SECONDS = 0.001;
@@ -40,10 +40,10 @@ export class Calm {
     return this.left <= 0 || this.#signal?.aborted === true;
   }
 
-  /** What the bare tile reaches now, of the multiply-add roof. */
+  /** What the loop reaches now, of the multiply-add roof. */
   share(threads: number): number {
     const known = this.#roofs.find((table) => table.threads === threads)?.roofs["fma.f32"];
-    const share = this.#addon.roof("tile.l1", threads, LOOK_SECONDS) / (known ?? this.#addon.roof("fma.f32", threads));
+    const share = this.#addon.roof("issue.f32", threads, LOOK_SECONDS) / (known ?? this.#addon.roof("fma.f32", threads));
     this.#best.set(threads, Math.max(share, this.#best.get(threads) ?? LEAST_BEST));
     return share;
   }

@@ -1,9 +1,9 @@
 /**
  * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that
- * is slower today does not count. Not in units of the bare register tile (bench/calm.ts): that is a kernel of this library, whose
- * slowdown would hide itself. A case is slower when its median is beyond the
- * threshold AND its spread lies wholly above the stored one's; whoever fails is measured again before it counts
- * (lib/cli/bench.ts).
+ * is slower today does not count; where multiply-adds are the roof, also in units of the loop that notices a neighbour on the same
+ * core (bench/calm.ts), and the smaller change counts. Neither loop has anything of a kernel in it, so a slower kernel cannot hide
+ * there. A case is slower when its median is beyond the threshold AND its spread lies wholly above the stored one's; whoever
+ * fails is measured again before it counts (lib/cli/bench.ts).
  */
 import { readFileSync } from "node:fs";
 import { z } from "zod";
@@ -29,6 +29,7 @@ const schema = z.object({
       p80: positive,
       roof_kind: z.string().nullable(),
       roof: positive.nullable(),
+      issue_percent: positive.optional(),
     }),
   ),
 });
@@ -79,9 +80,13 @@ export interface Change {
   slower: boolean;
 }
 
-/** What a second was worth, in units of the roof: 1 without one. */
-const unit = (timing: Timing, other: Timing): number =>
-  timing.roof && other.roof && timing.roof_kind === other.roof_kind ? timing.roof : 1;
+/** What a second is worth now over then, in units of the roof (1 without one), and of its issue slots where those count. */
+function worths(now: Timing, then: Timing): number[] {
+  if (!now.roof || !then.roof || now.roof_kind !== then.roof_kind) return [1];
+  const roof = now.roof / then.roof;
+  if (now.roof_kind !== "fma.f32" || !now.issue_percent || !then.issue_percent) return [roof];
+  return [roof, (roof * now.issue_percent) / then.issue_percent];
+}
 
 /** Changes of every case that both have, slowest first. @param threshold fraction, 0.1 for 10 % */
 export function compareRuns(stored: readonly Timing[], now: readonly Entry[], threshold: number): Change[] {
@@ -90,7 +95,7 @@ export function compareRuns(stored: readonly Timing[], now: readonly Entry[], th
   for (const entry of now) {
     const before = known.get(entry.name);
     if (!before) continue;
-    const factor = unit(entry, before) / unit(before, entry);
+    const factor = Math.min(...worths(entry, before));
     const change = (factor * entry.median) / before.median - 1;
     const clear = factor * entry.p20 > before.p80;
     changes.push({ name: entry.name, case: entry.case, change, clear, slower: change > threshold && clear });

@@ -14,6 +14,7 @@ export const ROOF_KINDS: readonly RoofKind[] = [
   "update.dram",
   "tile.l1",
   "multiply16.dram",
+  "issue.f32",
 ];
 
 export interface RoofTable {

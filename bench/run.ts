@@ -174,7 +174,7 @@ export async function takeTurns(
       roof_kind: bound?.kind ?? null,
       roof,
       roof_percent: atRoof === null ? null : (100 * atRoof) / median,
-      tile_percent: 100 * share,
+      issue_percent: 100 * share,
       shared: !calm.own(share, threads),
       fma_percent: work.flops === null || fma === null ? null : (100 * work.flops) / median / fma,
       ratio: peer === "affuse" || own === undefined ? null : median / own,

@@ -20,7 +20,7 @@ export function describeCase(entries: readonly Entry[]): string {
       entry.flops_per_second && entry.bytes_per_second
         ? `${(entry.flops_per_second / 1e9).toFixed(1)} GFLOP/s  ${(entry.bytes_per_second / 1e9).toFixed(1)} GB/s`
         : "";
-    const beside = entry.shared ? ` (bare tile ${entry.tile_percent.toFixed(0)} %)` : "";
+    const beside = entry.shared ? ` (shared core: issues ${entry.issue_percent.toFixed(0)} %)` : "";
     const roof =
       entry.roof_percent === null ? "" : `${entry.roof_percent.toFixed(0)} % of ${entry.roof_kind}${beside}`;
     const ratio = entry.ratio === null ? "" : `×${entry.ratio.toFixed(2)}`;
@@ -50,8 +50,8 @@ export function describeShared(entries: readonly Entry[]): string | null {
   const shared = entries.filter((entry) => entry.shared).length;
   if (shared === 0) return null;
   return (
-    `note: something else used the cores during ${shared} of ${entries.length} timings: a bare register tile was slow beside them\n` +
-    "too, so their percents are too low. --patience 600 waits up to ten minutes for calm moments."
+    `note: something else used the cores during ${shared} of ${entries.length} timings: instructions that do nothing took longer\n` +
+    "beside them too, so their percents are too low. --patience 600 waits up to ten minutes for calm moments."
   );
 }
 

@@ -226,8 +226,6 @@ export function evaluateTargets(
       const loop = bare ?? (entry?.roof_kind === "fma.f32" ? "tile.l1" : null);
       const table = roofs.find(({ threads }) => threads === own?.[1]);
       const most = pass === false && loop ? table?.roofs[loop] : undefined;
-      // The tile was timed around the samples too, and that is what they can be held against.
-      const beside = loop === "tile.l1" ? entry?.tile_percent : undefined;
       return {
         row,
         value,
@@ -237,10 +235,7 @@ export function evaluateTargets(
         pass,
         own: own ?? null,
         takes,
-        bare:
-          most && loop && table
-            ? { percent: beside ?? (100 * most) / (table.roofs["fma.f32"] as number), loop }
-            : null,
+        bare: most && loop && table ? { percent: (100 * most) / (table.roofs["fma.f32"] as number), loop } : null,
         note: value === null ? (note ?? "not in this run") : null,
       };
     },

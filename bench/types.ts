@@ -161,10 +161,11 @@ export interface Entry {
   roof: number | null;
   roof_percent: number | null;
   /**
-   * What the bare register tile reached around the samples, in percent of the float32 multiply-add roof: median. Far below what
-   * it reaches on a core of its own: something else used the cores (bench/calm.ts), and the other percents are too low.
+   * What multiply-adds with an empty instruction after each reached around the samples, in percent of the multiply-add roof:
+   * median. Far below what they reach on a core of its own: something else used the cores (bench/calm.ts), and the other
+   * percents are too low.
    */
-  tile_percent: number;
+  issue_percent: number;
   /** Whether it was so for half of the samples. */
   shared: boolean;
   /** FLOP/s in percent of the float32 multiply-add roof, whatever bounds the case. */

@@ -14,6 +14,21 @@ constexpr int kChains = 24;
 constexpr int kChains = 12;
 #endif
 
+// x after an instruction that does nothing but be issued, so that it stays between two steps of a chain.
+AFFUSE_INLINE Vec after_empty(Vec x) {
+#if defined(__aarch64__)
+  __asm__ volatile("nop" : "+w"(x));
+#elif defined(AFFUSE_ISA_AVX512) || defined(__AVX512F__)
+  __asm__ volatile("nop" : "+v"(x));
+#elif defined(__SSE2__)
+  __asm__ volatile("nop" : "+x"(x));
+#else
+  __asm__ volatile("nop" : "+m"(x));
+#endif
+  return x;
+}
+
+template <bool WITH_EMPTY>
 double fma_f32(int64_t repeats, float* sink) {
   // Every chain tends to a/(1-m) = 1: no overflow, no denormal, whatever the number of steps.
   const Vec m = set1(0.5f), a = set1(0.5f);
@@ -21,7 +36,7 @@ double fma_f32(int64_t repeats, float* sink) {
   for (int i = 0; i < kChains; ++i) x[i] = set1(1.0f + 0.001f * float(i));
   for (int64_t r = 0; r < repeats; ++r) {
 #pragma GCC unroll 24
-    for (int i = 0; i < kChains; ++i) x[i] = fma(x[i], m, a);
+    for (int i = 0; i < kChains; ++i) x[i] = WITH_EMPTY ? after_empty(fma(x[i], m, a)) : fma(x[i], m, a);
   }
   Vec total = x[0];
   for (int i = 1; i < kChains; ++i) total = total + x[i];
@@ -173,7 +188,7 @@ void roof_loop(const OpCall& call) {
   float* y = call.out[0].f32();
   double& done = *call.out[1].f64();
   switch (Loop(call.attr[0].i)) {
-    case Loop::fma_f32: done = fma_f32(repeats, y); break;
+    case Loop::fma_f32: done = fma_f32<false>(repeats, y); break;
     case Loop::fma_bf16: done = fma_bf16(repeats, y); break;
     case Loop::read: done = read(repeats, x, n); break;
     case Loop::read_far: done = read_far(repeats, x, n); break;
@@ -182,6 +197,7 @@ void roof_loop(const OpCall& call) {
     case Loop::update: done = update(repeats, x, y, n); break;
     case Loop::tile: done = tile(repeats, x, n); break;
     case Loop::multiply16: done = multiply16(repeats, x, n, y); break;
+    case Loop::issue: done = fma_f32<true>(repeats, y); break;
   }
 }
 

@@ -12,10 +12,12 @@
 //   update     y ← y + c·x in place, as an optimiser does: two reads, one write, and the write hits what was just read;
 //              bytes = 12n
 //
-// and two that are no ceilings of the machine but of a kernel of that shape, whatever else it has to do:
+// and loops that are no ceilings of the machine, but of a kernel of that shape, whatever else it has to do, or a look at the core:
 //
 //   tile       the matrix core's widest register tile over packed operands of n floats together: its multiply-adds with the
 //              loads that feed them, for products whose operands cost nothing to bring; FLOP
+//   issue      fma_f32 with an empty instruction after every multiply-add: as quick on a core of its own, slower where something
+//              else takes issue slots from it, which multiply-adds alone hardly notice; FLOP
 //   multiply16 read_far, where sixteen multiply-adds meet every register read: weights of DRAM times 16 rows, if rows and sums
 //              cost no instruction; FLOP = 32n
 #pragma once
@@ -23,7 +25,7 @@
 
 namespace affuse::roof {
 
-enum class Loop : int64_t { fma_f32 = 0, fma_bf16, read, read_far, copy, copy_nt, update, tile, multiply16 };
+enum class Loop : int64_t { fma_f32 = 0, fma_bf16, read, read_far, copy, copy_nt, update, tile, multiply16, issue };
 
 // A kernel like an operator's, so that the build's levels apply to it. attr[0].i: Loop, attr[1].i: how often the loop is
 // repeated; in[0]: x, of a length n that is a power of two >= 512; out[0]: y, n floats, or 1 where nothing is stored;

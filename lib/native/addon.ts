@@ -126,7 +126,8 @@ export interface NativeProgram {
  * (`read`), and, through DRAM, copying with ordinary and with non-temporal stores (`copy`, `copy-nt`; bytes = read + written,
  * the reading that ordinary stores cause is not counted) and updating in place (`update`: y += c·x, 12 bytes an element).
  * Beside these, in FLOP/s, what a kernel of some shape can reach at most: the register tile of the matrix core on operands that
- * lie in L1 (`tile`), and reading with sixteen multiply-adds for every register read (`multiply16`: weights times 16 rows).
+ * lie in L1 (`tile`), and reading with sixteen multiply-adds for every register read (`multiply16`: weights times 16 rows). And
+ * multiply-adds with an empty instruction after each (`issue`): as quick as `fma` on a core that nothing else uses.
  */
 export type RoofKind =
   | "fma.f32"
@@ -139,7 +140,8 @@ export type RoofKind =
   | "copy-nt.dram"
   | "update.dram"
   | "tile.l1"
-  | "multiply16.dram";
+  | "multiply16.dram"
+  | "issue.f32";
 
 /** What programs did between startProfile() and stopProfile(). Times are nanoseconds since startProfile(). */
 export interface NativeProfile {

@@ -25,7 +25,8 @@ const RoofKind kKinds[] = {
     {"read.l3", int(Loop::read), 3},             {"read.dram", int(Loop::read_far), kDram},
     {"copy.dram", int(Loop::copy), kDram},       {"copy-nt.dram", int(Loop::copy_nt), kDram},
     {"update.dram", int(Loop::update), kDram},   {"tile.l1", int(Loop::tile), 1},
-    {"multiply16.dram", int(Loop::multiply16), kDram}, {nullptr, 0, 0},
+    {"multiply16.dram", int(Loop::multiply16), kDram}, {"issue.f32", int(Loop::issue), kRegisters},
+    {nullptr, 0, 0},
 };
 
 // Memory of the last kind beyond L1: filling 4 times the last-level cache takes longer than measuring it. L1's loops, which

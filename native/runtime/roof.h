@@ -14,8 +14,8 @@ struct RoofKind {
 const RoofKind* find_roof(const char* name);
 const RoofKind* roof_kinds();
 
-// FLOP/s (fma.*, tile.*, multiply16.*) or bytes/s: the best of several slices within about `seconds`, on `threads` threads at once. Zero where the
-// level has no such instruction or the machine does not tell the size of that cache. Memory for DRAM loops (4 times the
+// FLOP/s (fma.*, issue.*, tile.*, multiply16.*) or bytes/s: the best of several slices within about `seconds`, on `threads`
+// threads at once. Zero where the level has no such instruction or the machine does not tell the size of that cache. Memory for DRAM loops (4 times the
 // last-level cache) is kept until another kind is measured. Cache sizes per thread: half of L1, half of L2, and L3 / (4 ·
 // threads) but at least twice L2, each rounded down to a power of two.
 double measure_roof(const RoofKind& kind, Isa isa, int threads, double seconds, Status& status);

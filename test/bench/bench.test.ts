@@ -200,22 +200,29 @@ test("comparison: a planted slowdown is found, noise and a slower machine are no
   );
 });
 
-test("comparison: a slower register tile, which the bare tile shows too, does not hide itself", () => {
-  const beside = (entry: Entry, tile: number) => ({ ...entry, tile_percent: tile }) as Entry;
-  const [change] = compareRuns([beside(timing("a", 1), 97)], [beside(timing("a", 1.9), 50)], 0.1);
-  assert.ok(change?.slower);
+test("comparison: a neighbour on the core takes issue slots and is no slowdown; a slower kernel takes none and is one", () => {
+  const beside = (entry: Entry, issue: number, kind = "fma.f32") =>
+    ({ ...entry, roof: 1e11, roof_kind: kind, issue_percent: issue }) as Entry;
+  const slower = (then: Entry, now: Entry) => compareRuns([then], [now], 0.1)[0]?.slower;
+  assert.is(slower(beside(timing("a", 1), 99), beside(timing("a", 1.9), 50)), false);
+  assert.is(slower(beside(timing("a", 1), 99), beside(timing("a", 1.9), 99)), true);
+  assert.is(slower(beside(timing("a", 1), 99), beside(timing("a", 3), 50)), true);
+  // A neighbour then, none now: the roof alone says it.
+  assert.is(slower(beside(timing("a", 1), 50), beside(timing("a", 1.5), 99)), true);
+  // Memory does not wait for issue slots.
+  assert.is(slower(beside(timing("a", 1), 99, "read.dram"), beside(timing("a", 1.9), 50, "read.dram")), true);
 });
 
-/** A machine whose bare tile reaches these shares of the multiply-add roof, look after look; the last one stays. */
+/** A machine whose issue loop reaches these shares of the multiply-add roof, look after look; the last one stays. */
 function machine(shares: readonly number[]): NativeAddon {
   let look = 0;
   const roof = (kind: RoofKind) =>
-    kind === "tile.l1" ? 1e11 * (shares[Math.min(look++, shares.length - 1)] as number) : 1e11;
+    kind === "issue.f32" ? 1e11 * (shares[Math.min(look++, shares.length - 1)] as number) : 1e11;
   return { roof } as unknown as NativeAddon;
 }
 const fma = [{ level: "x", threads: 1, roofs: { "fma.f32": 1e11 } }];
 
-test("patience: what was measured beside a slow tile is measured again, whatever it gave", async () => {
+test("patience: what was measured on a shared core is measured again, whatever it gave", async () => {
   // Calm before, shared after; shared before; calm around.
   const calm = new Calm(machine([0.97, 0.5, 0.6, 0.97, 0.95]), fma, 60);
   let taken = 0;
@@ -234,7 +241,7 @@ test("patience ends; without any, everything counts and says what it was beside"
   assert.is((await hasty.around(1, () => 0)).share, 0.5);
   assert.not.ok(hasty.own(0.5, 1));
   assert.ok(hasty.own(0.9, 1));
-  // A level whose tile never reaches more is not taken for a shared core.
+  // A core that never reaches more is not taken for a shared core.
   const slow = new Calm(machine([0.8]), fma, 0);
   assert.ok(slow.own((await slow.around(1, () => 0)).share, 1));
 });

@@ -33,6 +33,7 @@ test("every roof of every level is positive; bf16 is zero where there is no such
       "update.dram",
       "tile.l1",
       "multiply16.dram",
+      "issue.f32",
     ] as const) {
       const value = addon.roof(kind, 1, 0, level);
       assert.ok(Number.isFinite(value) && value > 1e8, `${kind} on ${level}: ${value}`);
@@ -53,10 +54,9 @@ test("nearer memory is quicker, wider levels compute more", () => {
 
 test("bare loops do not pass the multiply-add roof", () => {
   // Work that was counted twice would: both are above half of it where memory is this machine's alone.
-  const measured = best([["fma.f32"], ["tile.l1"], ["multiply16.dram"]]);
-  const [fma, tile, rows] = measured as [number, number, number];
-  assert.ok(tile < 1.15 * fma, `${measured}`);
-  assert.ok(rows < 1.15 * fma, `${measured}`);
+  const measured = best([["fma.f32"], ["tile.l1"], ["multiply16.dram"], ["issue.f32"]]);
+  const [fma, ...others] = measured as [number, ...number[]];
+  for (const other of others) assert.ok(other < 1.15 * fma, `${measured}`);
 });
 
 test("no measurement promises more than the widest machine could do", () => {
