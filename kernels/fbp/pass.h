@@ -205,6 +205,12 @@ AFFUSE_INLINE void fbp_project(const FbpSide& side, const FbpSizes& z, const flo
   for (int64_t k = 0; k < side.E; k += side.piece) {
     const int64_t kc = gemm::min64(side.piece, side.E - k);
     for (int64_t q = q0; q < q1; q += gemm::kTileVecs) {
+      if (gemm::kRowPanels > 1 && rows == 1 && side.packed && !z.bf16 && q + gemm::kRowPanels * gemm::kTileVecs <= q1) {
+        const float* const panels = side.packed + q * kLanes * side.E + k * gemm::kTileStride;
+        gemm::multiply_row(kc, packed_rows + k, panels, side.E * gemm::kTileStride, h + (q - q0) * kLanes, k > 0);
+        q += (gemm::kRowPanels - 1) * gemm::kTileVecs;
+        continue;
+      }
       const int vecs = int(gemm::min64(gemm::kTileVecs, q1 - q));
       const int64_t width = vecs * kLanes;
       const float* next = after;

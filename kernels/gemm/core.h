@@ -67,8 +67,13 @@ void multiply_few(const RowTiles& tiles, int cols, int64_t kc, const float* a, c
 
 // A panel that few row tiles meet comes from memory as fast as it is read: the tiles take it in turns, so many steps at a
 // time, while the next as many come into L2. Further ahead (a panel of 1024 steps) memory gives less: 16 rows with 61 MB of
-// weights, 50 against 55 % of the multiply-add roof (affuse bench --filter '^fbp/B=16').
+// weights, 50 against 55 % of the multiply-add roof (affuse bench --filter '^fbp/B=16'). Where no line comes by itself, the
+// other way round.
+#if defined(AFFUSE_ISA_AVX512)
 constexpr int64_t kTurn = 128;
+#else
+constexpr int64_t kTurn = 512;
+#endif
 AFFUSE_INLINE int64_t turn_of(const RowTiles& tiles, int64_t kc) { return tiles.count <= 2 && kc > kTurn ? kTurn : kc; }
 
 // The panel after this one, or the next turn of it (kc rows of kTileStride floats, null: there is none), dealt to the row
@@ -80,6 +85,17 @@ struct Upcoming {
       : panel(panel), kc(kc), step((kTileStride + tiles - 1) / tiles) {}
   AFFUSE_INLINE const float* of(int tile) const { return panel ? panel + tile * step * kc : nullptr; }
 };
+
+// One row times this many whole panels at once, `apart` floats from each other: memory gives more to four streams of
+// addresses than to one (Zen 3: 28 against 17 GB/s), and eight chains of multiply-adds wait less than two. 1: panel by panel,
+// with the next one on its way to L2, which is as quick where that was measured (AVX-512).
+// acc: panel p's sums at p*kTileStride; chains as tile_multiply's.
+#if defined(AFFUSE_ISA_AVX512)
+constexpr int kRowPanels = 1;
+#else
+constexpr int kRowPanels = 4;
+#endif
+void multiply_row(int64_t kc, const float* a, const float* b, int64_t apart, float* acc, bool resume);
 
 // The row packers: m rows, k in [0,kc), into dst (m*kc floats) as RowTiles says.
 void pack_rows(const float* a, int64_t ld, int m, int64_t kc, float* dst);                  // (i,k) = a[i*ld + k]
@@ -267,6 +283,17 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
           for (int t = 0; last && t < tiles.count; ++t)
             epilogue.tile(tile_of(t, panel + tiles.start(t) * kTileStride), worker);
           continue;
+        }
+        if constexpr (kRowPanels > 1 && !Format::kRounds && !Format::kInLines) {
+          if (m == 1 && n + kRowPanels * kTileStride <= n1) {
+            alignas(64) float sums[kRowPanels * kTileStride];
+            float* const together = cut ? panel : sums;
+            multiply_row(kc, block, b, K * kTileStride, together, k > 0);
+            for (int x = 0; last && x < kRowPanels; ++x)
+              epilogue.tile(Tile{i, n + x * kTileStride, 1, kTileStride, together + x * kTileStride}, worker);
+            n += (kRowPanels - 1) * kTileStride;
+            continue;
+          }
         }
         const int64_t after = n + kTileStride;
         const float* const upcoming = after < n1 ? packed + f.columns(after * K + k * kTileStride) : nullptr;

@@ -193,6 +193,21 @@ void tile_multiply(int rows, int vecs, int64_t kc, const float* a, const float* 
   kMultiply[rows][vecs - 1](kc, a, b, acc, resume, next ? next : b, next ? next_step : 0);
 }
 
+void multiply_row(int64_t kc, const float* a, const float* b, int64_t apart, float* acc, bool resume) {
+  if constexpr (kRowPanels > 1) {
+    Vec c[kRowPanels][kTileVecs];
+    take_sums<kRowPanels, kTileVecs>(c, acc, resume);
+    for (int64_t k = 0; k < kc; ++k, b += kTileStride) {
+      const Vec y = set1(a[k]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kRowPanels; ++p)
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVecs; ++v) c[p][v] = fma(y, load(b + p * apart + v * kLanes), c[p][v]);
+    }
+    leave_sums<kRowPanels, kTileVecs>(c, acc);
+  }
+}
+
 void tile_multiply_lying(int rows, int vecs, int64_t kc, const float* a, int64_t ld, const float* b, float* acc,
                          int64_t following) {
   kLying[rows][vecs - 1](kc, a, ld, b, acc, following);

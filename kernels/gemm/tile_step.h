@@ -71,12 +71,17 @@ AFFUSE_INLINE void stream_step(Vec (&c)[R][NV], const float* AFFUSE_RESTRICT& a,
 }
 
 // `steps` steps; on the side this tile's share of the upcoming panel, steps*next_step floats from `next`, comes into L2. Of
-// two lines side by side one is fetched: the hardware brings the other, and fetches of both would take the line fill buffers
-// from the loads. The share is read in two places in turns, or four: the hardware reads ahead within pages, in several at a
-// time (affuse bench --filter '^fbp/B=16').
+// two lines side by side one is fetched with AVX-512: the hardware brings the other, and fetches of both would take the line
+// fill buffers from the loads. The other levels run on processors that bring no such pairs too, and fetch every line (Zen 3, 4
+// rows of 1024 with weights from DRAM: 14 to 20 GB/s). The share is read in two places in turns, or four: the hardware reads
+// ahead within pages, in several at a time (affuse bench --filter '^fbp/B=16').
 template <class Step>
 AFFUSE_INLINE void steps_beside_upcoming(int64_t steps, const float* next, int64_t next_step, const Step& step) {
+#if defined(AFFUSE_ISA_AVX512)
   const bool whole = next_step > 16;  // a panel for one tile
+#else
+  const bool whole = next_step >= 16;
+#endif
   const int64_t half = steps / 4 * next_step * 2, quarter = half / 2;
   int64_t k = 0;
   for (; k + 4 <= steps; k += 4) {

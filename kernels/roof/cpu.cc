@@ -103,6 +103,11 @@ AFFUSE_INLINE void far_places(int64_t repeats, int64_t n, F&& body) {  // body(o
   }
 }
 
+double read_places(int64_t repeats, const float* x, int64_t n) {
+  far_places(repeats, n, [x](int64_t i) __attribute__((always_inline)) { touch(x + i); });
+  return double(repeats) * double(n) * 4;
+}
+
 double read_far(int64_t repeats, const float* x, int64_t n) {
   far_places(repeats, n, [x](int64_t i) __attribute__((always_inline)) {
     touch(x + i);
@@ -191,6 +196,7 @@ void roof_loop(const OpCall& call) {
     case Loop::fma_f32: done = fma_f32<false>(repeats, y); break;
     case Loop::fma_bf16: done = fma_bf16(repeats, y); break;
     case Loop::read: done = read(repeats, x, n); break;
+    case Loop::read_places: done = read_places(repeats, x, n); break;
     case Loop::read_far: done = read_far(repeats, x, n); break;
     case Loop::copy: done = copy(repeats, x, y, n); break;
     case Loop::copy_nt: done = copy_nt(repeats, x, y, n); break;

@@ -5,8 +5,8 @@
 //   fma_bf16   the same with pairs of bf16 multiplied and summed into float32: 4 FLOP per lane; only on levels with the
 //              instruction (AVX-512-BF16)
 //   read       every float of x loaded once into a register, in the order of addresses; bytes = 4n. For caches
-//   read_far   the same for DRAM. This loop and those below work at four places at once and fetch ahead, which is quicker
-//              there
+//   read_places  the same at four places at once, which is several streams to the hardware's own reading ahead
+//   read_far   the same, and fetching ahead, as the loops below do
 //   copy       y ← x with ordinary stores; bytes = 8n. What the stores read first (write-allocate) is not counted
 //   copy_nt    y ← x with non-temporal stores, which skip that reading; bytes = 8n. Ordinary where the level has none
 //   update     y ← y + c·x in place, as an optimiser does: two reads, one write, and the write hits what was just read;
@@ -25,7 +25,7 @@
 
 namespace affuse::roof {
 
-enum class Loop : int64_t { fma_f32 = 0, fma_bf16, read, read_far, copy, copy_nt, update, tile, multiply16, issue };
+enum class Loop : int64_t { fma_f32 = 0, fma_bf16, read, read_places, read_far, copy, copy_nt, update, tile, multiply16, issue };
 
 // A kernel like an operator's, so that the build's levels apply to it. attr[0].i: Loop, attr[1].i: how often the loop is
 // repeated; in[0]: x, of a length n that is a power of two >= 512; out[0]: y, n floats, or 1 where nothing is stored;

@@ -130,7 +130,32 @@ void count_threads(CpuInfo& info) {
   info.threads = int(value);
 }
 
+#if defined(__linux__)
+// What the kernel knows of this processor's data caches; false where it tells nothing.
+bool kernel_caches(CpuInfo& info) {
+  const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(std::max(0, sched_getcpu())) + "/cache/index";
+  const auto word = [&](int index, const char* name) {
+    std::string value;
+    std::ifstream(folder + std::to_string(index) + "/" + name) >> value;
+    return value;
+  };
+  int64_t* const sizes[] = {&info.caches.l1, &info.caches.l2, &info.caches.l3};
+  for (int index = 0; index < 8; ++index) {
+    const int level = atoi(word(index, "level").c_str());
+    if (level < 1 || level > 3 || word(index, "type") == "Instruction") continue;
+    const std::string size = word(index, "size");  // "32K"
+    const int64_t unit = size.find('M') != size.npos ? 1 << 20 : size.find('K') != size.npos ? 1 << 10 : 1;
+    *sizes[level - 1] = std::max<int64_t>(*sizes[level - 1], atoll(size.c_str()) * unit);
+  }
+  return info.caches.l1 > 0;
+}
+#endif
+
 void measure_caches(CpuInfo& info) {
+#if defined(__linux__)
+  // The C library adds up the L3 of a whole AMD package: eight times what a core can use.
+  if (kernel_caches(info)) return;
+#endif
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   const auto size = [](int name) { return std::max(0L, sysconf(name)); };
   info.caches.l1 = size(_SC_LEVEL1_DCACHE_SIZE);

@@ -2,6 +2,7 @@
  * The machine's ceilings: positive, ordered as the memory hierarchy is, and refused with a code when asked
  * wrongly.
  */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { suite } from "uvu";
 import type { RoofKind } from "../../lib/native/addon.ts";
@@ -20,6 +21,18 @@ function best(wanted: readonly (readonly [kind: RoofKind, level?: string])[]): n
       most[i] = Math.max(most[i] as number, addon.roof(kind, 1, 0.005, level ?? isa));
   return most;
 }
+
+test("cache sizes are the ones a core can use, as the kernel tells them", () => {
+  const folder = "/sys/devices/system/cpu/cpu0/cache";
+  if (!existsSync(folder)) return;
+  const read = (index: string, name: string) => readFileSync(`${folder}/${index}/${name}`, "utf8").trim();
+  for (const index of readdirSync(folder).filter((name) => name.startsWith("index"))) {
+    if (read(index, "type") === "Instruction") continue;
+    const kilobytes = Number(/^(\d+)K$/.exec(read(index, "size"))?.[1]);
+    const level = `l${read(index, "level")}` as keyof typeof caches;
+    if (level in caches && kilobytes > 0) assert.is(caches[level], kilobytes * 1024, level);
+  }
+});
 
 test("every roof of every level is positive; bf16 is zero where there is no such instruction", () => {
   for (const level of levels) {
