@@ -10,6 +10,10 @@ import { addon, arenaValue, f32, wave } from "./helpers.ts";
 // [rows, K, columns]: whichever way the matrix core takes (kernels/gemm/gemm.h), with edges of tiles, blocks and panels.
 const SHAPES = [
   [1, 40, 1],
+  [1, 1000, 333], // one row: panels four at a time, those left, one that is narrow
+  [1, 1300, 150], // … K cut
+  [1, 4100, 130],
+  [2, 900, 70],
   [15, 70, 33], // rows as they lie, the last panel of one column
   [170, 33, 144], // … several tasks
   [90, 17, 47],
@@ -25,6 +29,9 @@ const SHAPES = [
 // [B, m, n, outputs, factors]: one to three row tiles, whole turns of a panel (kernels/gemm/core.h) and parts, K cut.
 const PAIRS = [
   [9, 300, 131, 70, 3],
+  [1, 1000, 131, 170, 4], // one row
+  [1, 1300, 2060, 61, 5], // … K cut
+  [4, 600, 700, 40, 2], // one tile of several rows
   [16, 131, 517, 33, 5],
   [28, 1300, 129, 40, 2],
   [37, 256, 257, 17, 1],
