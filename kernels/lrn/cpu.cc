@@ -26,6 +26,22 @@ struct Half {
     return {fnma(set1(0.5f) * r, h, r), fnma(r2, h, r2)};
   }
 };
+#elif defined(AFFUSE_ISA_AVX2)
+// The same from estimates of 11 bits, to second order: h and g are at most 2^-10.4, what is left out 2^-31.
+AFFUSE_INLINE Vec series(Vec h, float first, float second) { return fma(h, fma(set1(second), h, set1(first)), set1(1.0f)); }
+struct ThreeQuarters {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec one = set1(1.0f), r = _mm256_rsqrt_ps(d), u = _mm256_rsqrt_ps(r), r2 = r * r;
+    const Vec h = fma(d, r2, -one), g = fma(r * u, u, -one);
+    return {(r2 * u) * (series(h, -0.75f, 0.65625f) * series(g, -0.5f, 0.375f)), r2 * series(h, -1.0f, 1.0f)};
+  }
+};
+struct Half {
+  AFFUSE_INLINE Powers of(Vec d) const {
+    const Vec r = _mm256_rsqrt_ps(d), r2 = r * r, h = fma(d, r2, set1(-1.0f));
+    return {r * series(h, -0.5f, 0.375f), r2 * series(h, -1.0f, 1.0f)};
+  }
+};
 #else
 struct ThreeQuarters {
   AFFUSE_INLINE Powers of(Vec d) const {
@@ -132,23 +148,32 @@ AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& pow
     }
 }
 
-#if defined(AFFUSE_ISA_AVX512)
+#if defined(AFFUSE_ISA_AVX512) || defined(AFFUSE_ISA_AVX2)
+#define AFFUSE_LRN_ROWS 1
 // The usual window (n = 5) of channel-last rows without scratch: neighbours come out of two vectors, so that the next
 // loads need not wait for any store and memory is kept busy.
 struct Near {  // the vectors before, at and after a place
   Vec before, here, after;
+  // Elements n … n + kLanes - 1 of low and high one after another.
   template <int n>
   AFFUSE_INLINE static Vec shifted(Vec low, Vec high) {
+#if defined(AFFUSE_ISA_AVX512)
     return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), n));
+#else
+    const Int a = bits(low), b = bits(high), middle = _mm256_permute2x128_si256(a, b, 0x21);
+    if constexpr (n < 4) return from_bits(_mm256_alignr_epi8(middle, a, 4 * n));
+    else return from_bits(_mm256_alignr_epi8(b, middle, 4 * (n - 4)));
+#endif
   }
   AFFUSE_INLINE Vec sum() const {  // in the order of sum_over
-    const Vec two = shifted<14>(before, here) + shifted<2>(here, after);
-    return two + (shifted<15>(before, here) + shifted<1>(here, after)) + here;
+    const Vec two = shifted<kLanes - 2>(before, here) + shifted<2>(here, after);
+    return two + (shifted<kLanes - 1>(before, here) + shifted<1>(here, after)) + here;
   }
   AFFUSE_INLINE void step(Vec next) { before = here, here = after, after = next; }
 };
 
-// Calls body(Together<2>{}, r) for pairs of rows, body(Together<1>{}, r) for one that is left.
+// Calls body(Together<2>{}, r) for pairs of rows, body(Together<1>{}, r) for those that are left: all with AVX2, where the
+// registers do not hold the vectors of two.
 template <int n>
 struct Together {
   static constexpr int rows = n;
@@ -156,8 +181,10 @@ struct Together {
 template <class F>
 AFFUSE_INLINE void each_row(int64_t rows, F&& body) {
   int64_t r = 0;
+#if defined(AFFUSE_ISA_AVX512)
   for (; r + 2 <= rows; r += 2) body(Together<2>{}, r);
-  if (r < rows) body(Together<1>{}, r);
+#endif
+  for (; r < rows; ++r) body(Together<1>{}, r);
 }
 
 // Some rows ahead, for memory's sake.
@@ -176,18 +203,24 @@ AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P&
     a[r] = get(x + r * distance, walk.lanes(0, kLanes));
     s[r] = {zero(), zero(), a[r] * a[r]};
   }
-  for (int64_t i = 0; i < walk.count; ++i) {
-    const int n = walk.lanes(i, kLanes);
+  const auto step = [&](int64_t i, int n, int upcoming, bool fetch) AFFUSE_INLINE_BODY {
 #pragma GCC unroll 4
     for (int r = 0; r < together; ++r) {
       const int64_t at = r * distance + i * kLanes;
-      fetch_ahead(x + at, y + at);
-      const Vec next = i + 1 < walk.count ? get(x + at + kLanes, walk.lanes(i + 1, kLanes)) : zero();
+      if (fetch) fetch_ahead(x + at, y + at);
+      const Vec next = upcoming == kLanes ? load(x + at + kLanes) : upcoming > 0 ? load(x + at + kLanes, upcoming) : zero();
       s[r].step(next * next);
       put(y + at, a[r] * power.of(window.scale(s[r].sum())).power, n);
       a[r] = next;
     }
-  }
+  };
+  constexpr int kLine = 16 / kLanes;  // vectors
+  int64_t i = 0;
+  for (const int64_t whole = walk.C / kLanes; i + kLine < whole; i += kLine)
+#pragma GCC unroll 2
+    for (int j = 0; j < kLine; ++j) step(i + j, kLanes, kLanes, j == 0);
+  for (; i < walk.count; ++i)
+    step(i, walk.lanes(i, kLanes), i + 1 < walk.count ? walk.lanes(i + 1, kLanes) : 0, true);
 }
 
 template <int together, class P>
@@ -380,7 +413,7 @@ Window window_of(const LrnAttrs& a) {
 
 // The ways without scratch, for the usual window.
 bool in_rows([[maybe_unused]] const Maps& m, [[maybe_unused]] const LrnAttrs& a) {
-#if defined(AFFUSE_ISA_AVX512)
+#if defined(AFFUSE_LRN_ROWS)
   return m.last && a.n == 5;
 #else
   return false;
@@ -410,7 +443,7 @@ void lrn_forward(const OpCall& call) {
   const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
-#if defined(AFFUSE_ISA_AVX512)
+#if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
         const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {
           forward_rows<together.rows>(walk, window, power, m.C, x + at + r * m.C, y + at + r * m.C);
@@ -439,7 +472,7 @@ void lrn_backward(const OpCall& call) {
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
       const float factor = float(2 * a.alpha * a.beta);
-#if defined(AFFUSE_ISA_AVX512)
+#if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
         const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {
           const int64_t from = at + r * m.C;
