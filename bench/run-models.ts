@@ -13,11 +13,11 @@ import { summary } from "./stats.ts";
 import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
 
 /**
- * float32 with sums in another order, through a whole model: ‖a − b‖ / ‖b‖. In the trunk a window's maximum
- * may be another of two neighbours that differ by rounding, and then a few gradients go another way.
+ * float32 through a whole model, against float64: ‖a − b‖ / ‖b‖. In the trunk a window's maximum may be another of two
+ * neighbours that differ by rounding, and then a few gradients go another way: two float32 results may differ by twice that.
  */
 const MODEL_TOLERANCE = { step: 5e-4, inference: 5e-4, fcn: 5e-3 };
-/** With bf16 operands on our side and float32 at the peer: the error of one product, 2^-8 from either factor. */
+/** With bf16 operands on our side: the error of one product, 2^-8 from either factor. */
 const BF16_TOLERANCE = 2 ** -7;
 
 function relativeNorm(a: Float32Array, b: Float32Array): number {
@@ -55,15 +55,15 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
     if (torch) {
       try {
         const { tensors, test: sent } = side.peer;
-        await torch.load({ ...sent, dropout: 0 }, [tensors]);
+        await torch.load({ ...sent, dropout: 0, double: true }, [tensors]);
         const { difference: off, where } = agreement(one, await torch.results(), relativeNorm);
         if (!(off <= (precision === "bf16" ? BF16_TOLERANCE : MODEL_TOLERANCE[test.kind]))) {
           throw new AffuseError(
             "ERR_AFFUSE_BENCH_RESULT",
-            `PyTorch differs in ${where} by ${off.toExponential(2)}.`,
+            `PyTorch in float64 differs in ${where} by ${off.toExponential(2)}.`,
           );
         }
-        check = { against: `PyTorch without dropout, and ${check.against}`, difference: off };
+        check = { against: `PyTorch in float64 without dropout, and ${check.against}`, difference: off };
         await torch.load(sent, [tensors]);
         for (const n of threads) contenders.push(torch.contender(n));
       } catch (error) {

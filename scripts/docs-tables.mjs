@@ -1,5 +1,5 @@
-// Writes the tables of README.md and docs/benchmarks.md, and docs/results/bench.html, from docs/results/*.json; no figure is typed
-// by hand.
+// Writes the tables of README.md and docs/benchmarks.md, and for every folder of docs/results with results of `affuse bench --json`
+// on one machine its README.md and bench.html; no figure is typed by hand.
 //
 //   node scripts/docs-tables.mjs            writes
 //   node scripts/docs-tables.mjs --record   first records machine and commit into the demo's files that lack them
@@ -43,21 +43,22 @@ function demoTable() {
   return `${text}\n\n\`affuse demo --seed N\`, ${testClips} test clips; ${provenance.machine}, commit ${provenance.commit}, the machine shared with other work.`;
 }
 
-// All results of `affuse bench --json` on one machine: docs/results/bench*.json.
-const bench = files.filter((name) => /^bench.*\.json$/.test(name)).map(read);
 const built = path.join(packageRoot, "dist/esm/bench"); // by npm run build:ts
-let merged = null;
-let verdict;
-if (bench.length > 0) {
-  const { benchPage, mergeReports } = await import(path.join(built, "page.js"));
-  ({ verdict } = await import(path.join(built, "targets.js")));
-  merged = mergeReports(bench);
-  writeFileSync(path.join(folder, "bench.html"), benchPage(merged));
-}
+const { benchPage, mergeReports } = await import(path.join(built, "page.js"));
+const { verdict } = await import(path.join(built, "targets.js"));
+
+// A machine is a folder, named after the level that its processor runs: the widest first.
+const machines = readdirSync(folder, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map(({ name }) => {
+    const reports = readdirSync(path.join(folder, name)).filter((file) => /^bench.*\.json$/.test(file)).sort();
+    return { name, merged: mergeReports(reports.map((file) => read(path.join(name, file)))) };
+  })
+  .sort((a, b) => (a.name < b.name ? 1 : -1));
 
 const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`;
 
-function provenance() {
+function provenance({ merged }) {
   const { cpu, num_cpus, level, versions, commit, torch, load_avg, executable } = merged.context;
   const commands = executable.split("; ").map((command) => `\`${command.replace(/ --(json|html) \S+/g, "")}\``).join(" and ");
   const shared = merged.benchmarks.filter((entry) => entry.shared).length;
@@ -68,38 +69,48 @@ function provenance() {
   return `${commands}: ${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
 }
 
+const provenances = () => machines.map((machine) => `- ${machine.name}: ${provenance(machine)}`).join("\n");
+
+// Every row of the targets, and what each machine gave.
 function targetTable() {
-  if (!merged) return "";
-  const rows = merged.targets.map((target) => [
-    target.row,
-    target.value === null ? "–" : figure(target.value, target.unit),
-    `${target.sense === "at least" ? "≥" : "≤"} ${figure(target.bound, target.unit)}`,
-    verdict(target),
-  ]);
-  return `${table(["row", "reached", "target", ""], rows)}\n\n${provenance()}`;
+  const rows = new Map();
+  for (const { name, merged } of machines)
+    for (const target of merged.targets) {
+      const { row, sense, bound, unit } = target;
+      if (!rows.has(row)) rows.set(row, { goal: `${sense === "at least" ? "≥" : "≤"} ${figure(bound, unit)}` });
+      rows.get(row)[name] = target.value === null ? verdict(target) : `${figure(target.value, unit)}, ${verdict(target)}`;
+    }
+  const names = machines.map(({ name }) => name);
+  const cells = [...rows].map(([row, { goal, ...of }]) => [row, goal, ...names.map((name) => of[name] ?? "–")]);
+  return `${table(["row", "target", ...names], cells)}\n\n${provenances()}`;
 }
 
 const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
 
-// Every case of the targets that a peer has too: everybody's best, and the better peer over us.
+// Every case of the targets that a peer has too: our best, the better peer's, and that over ours.
 function peersTable() {
-  if (!merged) return "";
-  const tagged = merged.benchmarks.filter(({ tags }) => tags.includes("targets"));
-  const rows = [...new Set(tagged.map((entry) => entry.case))].flatMap((name) => {
-    const best = (peer) => Math.min(...tagged.filter((entry) => entry.case === name && entry.peer === peer).map(({ median }) => median));
-    const [own, ...peers] = ["affuse", "onnxruntime", "torch"].map(best);
-    const other = Math.min(...peers);
-    if (!Number.isFinite(other)) return [];
-    return [[`\`${name}\``, ...[own, ...peers].map((x) => (Number.isFinite(x) ? time(x) : "–")), `${(other / own).toFixed(2)} ×`]];
-  });
-  return `${table(["case", "affuse", "onnxruntime", "PyTorch", ""], rows)}\n\n${provenance()}`;
+  const rows = new Map();
+  for (const { name: machine, merged } of machines) {
+    const tagged = merged.benchmarks.filter(({ tags }) => tags.includes("targets"));
+    for (const name of new Set(tagged.map((entry) => entry.case))) {
+      const best = (peer) => Math.min(...tagged.filter((entry) => entry.case === name && entry.peer === peer).map(({ median }) => median));
+      const own = best("affuse");
+      const other = ["onnxruntime", "torch"].map((peer) => ({ peer: peer === "torch" ? "PyTorch" : peer, seconds: best(peer) })).sort((x, y) => x.seconds - y.seconds)[0];
+      if (!Number.isFinite(other.seconds)) continue;
+      if (!rows.has(name)) rows.set(name, {});
+      rows.get(name)[machine] = [time(own), `${time(other.seconds)} ${other.peer}`, `${(other.seconds / own).toFixed(2)} ×`];
+    }
+  }
+  const head = ["case", ...machines.flatMap(({ name }) => [`affuse, ${name}`, "better peer", ""])];
+  const cells = [...rows].map(([name, of]) => [`\`${name}\``, ...machines.flatMap((machine) => of[machine.name] ?? ["–", "–", "–"])]);
+  return `${table(head, cells)}\n\n${provenances()}`;
 }
 
 // Missed rows that multiply-adds bound: what the case takes and what the target would, beside its multiply-adds in bare tiles and
 // its bytes at the rate of a copy, in milliseconds.
-function missedTable() {
-  const roofsOf = (threads) => merged?.context.roofs.find((table) => table.threads === threads)?.roofs;
-  const rows = (merged?.targets ?? []).flatMap(({ row, value, bound, pass, own, takes, bare }) => {
+function missedTable({ merged }) {
+  const roofsOf = (threads) => merged.context.roofs.find((table) => table.threads === threads)?.roofs;
+  const rows = merged.targets.flatMap(({ row, value, bound, pass, own, takes, bare }) => {
     const entry = own && merged.benchmarks.find(({ peer, case: name, threads }) => peer === "affuse" && name === own[0] && threads === own[1]);
     const roofs = own && roofsOf(own[1]);
     if (pass !== false || bare?.loop !== "tile.l1" || takes?.percent > 100 || !entry || !roofs) return [];
@@ -112,8 +123,7 @@ function missedTable() {
   return table(["row", "reached", "wanted", "multiply-adds in bare tiles", "bytes", "these together"], rows);
 }
 
-function casesTable() {
-  if (!merged) return "";
+function casesTable({ merged }) {
   const { benchmarks } = merged;
   const threads = [...new Set(benchmarks.map((entry) => entry.threads))].sort((a, b) => a - b);
   const names = [...new Set(benchmarks.filter(({ tags }) => !tags.includes("sweep")).map((entry) => entry.case))];
@@ -134,8 +144,7 @@ function casesTable() {
 }
 
 // The sweep's cases below 60 % of their roof, each with its account.
-function sweepTable() {
-  if (!merged) return "";
+function sweepTable({ merged }) {
   const all = merged.benchmarks.filter(({ tags, threads, peer, account }) => tags.includes("sweep") && threads === 1 && peer === "affuse" && account);
   if (all.length === 0) return "";
   const low = all.filter(({ roof_percent }) => roof_percent < 60).sort((a, b) => a.roof_percent - b.roof_percent);
@@ -162,4 +171,20 @@ function write(file, tables) {
   writeFileSync(file, text);
 }
 write(path.join(packageRoot, "README.md"), [["demo-table", demoTable()], ["bench-table", peersTable()]]);
-write(path.join(packageRoot, "docs", "benchmarks.md"), [["bench-targets", targetTable()], ["bench-missed", missedTable()], ["bench-cases", casesTable()], ["bench-sweep", sweepTable()]]);
+write(path.join(packageRoot, "docs", "benchmarks.md"), [["bench-targets", targetTable()]]);
+
+for (const machine of machines) {
+  const place = path.join(folder, machine.name);
+  writeFileSync(path.join(place, "bench.html"), benchPage(machine.merged));
+  const missed = missedTable(machine);
+  const sweep = sweepTable(machine);
+  const sections = [
+    `# ${machine.name}`,
+    "Written by scripts/docs-tables.mjs from the files beside it; [how speed is measured](../../benchmarks.md), [plots](bench.html).",
+    provenance(machine),
+    `## Cases\n\n${casesTable(machine)}`,
+  ];
+  if (missed) sections.push(`## Missed rows that multiply-adds bound\n\nMilliseconds; bytes at the rate of a copy.\n\n${missed}`);
+  if (sweep) sections.push(`## Sweep\n\n${sweep}`);
+  writeFileSync(path.join(place, "README.md"), `${sections.join("\n\n")}\n`);
+}

@@ -1,7 +1,7 @@
 """PyTorch as a peer of `affuse bench`: reads one JSON command per line, answers one JSON line.
 
 {"do": "about"}                              versions, the BLAS that answers, cores
-{"do": "load", "case": {...}, "file": path}  tensors from a flat binary file, rotating sets
+{"do": "load", "case": {...}, "file": path}  tensors from a flat binary file, rotating sets; "double" in the case: as float64
 {"do": "results", "file": path}              writes the results of set 0 as float32, answers their names and counts
 {"do": "sample", "threads": n, "seconds": s} wall and processor seconds of one call, over calls of at least that long together
 {"do": "peak"}                               the largest resident memory of this process since the load, bytes
@@ -67,6 +67,8 @@ class Peer:
             if entry["dtype"] == "i32":
                 tensor = tensor.view(torch.int32)
             tensor = tensor.reshape(entry["shape"]).clone()
+            if case.get("double") and tensor.dtype == torch.float32:
+                tensor = tensor.double()
             if entry["set"] < 0:
                 shared[entry["name"]] = tensor
             else:
