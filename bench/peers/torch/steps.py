@@ -92,7 +92,8 @@ class Step:
         self.training = True
         with torch.autocast(self.labels.device.type, torch.bfloat16, enabled=self.low, cache_enabled=False):
             e, v = self.heads()
-        ce, mse = F.cross_entropy(e.float(), self.labels), F.mse_loss(v.float(), self.valence)
+        ce = F.cross_entropy(e.to(self.valence.dtype), self.labels)  # autocast leaves bf16
+        mse = F.mse_loss(v.to(self.valence.dtype), self.valence)
         s_e, s_v = self.p["loss.s_e"], self.p["loss.s_v"]
         return torch.exp(-s_e) * ce + s_e / 2 + 0.5 * torch.exp(-s_v) * mse + s_v / 2, ce, mse
 
