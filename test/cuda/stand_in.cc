@@ -1,5 +1,5 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
-// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale". For errors.test.ts: what a machine
+// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale"; "slow" computes for AFFUSE_STAND_IN_MS. For errors.test.ts: what a machine
 // with a GPU says when something is wrong with it. And for the stress program (test/native/stress/devices.cc).
 #include <algorithm>
 #include <atomic>
@@ -122,7 +122,8 @@ class StandIn final : public Backend {
       static std::mutex one;
       const std::lock_guard lock(one);
       puts("computing");
-      std::this_thread::sleep_for(std::chrono::milliseconds(150));
+      const char* const step = getenv("AFFUSE_STAND_IN_MS");
+      std::this_thread::sleep_for(std::chrono::milliseconds(step ? atoi(step) : 150));
       puts("computed");
     } else {  // others have their turns
       std::this_thread::sleep_for(std::chrono::microseconds(20));
