@@ -1,6 +1,7 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
-// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale"; "slow" computes for AFFUSE_STAND_IN_MS. For errors.test.ts: what a machine
-// with a GPU says when something is wrong with it. And for the stress program (test/native/stress/devices.cc).
+// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale" ("slow": for AFFUSE_STAND_IN_MS each).
+// For errors.test.ts: what a machine with a GPU says when something is wrong with it. And for the stress program
+// (test/native/stress/devices.cc).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
