@@ -1,7 +1,8 @@
 /**
  * Compares a run with a stored one. Times are taken in units of the roof that was measured beside them, so that a machine that
  * is slower today does not count; where multiply-adds are the roof, also in units of the loop that notices a neighbour on the same
- * core (bench/calm.ts), and the smaller change counts. Neither loop has anything of a kernel in it, so a slower kernel cannot hide
+ * core (bench/calm.ts), and the smallest change counts, that in seconds too: a roof that was low then, because another took a
+ * core while it was measured, is no slowdown now. Neither loop has anything of a kernel in it, so a slower kernel cannot hide
  * there. A case is slower when its median is beyond the threshold AND its spread lies wholly above the stored one's; whoever
  * fails is measured again before it counts (lib/cli/bench.ts).
  */
@@ -80,12 +81,12 @@ export interface Change {
   slower: boolean;
 }
 
-/** What a second is worth now over then, in units of the roof (1 without one), and of its issue slots where those count. */
+/** What a second is worth now over then: itself, in units of the roof, and of its issue slots where those count. */
 function worths(now: Timing, then: Timing): number[] {
   if (!now.roof || !then.roof || now.roof_kind !== then.roof_kind) return [1];
   const roof = now.roof / then.roof;
-  if (now.roof_kind !== "fma.f32" || !now.issue_percent || !then.issue_percent) return [roof];
-  return [roof, (roof * now.issue_percent) / then.issue_percent];
+  if (now.roof_kind !== "fma.f32" || !now.issue_percent || !then.issue_percent) return [1, roof];
+  return [1, roof, (roof * now.issue_percent) / then.issue_percent];
 }
 
 /** Changes of every case that both have, slowest first. @param threshold fraction, 0.1 for 10 % */

@@ -126,10 +126,9 @@ Examples:
             `note: the stored results are from another machine or level (${stored.context.cpu}, ${stored.context.level})`,
           );
         }
-        // Noise comes and goes: what looks slower is measured again before it counts, more often on shared cores.
-        let shared = report.benchmarks.some((entry) => entry.shared);
+        // Noise comes and goes: what looks slower is measured again before it counts.
         let patience = report.context.patience.left;
-        for (let again = 0; again < (shared ? 6 : 2) && changes.some(({ slower }) => slower); again++) {
+        for (let again = 0; again < 6 && changes.some(({ slower }) => slower); again++) {
           if (report.interrupted || options.signal.aborted) break;
           if (again > 1) await sleep(1000);
           const suspects = new Set(changes.filter(({ slower }) => slower).map((change) => change.case));
@@ -138,7 +137,6 @@ Examples:
           patience = repeated.context.patience.left;
           const more = comparison.compareRuns(stored.benchmarks, repeated.benchmarks, flags.threshold / 100);
           changes = comparison.leastChange(changes, more);
-          shared = repeated.benchmarks.some((entry) => entry.shared);
         }
         const slower = changes.filter((change) => change.slower).length;
         if (text)
