@@ -265,7 +265,7 @@ struct Forward {
 
   void finish_weights(int64_t b, float* weight, float peak, float factor, float padding) const {
     for_lanes(n.T, [&](int64_t t, int lanes) {  // garbage on padding stays there: it is overwritten below
-      put(weight + t, set1(factor) * exp(get(weight + t, lanes) - set1(peak)), lanes);
+      put(weight + t, set1(factor) * exp_negative(get(weight + t, lanes) - set1(peak)), lanes);
     });
     each_padding_frame(b, [&](int64_t t) { weight[t] = padding; });
   }

@@ -56,7 +56,7 @@ namespace {
 // p ← exp(p − shift); returns the sum.
 [[maybe_unused]] float exp_shifted(float* p, int64_t n, float shift) {
   float total = 0;
-  for_lanes(n, [&](int64_t i, int lanes) { put(p + i, exp(get(p + i, lanes) - set1(shift)), lanes); });
+  for_lanes(n, [&](int64_t i, int lanes) { put(p + i, exp_negative(get(p + i, lanes) - set1(shift)), lanes); });
   for (int64_t i = 0; i < n; ++i) total += p[i];
   return total;
 }

@@ -4,6 +4,7 @@
 //
 //   exp(x)         <= 2 ulp for results >= 2^-126, 0 for smaller ones (x < -87.33654), which as denormal numbers would
 //                  cost some hundred cycles each; inf above 88.73
+//   exp_negative(x)  the same result as exp(x), for x <= 0
 //   exp2(x)        <= 2 ulp likewise
 //   tanh(x)        <= 3 ulp everywhere, also near 0 (it keeps the sign of zero); +-1 beyond |x| = 9.02
 //   sigmoid(x)     <= 3 ulp for results >= 2^-126
@@ -53,6 +54,12 @@ AFFUSE_INLINE V exp_tail(V r) {
   p = fma(p, r, set1(0.16666539013385773f));
   return fma(p, r, set1(0.4999999701976776f));
 }
+// x - n ln 2
+template <class V>
+AFFUSE_INLINE V reduced(V x, V n) {
+  const V r = fnma(n, set1(0.693359375f), x);  // exact product: 9 bits times at most 8
+  return fnma(n, set1(-2.12194440054690583e-4f), r);
+}
 template <class V>
 struct Reduced {
   V n, r;  // x = n ln 2 + r, |r| <= ln2/2
@@ -61,9 +68,7 @@ template <class V>
 AFFUSE_INLINE Reduced<V> reduce_ln2(V x) {
   const Vec magic = set1(12582912.0f);  // 1.5 2^23: the sum is rounded to an integer
   const V n = fma(x, set1(1.44269504088896341f), magic) - magic;
-  V r = fnma(n, set1(0.693359375f), x);  // exact product: 9 bits times at most 8
-  r = fnma(n, set1(-2.12194440054690583e-4f), r);
-  return {n, r};
+  return {n, reduced(x, n)};
 }
 // 1/d for d in [1, 2^100], or NaN: 1 ulp. A division would keep its port for 16 cycles.
 template <class V>
@@ -83,6 +88,17 @@ AFFUSE_INLINE V exp(V x) {
   const detail::Reduced<V> d = detail::reduce_ln2(min(set1(89.0f), max(least, x)));  // limit first: NaN stays
   const V p = fma(d.r * d.r, detail::exp_tail(d.r), d.r) + set1(1.0f);
   return select(lt(x, least), zero(), detail::scale2(p, d.n));
+}
+
+// exp(x) for x <= 0, or NaN: what softmaxes need. Without results beyond 1, 2^n is a normal number, made of the same addition
+// that rounds n: two thirds of exp's instructions where the level has no scalef.
+template <class V>
+AFFUSE_INLINE V exp_negative(V x) {
+  const Vec least = set1(-87.33654022f), magic = set1(12582912.0f + 127.0f);  // 1.5 2^23: the low bits become n + 127
+  const V limited = max(least, x), shifted = fma(limited, set1(1.44269504088896341f), magic);
+  const V r = detail::reduced(limited, shifted - magic), s = from_bits(shift_left<23>(bits(shifted)));
+  const V p = fma(r * r, detail::exp_tail(r), r) + set1(1.0f);
+  return select(lt(x, least), zero(), p * s);
 }
 
 AFFUSE_INLINE Vec exp2(Vec x) {
@@ -119,7 +135,7 @@ AFFUSE_INLINE V tanh(V x) {
 
 template <class V>
 AFFUSE_INLINE V sigmoid(V x) {
-  const V e = exp(-abs(x)), r = detail::reciprocal(set1(1.0f) + e);
+  const V e = exp_negative(-abs(x)), r = detail::reciprocal(set1(1.0f) + e);
   return select(lt(x, zero()), e * r, r);
 }
 
@@ -160,7 +176,7 @@ struct Normal {
 template <class V>
 AFFUSE_INLINE Normal<V> normal(V x) {
   const V t = min(set1(15.0f), abs(x));
-  const V g = exp(t * t * set1(-0.5f));
+  const V g = exp_negative(t * t * set1(-0.5f));
   const V u = detail::reciprocal(fma(t, set1(0.25f), set1(1.0f)));
   V p = fma(set1(0.020501289516687393f), u, set1(-0.0839698538184166f));
   p = fma(p, u, set1(0.10110893845558167f));

@@ -4,22 +4,32 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-typedef double Wide __attribute__((vector_size(sizeof(Vec) * 2)));
+// Half as many numbers as Vec holds: vectors wider than the registers are taken apart lane by lane.
+constexpr int kHalf = kLanes / 2;
+typedef float Narrow __attribute__((vector_size(sizeof(Vec) / 2)));
+typedef double Wide __attribute__((vector_size(sizeof(Vec))));
+
+AFFUSE_INLINE Wide widen(const float* p) {
+  Narrow x;
+  __builtin_memcpy(&x, p, sizeof(x));
+  return __builtin_convertvector(x, Wide);
+}
 
 double sum_of_squares(const float* g, int64_t n) {
-  constexpr int kSums = 4;
+  constexpr int kSums = 8;
   Wide sums[kSums] = {};
   int64_t i = 0;
-  for (; i + kSums * kLanes <= n; i += kSums * kLanes) {
-    ask_to_read(g + i + kStreamAhead, kSums * kLanes);
+  for (; i + kSums * kHalf <= n; i += kSums * kHalf) {
+    ask_to_read(g + i + kStreamAhead, kSums * kHalf);
     for (int k = 0; k < kSums; ++k) {
-      const Wide x = __builtin_convertvector(load(g + i + k * kLanes), Wide);
+      const Wide x = widen(g + i + k * kHalf);
       sums[k] += x * x;
     }
   }
-  const Wide all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const Wide low = (sums[0] + sums[2]) + (sums[4] + sums[6]), high = (sums[1] + sums[3]) + (sums[5] + sums[7]);
   double total = 0;
-  for (int k = 0; k < kLanes; ++k) total += all[k];
+  for (int k = 0; k < kHalf; ++k) total += low[k];
+  for (int k = 0; k < kHalf; ++k) total += high[k];
   for (; i < n; ++i) total += double(g[i]) * double(g[i]);
   return total;
 }

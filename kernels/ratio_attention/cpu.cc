@@ -40,11 +40,11 @@ AFFUSE_INLINE void dot(const float* row, const float* later, const float* const 
 void gates(const float* z, int64_t n, float shift, float* gate, float* weight, float* rest) {
   for_lanes(n, [&](int64_t i, int lanes) {
     const Vec v = load(z + i, lanes), one = set1(1.0f);
-    const Vec e = exp(-abs(v)), up = one / (one + e), down = e * up;  // σ(|z|) and σ(−|z|)
+    const Vec e = exp_negative(-abs(v)), up = one / (one + e), down = e * up;  // σ(|z|) and σ(−|z|)
     const Mask positive = le(zero(), v);
     // A NaN compares false and takes the second choice, where exp keeps it.
     if (gate) store(gate + i, select(positive, up, down), lanes);
-    if (weight) store(weight + i, select(positive, up, exp(v - set1(shift)) * up), lanes);
+    if (weight) store(weight + i, select(positive, up, exp_negative(v - set1(shift)) * up), lanes);
     if (rest) store(rest + i, select(positive, down, up), lanes);
   });
 }

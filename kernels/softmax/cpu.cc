@@ -11,7 +11,7 @@ void softmax_row(const float* x, float* y, int64_t C) {
   for (Vec& s : sums.part) s = zero();
   float rest = 0;
   for_stream(C, x + row_ahead(C) - kStreamAhead, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
-    const auto e = exp(get(x + i, n) - m);
+    const auto e = exp_negative(get(x + i, n) - m);
     put(y + i, e, n);
     if constexpr (__is_same(decltype(n), WholeMany)) sums = sums + e;
     else if (n == kLanes) sums.part[0] += e;

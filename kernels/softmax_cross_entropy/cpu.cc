@@ -16,7 +16,7 @@ float softmax_row(const float* x, float* p, int64_t C, float& m) {
   m = max_of(x, C);
   const Vec most = set1(m);
   const float total = sum_lanes(C, [&](int64_t i, int n) {
-    const Vec e = exp(get(x + i, n) - most);
+    const Vec e = exp_negative(get(x + i, n) - most);
     if (p) put(p + i, e, n);
     return n == kLanes ? e : select(first_lanes(n), e, zero());
   });
@@ -39,7 +39,7 @@ void softmax_few(const float* x, float* p, int64_t n, int64_t C, float* most, fl
     Vec m = get(column + r, lanes), sum = zero();
     for (int64_t c = 1; c < C; ++c) m = max(m, get(column + c * kRows + r, lanes));
     for (int64_t c = 0; c < C; ++c) {
-      const Vec e = exp(get(column + c * kRows + r, lanes) - m);
+      const Vec e = exp_negative(get(column + c * kRows + r, lanes) - m);
       store(column + c * kRows + r, e);
       sum += e;
     }
