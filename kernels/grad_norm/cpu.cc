@@ -5,6 +5,7 @@ namespace affuse::AFFUSE_ISA {
 namespace {
 
 // Half as many numbers as Vec holds: vectors wider than the registers are taken apart lane by lane.
+constexpr int64_t kPlaceAhead = 256;  // floats
 constexpr int kHalf = kLanes / 2;
 typedef float Narrow __attribute__((vector_size(sizeof(Vec) / 2)));
 typedef double Wide __attribute__((vector_size(sizeof(Vec))));
@@ -15,22 +16,26 @@ AFFUSE_INLINE Wide widen(const float* p) {
   return __builtin_convertvector(x, Wide);
 }
 
+// At four places at once: more requests to memory are under way than along one row of addresses (stream.h).
 double sum_of_squares(const float* g, int64_t n) {
-  constexpr int kSums = 8;
-  Wide sums[kSums] = {};
-  int64_t i = 0;
-  for (; i + kSums * kHalf <= n; i += kSums * kHalf) {
-    ask_to_read(g + i + kStreamAhead, kSums * kHalf);
-    for (int k = 0; k < kSums; ++k) {
-      const Wide x = widen(g + i + k * kHalf);
-      sums[k] += x * x;
+  constexpr int kPlaces = 4, kEach = 2;
+  Wide sums[kPlaces][kEach] = {};
+  const int64_t part = n / (kPlaces * kEach * kHalf) * (kEach * kHalf);
+  for (int64_t i = 0; i < part; i += kEach * kHalf) {
+    for (int p = 0; p < kPlaces; ++p) {
+      const float* from = g + p * part + i;
+      ask_to_read(from + kPlaceAhead, kEach * kHalf);
+      for (int k = 0; k < kEach; ++k) {
+        const Wide x = widen(from + k * kHalf);
+        sums[p][k] += x * x;
+      }
     }
   }
-  const Wide low = (sums[0] + sums[2]) + (sums[4] + sums[6]), high = (sums[1] + sums[3]) + (sums[5] + sums[7]);
+  Wide all = {};
+  for (int p = 0; p < kPlaces; ++p) all += sums[p][0] + sums[p][1];
   double total = 0;
-  for (int k = 0; k < kHalf; ++k) total += low[k];
-  for (int k = 0; k < kHalf; ++k) total += high[k];
-  for (; i < n; ++i) total += double(g[i]) * double(g[i]);
+  for (int k = 0; k < kHalf; ++k) total += all[k];
+  for (int64_t i = kPlaces * part; i < n; ++i) total += double(g[i]) * double(g[i]);
   return total;
 }
 
