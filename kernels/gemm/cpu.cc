@@ -47,7 +47,7 @@ AFFUSE_NOINLINE void multiply_lying(int64_t kc, const float* a, int64_t ld, cons
       for (int r = 0; r < R; ++r) {
         const Vec y = set1(row[r / 3][r % 3 * ld]);
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
+        for (int v = 0; v < NV; ++v) add_product(c[r][v], y, x[v]);
       }
 #pragma GCC unroll 5
       for (int j = 0; j < kStreams; ++j) ++row[j];

@@ -24,7 +24,7 @@ AFFUSE_INLINE void multiply_pair(Vec (&c)[R][NV], const float* a, const float* b
     for (int r = 0; r < R; ++r) {
       const Vec y = set1(a[r * kLanes + step]);
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[step][v], c[r][v]);
+      for (int v = 0; v < NV; ++v) add_product(c[r][v], y, x[step][v]);
     }
     hold_order();
 #endif

@@ -27,6 +27,16 @@ AFFUSE_INLINE void leave_sums(const Vec (&c)[R][NV], float* acc) {
     for (int v = 0; v < NV; ++v) store(acc + r * kTileStride + v * kLanes, c[r][v]);
 }
 
+// c += a * b, in c's register. Left to itself GCC gives a sum the register of a factor whenever that one is free; with
+// AVX2's sixteen registers moves and spills follow.
+AFFUSE_INLINE void add_product(Vec& c, Vec a, Vec b) {
+#if defined(AFFUSE_ISA_AVX2)
+  asm("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+#else
+  c = fma(a, b, c);
+#endif
+}
+
 // c[r] += a[r] * x: one step of K.
 template <int R, int NV>
 AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)[NV]) {
@@ -51,7 +61,7 @@ AFFUSE_INLINE void multiply_step(Vec (&c)[R][NV], const float* a, const Vec (&x)
   for (int r = kFirst; r < R; ++r) {
     const Vec y = set1(a[r]);
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) c[r][v] = fma(y, x[v], c[r][v]);
+    for (int v = 0; v < NV; ++v) add_product(c[r][v], y, x[v]);
   }
 }
 
