@@ -36,9 +36,19 @@ const AttrRule kAttrs[] = {
     {"precision", AttrKind::choice, gemm::Precision::f32, 0, 0, gemm::kPrecisionChoices, gemm::kPrecisionDoc},
 };
 
+// Taps of `size` at all positions along one axis that meet one of n elements rather than the edge around them.
+double taps_inside(int64_t n, int64_t out, int64_t size, int64_t stride, int64_t pad) {
+  double taps = double(out) * double(size);
+  for (int64_t at = 0; at < out && pad - at * stride > 0; ++at) taps -= double(gemm::min64(size, pad - at * stride));
+  for (int64_t at = out - 1; at >= 0 && at * stride + size - pad - n > 0; --at)
+    taps -= double(gemm::min64(size, at * stride + size - pad - n));
+  return taps;
+}
+// Products with elements of x. Those with the zeros around it take no part: nobody has to make them.
 double product(const OpShape& s) {
   const Conv c = conv_of(s.in[0], s.in[1], s.attr);
-  return double(c.y.B * c.y.H * c.y.W) * double(c.O) * double(c.x.C * c.taps());
+  return double(c.y.B) * double(c.O) * double(c.x.C) * taps_inside(c.x.H, c.y.H, c.kh, c.stride, c.pad) *
+         taps_inside(c.x.W, c.y.W, c.kw, c.stride, c.pad);
 }
 double flops(const OpShape& s) { return 2 * product(s); }
 double backward_flops(const OpShape& s) {
@@ -106,7 +116,7 @@ const OpDef kConv2d = {
     AFFUSE_FIELDS(outputs, output_count, kOutputs),
     AFFUSE_FIELDS(attrs, attr_count, kAttrs),
     .backward = "conv2d.backward",
-    .flops = "2*B*OH*OW*O*C*kh*kw",
+    .flops = "2*B*O*C * (taps inside the map, over OH) * (over OW); without pad 2*B*OH*OW*O*C*kh*kw",
     .bytes = "4*(B*C*H*W + O*C*kh*kw + O + B*O*OH*OW)",
     .flop_count = flops,
     .infer = infer,
@@ -125,7 +135,7 @@ const OpDef kConv2dBackward = {
     AFFUSE_FIELDS(inputs, input_count, kBackwardInputs),
     AFFUSE_FIELDS(outputs, output_count, kBackwardOutputs),
     AFFUSE_FIELDS(attrs, attr_count, kAttrs),
-    .flops = "4*B*OH*OW*O*C*kh*kw + B*OH*OW*O",
+    .flops = "4*B*O*C * (taps inside the map, over OH) * (over OW) + B*OH*OW*O",
     .bytes = "4*(2*B*C*H*W + 2*O*C*kh*kw + 2*O + 2*B*O*OH*OW)",
     .flop_count = backward_flops,
     .infer = infer_backward,

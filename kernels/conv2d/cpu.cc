@@ -17,16 +17,12 @@ struct Finish : gemm::Epilogue {
     });
   }
   AFFUSE_INLINE void tile(const gemm::Tile& t, int) const {
-    if (!y.grid.first) {  // then the rows of y follow each other
-      for (int r = 0; r < t.rows; ++r) {
-        float* out = y.base + (t.row + r) * y.right;
-        for (int c = 0; c < gemm::kTileStride; c += 16) __builtin_prefetch(out + t.rows * y.right + t.col + c, 1, 3);
-        row(t, r, out);
-      }
-      return;
-    }
     Grid::Place p = y.grid.place(t.row);
-    for (int r = 0; r < t.rows; ++r, y.grid.next(p)) row(t, r, y.at(p));
+    for (int r = 0; r < t.rows; ++r, y.grid.next(p)) {
+      float* out = y.at(p);
+      for (int c = 0; c < gemm::kTileStride; c += 16) __builtin_prefetch(out + t.rows * y.right + t.col + c, 1, 3);
+      row(t, r, out);
+    }
   }
 };
 
@@ -148,7 +144,8 @@ void phases(const Conv& c, F&& body) {
 Patches patches_of(const Conv& c, const Grid& grid, const float* staged) {
   const Stage s = stage_x(c);
   const int64_t row = s.W * s.C;
-  return {{grid, const_cast<float*>(staged), s.image(), c.stride * row, c.stride * s.C}, row, c.kw * s.C};
+  return {{grid, const_cast<float*>(staged), s.image(), c.stride * row, c.stride * s.C}, row, c.kw * s.C,
+          c.stride, c.pad, c.pad + c.x.H};
 }
 
 void forward(const OpCall& call, const Conv& c, const float* packed, float* y, float* room) {
@@ -216,25 +213,31 @@ void weight_gradient(const OpCall& call, const Conv& c, const F& f, const Grid& 
     float* const columns = sums + p.block_rows * kGradColumns;
     float* const fresh = columns + kGradPiece * kGradColumns;
     PatchColumns loader(patches, n0, n1, K);
-    if (from == to) clear(sums, m * kGradColumns);
+    const gemm::Span there = n1 > K ? gemm::Span{from, to} : patches.positions(n0, n1);
+    bool resume = false;
     for (int64_t k = from; k < to; k += kGradPiece) {
-      const int64_t kc = gemm::min64(kGradPiece, to - k);
+      const int64_t whole = gemm::min64(kGradPiece, to - k);
+      // Of the piece, what is not zeros: from an even position on, because rounded ones come in pairs.
+      const int64_t skipped = gemm::max64(0, there.from - k) / 2 * 2, kc = gemm::min64(k + whole, there.to) - k - skipped;
+      if (kc <= 0) continue;
       loader.plan(kc);
-      loader.pack(k, kc, columns);
+      loader.pack(k + skipped, kc, columns);
       f.settle_columns(columns, n1 - n0, kc);
-      const float* rows = ahead + k * c.O + i * kc;
+      const float* rows = ahead + k * c.O + i * whole;
       if (!p.ahead) {
-        g.pack(i, m, k, kc, fresh);
-        f.settle_rows(fresh, m, kc);
+        g.pack(i, m, k, whole, fresh);
+        f.settle_rows(fresh, m, whole);
         rows = fresh;
       }
       for (int t = 0; t < tiles.count; ++t)
         for (int64_t n = n0; n < n1; n += gemm::kTileStride) {
           const int vecs = gemm::vecs_of(gemm::min64(gemm::kTileStride, n1 - n));
-          f.multiply(tiles.height(t), vecs, kc, rows + tiles.start(t) * kc, columns + (n - n0) * kc,
-                     sums + (n - n0) * m + tiles.start(t) * gemm::kTileStride, k > from, nullptr, 0);
+          f.multiply(tiles.height(t), vecs, kc, rows + tiles.start(t) * whole + f.rows(skipped * tiles.height(t)),
+                     columns + (n - n0) * kc, sums + (n - n0) * m + tiles.start(t) * gemm::kTileStride, resume, nullptr, 0);
         }
+      resume = true;
     }
+    if (!resume) clear(sums, m * kGradColumns);
     float* out = room + (slice * c.O + i) * N;
     for (int64_t n = n0; n < n1; n += gemm::kTileStride) {
       const float* panel = sums + (n - n0) * m;
@@ -275,7 +278,7 @@ void input_gradient(const OpCall& call, const Conv& c, const Stage& s, float* g,
     const int64_t h = (ph.first + c.pad) / c.stride - (ph.taps - 1) + s.top;
     const int64_t w = (pw.first + c.pad) / c.stride - (pw.taps - 1) + s.left;
     const int64_t row = s.W * O;
-    const Patches patches{{grid, g + h * row + w * O, s.image(), row, O}, row, pw.taps * O};
+    const Patches patches{{grid, g + h * row + w * O, s.image(), row, O}, row, pw.taps * O, 1, s.top - h, s.top - h + c.y.H};
     Put put;
     put.rows = {grid, rows + (ph.first * c.x.W + pw.first) * C, c.x.H * c.x.W * C, c.stride * c.x.W * C, c.stride * C};
     multiply_patches(c, workers, grid.rows(), C, ph.taps * pw.taps * O, patches, packed + weights, put, room);

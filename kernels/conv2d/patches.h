@@ -7,37 +7,35 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-// The positions of B maps of H x W that are computed, in row-major order: all of them, or each item's own columns.
+// The positions of B maps of H x W that are computed: row 0 of every map, then row 1 of every map and so on, so that
+// positions whose windows reach over the same edge lie together. All columns, or each item's own.
 struct Grid {
   int64_t B, H, W;
-  const int64_t* first;  // [B+1] positions before each item; null: all columns are own
+  const int64_t* first;  // [B+1] columns before each item's; null: all columns are own
 
   struct Place {
     int64_t b, h, w, width;
   };
-  AFFUSE_INLINE int64_t rows() const { return first ? first[B] : B * H * W; }
-  AFFUSE_INLINE int64_t width(int64_t b) const { return first ? (first[b + 1] - first[b]) / H : W; }
+  AFFUSE_INLINE int64_t columns() const { return first ? first[B] : B * W; }
+  AFFUSE_INLINE int64_t rows() const { return H * columns(); }
+  AFFUSE_INLINE int64_t width(int64_t b) const { return first ? first[b + 1] - first[b] : W; }
   AFFUSE_INLINE Place place(int64_t m) const {
+    const int64_t all = columns(), h = m / all, at = m % all;
+    if (!first) return {at / W, h, at % W, W};
     int64_t b = 0, n = B;
-    if (!first) {
-      b = m / (H * W);
-    } else {
-      while (n - b > 1) {  // first[b] <= m < first[n]; items without a column are stepped over
-        const int64_t half = b + (n - b) / 2;
-        if (first[half] <= m) b = half;
-        else n = half;
-      }
+    while (n - b > 1) {  // first[b] <= at < first[n]; items without a column are stepped over
+      const int64_t half = b + (n - b) / 2;
+      if (first[half] <= at) b = half;
+      else n = half;
     }
-    const int64_t wide = width(b), at = m - (first ? first[b] : b * H * W);
-    return {b, at / wide, at % wide, wide};
+    return {b, h, at - first[b], width(b)};
   }
   AFFUSE_INLINE void next(Place& p) const {
     if (++p.w < p.width) return;
     p.w = 0;
-    if (++p.h < H) return;
-    p.h = 0;
-    do ++p.b;
-    while (p.b < B && (p.width = width(p.b)) == 0);
+    do
+      if (++p.b == B) p.b = 0, ++p.h;
+    while ((p.width = width(p.b)) == 0);
   }
 };
 
@@ -46,7 +44,7 @@ template <class Own>
 Grid grid_of(int64_t B, int64_t H, int64_t W, int64_t* table, Own&& own) {
   if (!table) return {B, H, W, nullptr};
   table[0] = 0;
-  for (int64_t b = 0; b < B; ++b) table[b + 1] = table[b] + H * own(b);
+  for (int64_t b = 0; b < B; ++b) table[b + 1] = table[b] + own(b);
   return {B, H, W, table};
 }
 
@@ -65,10 +63,24 @@ struct Rows {
   }
 };
 
-// Row m of the patch matrix: `runs` runs of `length` floats, `pitch` floats apart, from the place of m on.
+// Row m of the patch matrix: runs of `length` floats, `pitch` floats apart, from the place of m on: one for each row of the
+// kernel. Run r of grid row h is row r + step h of the map with its edge; rows outside [top, bottom) of that are zeros.
 struct Patches {
   Rows rows;
-  int64_t pitch, length;
+  int64_t pitch, length, step, top, bottom;
+
+  // The part of K that is not zeros in every row from i to i+m.
+  AFFUSE_INLINE gemm::Span span(int64_t i, int m, int64_t K) const {
+    const int64_t first = rows.grid.place(i).h, last = rows.grid.place(i + m - 1).h;
+    const int64_t from = gemm::min64(K, gemm::max64(0, top - step * last) * length);
+    return {from, gemm::max64(from, gemm::min64(K, (bottom - step * first) * length))};
+  }
+  // The rows for which columns [n0, n1) are not all zeros.
+  AFFUSE_INLINE gemm::Span positions(int64_t n0, int64_t n1) const {
+    const int64_t r0 = n0 / length, r1 = (n1 - 1) / length, all = rows.grid.columns();
+    const auto row = [&](int64_t at) { return gemm::min64(rows.grid.H, gemm::ceil_div(gemm::max64(0, at), step)) * all; };
+    return {row(top - r1), row(bottom - r0)};
+  }
 
   // Row loader of gemm::run.
   AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
@@ -95,6 +107,7 @@ struct Patches {
 // The same in lines, copied rather than transposed: for runs of whole lines.
 struct PatchLines {
   const Patches& patches;
+  AFFUSE_INLINE gemm::Span span(int64_t i, int m, int64_t K) const { return patches.span(i, m, K); }
   AFFUSE_INLINE void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
     const gemm::RowTiles tiles(m);
     Grid::Place p = patches.rows.grid.place(i);

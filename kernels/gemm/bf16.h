@@ -97,6 +97,7 @@ struct Bf16 {
 struct Bf16Passing {
   static constexpr bool kRounds = true;
   static constexpr bool kInLines = false;
+  static AFFUSE_INLINE int64_t rows(int64_t n) { return dot_tiles() ? n / 2 : n; }
   static AFFUSE_INLINE void settle_rows(float* p, int m, int64_t kc) {
     const RowTiles tiles(m);
     for (int t = 0; t < tiles.count; ++t) settle(p + tiles.start(t) * kc, kc, tiles.height(t));
@@ -120,6 +121,10 @@ template <class Rows>
 struct Bf16Rows {
   Rows source;
   int64_t K;
+  AFFUSE_INLINE Span span(int64_t i, int m, int64_t) const {
+    const Span s = span_of(source, i, m, K);
+    return {s.from / 2 * 2, even(s.to)};
+  }
   void pack(int64_t i, int m, int64_t k, int64_t kc, float* dst) const {
     const RowTiles tiles(m);
     const bool pairs = dot_tiles();

@@ -116,6 +116,16 @@ void column_sums(const Workers& workers, const float* g, int64_t rows, int64_t c
 AFFUSE_INLINE int vecs_of(int64_t cols) { return cols > kLanes ? 2 : 1; }
 
 // ---- row loaders ----
+// One that knows where its rows are zero says so: span(i, m, K) is the part of K that matters for rows [i, i+m), from and to
+// even where an operand is rounded. Without it, all of K does.
+struct Span {
+  int64_t from, to;
+};
+template <class Rows>
+AFFUSE_INLINE Span span_of(const Rows& rows, int64_t i, int m, int64_t K) {
+  if constexpr (requires { rows.span(i, m, K); }) return rows.span(i, m, K);
+  else return {0, K};
+}
 struct PlainRows {  // (i,k) = data[i*ld + k]
   const float* data;
   int64_t ld;
@@ -266,11 +276,12 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
     const bool cut = p.piece < K, packed_before = holds == i && p.kept >= K;
     holds = i;
     epilogue.begin(i, m, worker);
-    int64_t k = 0;
-    do {  // also once when K == 0: the sums are 0
-      const int64_t kc = min64(p.piece, K - k);
-      const bool last = k + kc >= K;
-      float* const block = kept + (p.kept >= K ? f.rows(m * k) : 0);
+    const Span span = span_of(rows, i, m, K);
+    int64_t k = span.from;
+    do {  // also once when there is nothing: the sums are 0
+      const int64_t kc = min64(p.piece, span.to - k);
+      const bool last = k + kc >= span.to, resume = k > span.from;
+      float* const block = kept + (p.kept >= K ? f.rows(m * (k - span.from)) : 0);
       if (!packed_before) rows.pack(i, m, k, kc, block);
       for (int64_t n = n0; n < n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, n1 - n)), vecs = vecs_of(cols);
@@ -279,7 +290,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
         const auto tile_of = [&](int t, float* sums) { return Tile{i + tiles.start(t), n, tiles.height(t), cols, sums}; };
         if (!Format::kRounds && !Format::kInLines && cols <= kFewColumns) {
           for (int t = 0; last && t < tiles.count; ++t) epilogue.ahead(tile_of(t, nullptr));
-          multiply_few(tiles, cols, kc, block, b, panel, k > 0);
+          multiply_few(tiles, cols, kc, block, b, panel, resume);
           for (int t = 0; last && t < tiles.count; ++t)
             epilogue.tile(tile_of(t, panel + tiles.start(t) * kTileStride), worker);
           continue;
@@ -288,7 +299,7 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
           if (m == 1 && n + kRowPanels * kTileStride <= n1) {
             alignas(64) float sums[kRowPanels * kTileStride];
             float* const together = cut ? panel : sums;
-            multiply_row(kc, block, b, K * kTileStride, together, k > 0);
+            multiply_row(kc, block, b, K * kTileStride, together, resume);
             for (int x = 0; last && x < kRowPanels; ++x)
               epilogue.tile(Tile{i, n + x * kTileStride, 1, kTileStride, together + x * kTileStride}, worker);
             n += (kRowPanels - 1) * kTileStride;
@@ -301,12 +312,12 @@ void run(const Workers& workers, int64_t M, int64_t N, int64_t K, const Rows& ro
         for (int t = 0; t < tiles.count; ++t) {
           const Tile tile = tile_of(t, cut ? panel + tiles.start(t) * kTileStride : panel);
           if (last) epilogue.ahead(tile);
-          f.multiply(tile.rows, vecs, kc, block + f.rows(tiles.start(t) * kc), b, tile.acc, k > 0, next.of(t), next.step);
+          f.multiply(tile.rows, vecs, kc, block + f.rows(tiles.start(t) * kc), b, tile.acc, resume, next.of(t), next.step);
           if (last) epilogue.tile(tile, worker);
         }
       }
       k += kc;
-    } while (k < K);
+    } while (k < span.to);
     epilogue.end(i, m, worker);
   });
 }

@@ -188,6 +188,17 @@ const conv2d: Entry = {
         [24, 3, 3],
         [1, 1],
       ],
+      // Rows of the kernel that lie beside the map for many positions: some of K, whole pieces and parts of them are left out.
+      [
+        [5, 16, 3, 211],
+        [18, 7, 3],
+        [1, 3],
+      ],
+      [
+        [3, 9, 4, 301],
+        [17, 5, 2],
+        [2, 4],
+      ],
     ] as const) {
       for (let i = 0; i < 3; i++) add(dims, kernel, step, true);
     }

@@ -103,6 +103,7 @@ const CONV = [
   [1, 17, 9, 12, 33, 3, 3, 2, 1],
   [2, 33, 11, 13, 40, 5, 5, 1, 2],
   [1, 129, 6, 8, 64, 3, 3, 1, 1],
+  [3, 9, 4, 301, 17, 5, 3, 1, 3], // positions in several pieces, rows of the kernel beside the map
 ] as const;
 
 // db is summed from gradients as they are, so it is not compared.
