@@ -4,7 +4,7 @@
 //
 //   exp(x)         <= 2 ulp for results >= 2^-126, 0 for smaller ones (x < -87.33654), which as denormal numbers would
 //                  cost some hundred cycles each; inf above 88.73
-//   exp_negative(x)  the same result as exp(x), for x <= 0
+//   exp_negative(x)  as exp(x), for x <= 0
 //   exp2(x)        <= 2 ulp likewise
 //   tanh(x)        <= 3 ulp everywhere, also near 0 (it keeps the sign of zero); +-1 beyond |x| = 9.02
 //   sigmoid(x)     <= 3 ulp for results >= 2^-126

@@ -18,8 +18,10 @@ int failures = 0;
 #define DEFINE(name) \
   Vec of_##name(Vec x) { return simd::name(x); }
 DEFINE(exp) DEFINE(exp2) DEFINE(tanh) DEFINE(sigmoid) DEFINE(log) DEFINE(rsqrt) DEFINE(gelu) DEFINE(gelu_grad)
+Vec of_exp_negative(Vec x) { return simd::exp_negative(-simd::abs(x)); }
 Vec of_cdf(Vec x) { return simd::normal(x).cdf; }
 
+double exp_negative(double x) { return ::exp(-fabs(x)); }
 double sigmoid(double x) { return 1 / (1 + ::exp(-x)); }
 double rsqrt(double x) { return 1 / ::sqrt(x); }
 double cdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
@@ -84,6 +86,7 @@ int main() {
   const auto ulps = [](double n) { return [n](double) { return n; }; };
   const auto tail = [](double x) { return 6 + x * x / 2; };
   check("exp", of_exp, ::exp, 1e-30f, 104, true, ulps(2), result);
+  check("exp_negative", of_exp_negative, exp_negative, 1e-30f, 104, false, ulps(2), result);
   check("exp2", of_exp2, ::exp2, 1e-30f, 150, true, ulps(2), result);
   check("tanh", of_tanh, ::tanh, 1e-38f, 1e30f, true, ulps(3), result);
   check("sigmoid", of_sigmoid, sigmoid, 1e-30f, 200, true, ulps(3), result);
@@ -96,13 +99,16 @@ int main() {
         [](double x, double) { return fmax(cdf(x), fabs(x) * pdf(x)); });
 
   const float inf = INFINITY;
-  const Function all[] = {of_exp, of_exp2, of_tanh, of_sigmoid, of_log, of_rsqrt, of_cdf, of_gelu, of_gelu_grad};
+  const Function all[] = {of_exp, of_exp_negative, of_exp2, of_tanh, of_sigmoid, of_log, of_rsqrt, of_cdf, of_gelu, of_gelu_grad};
   for (Function f : all) special("NaN in", f, NAN, NAN);
   special("exp", of_exp, inf, inf);
   special("exp", of_exp, -inf, 0);
   special("exp", of_exp, 88.73f, inf);
   special("exp", of_exp, -104, 0);
   special("exp", of_exp, 0, 1);
+  special("exp_negative", of_exp_negative, inf, 0);
+  special("exp_negative", of_exp_negative, 88, 0);
+  special("exp_negative", of_exp_negative, 0, 1);
   special("exp2", of_exp2, 10, 1024);
   special("exp2", of_exp2, -149, 1.4e-45f);
   special("exp2", of_exp2, 128, inf);
