@@ -176,7 +176,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       signal: options.signal,
       ort,
       torch,
-      rounds: options.quick ? 5 : 25,
+      rounds: options.quick ? 5 : 15,
       sampleSeconds: options.quick ? 0.005 : 0.02,
       caseSeconds: options.quick ? 0.7 : 12,
       memory: !options.quick,
