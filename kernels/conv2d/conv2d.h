@@ -22,11 +22,13 @@
 // Error (float32): |z - exact| <= (K + 2) 2^-24 (sum |x||W| + |b|), K = C kh kw, typically sqrt(K) instead of K; dx
 // likewise with O kh kw terms, dW and db with B OH OW terms.
 // NaN and infinities propagate as IEEE arithmetic has it: through x to the windows that hold it, through W to every sum
-// of its o (an edge of zeros is multiplied like any other element). relu passes NaN in the forward and stops it in the
-// backward.
+// of its o whose tap meets the map, likewise through g. Whether they meet the zeros of the edge is not defined: where a block
+// of positions has nothing else in some rows of the kernel, those are left out. relu passes NaN in the forward and stops it
+// in the backward.
 // B = 0 is legal: y is empty, dW and db are 0.
 //
-// FLOPs: forward 2 B OH OW O C kh kw; backward as much for each of dx and dW, B OH OW O for db (items' own columns only).
+// FLOPs: forward 2 B O C times the taps inside the map, over OH and over OW (2 B OH OW O C kh kw without pad); backward as
+// much for each of dx and dW, B OH OW O for db (items' own columns only).
 // Bytes: every input read once, every output written once.
 #pragma once
 #include "../common/maps.h"
