@@ -3,29 +3,29 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { device, ensureDevice } from "./device.ts";
-import { told } from "./stand-in.ts";
+import { type Environment, told } from "./stand-in.ts";
 
 /** Three runs of a program that are given at once. */
-const STEPS: [bytes: string | undefined, what: string, between: string[]][] = [
+const STEPS: [environment: Environment, what: string, between: string[]][] = [
   // Between two ends of a step: one computes, the next is fed and queued; a third when the first has ended.
   [
-    undefined,
+    { AFFUSE_STAND_IN_RUNS: "3" },
     "the next run is fed and queued while a run computes",
     ["computing fed fed queued queued", "computing fed queued", "computing", ""],
   ],
   [
-    "512",
+    { AFFUSE_STAND_IN_BYTES: "512" },
     "without memory for two runs each waits for the one before",
     ["computing fed queued", "computing fed queued", "computing fed queued", ""],
   ],
 ];
-for (const [bytes, what, between] of STEPS) {
+for (const [environment, what, between] of STEPS) {
   test(what, () => {
     const { own, library } = told(
       `const program = addon.createProgram(desc("cuda"));
 const runs = [1, 2, 3].map((factor) => program.run([x.data.map((v) => factor * v)], []));
 console.log((await Promise.all(runs)).map(([y]) => y.join()).join(" "));`,
-      { AFFUSE_STAND_IN: "slow", AFFUSE_STAND_IN_BYTES: bytes },
+      { AFFUSE_STAND_IN: "slow", ...environment },
     );
     const parts = library.join(" ").split("computed");
     assert.equal(
@@ -55,7 +55,8 @@ await Promise.all(runs);
 console.log(settled.join(" "));
 buffer.read(0, state);
 console.log(state.join());`,
-    { AFFUSE_STAND_IN: "slow", AFFUSE_STAND_IN_MS: "1000" }, // a busy machine's script comes late, but not by two steps
+    // A busy machine's script comes late, but not by two steps.
+    { AFFUSE_STAND_IN: "slow", AFFUSE_STAND_IN_MS: "1000", AFFUSE_STAND_IN_RUNS: "4" },
   );
   const busy = "ERR_AFFUSE_BUSY";
   assert.equal(own, [busy, busy, busy, "2,4,6 4,8,12 6,12,18 8,16,24", "8,16,24"]);
@@ -89,7 +90,7 @@ const programs = buffers.map((buffer) =>
   ["cuda", "emulated"].map((device) =>
     addon.createProgram({ ...desc(device), buffers: [buffer], values, feeds: [], fetches: [1] })));
 for (const buffer of buffers) buffer.write(0, x.data);
-setTimeout(() => process.kill(process.pid, "SIGKILL"), 20000).unref();
+setTimeout(() => process.kill(process.pid, "SIGKILL"), 120000).unref();
 let right = 0;
 for (let run = 0; run < 3000; run++) {
   const results = await Promise.all(programs.map((both, i) => both[(run + i) % 2].run([], [])));

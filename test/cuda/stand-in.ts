@@ -48,7 +48,7 @@ export function told(script: string, env: Environment): { own: string[]; library
     encoding: "utf8",
     env: { ...process.env, AFFUSE_CUDA_LIBRARY: standIn, ...env },
   });
-  const lines = output.trim().split("\n"); // the library's are flushed when the process ends
+  const lines = output.trim().split("\n");
   const library = lines.filter((line) => /^(fed|queued|comput)/.test(line));
   return { own: lines.filter((line) => !library.includes(line)), library };
 }

@@ -1,5 +1,6 @@
 // A device library in the place of libaffuse_cuda.so that fails in the way that AFFUSE_STAND_IN names, with memory of the
-// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale" ("slow": for AFFUSE_STAND_IN_MS each).
+// host, as many bytes of it as AFFUSE_STAND_IN_BYTES says, and one operator, "scale" ("slow": for AFFUSE_STAND_IN_MS each, and
+// with AFFUSE_STAND_IN_RUNS, how many runs come, until another is queued behind it, be the machine as slow as it may).
 // For errors.test.ts: what a machine with a GPU says when something is wrong with it. And for the stress program
 // (test/native/stress/devices.cc).
 #include <algorithm>
@@ -17,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 #include "native/backend/backend.h"
 
 namespace {
@@ -26,6 +29,16 @@ using namespace affuse;
 bool mode(const char* name) {
   const char* const asked = getenv("AFFUSE_STAND_IN");
   return asked && !strcmp(asked, name);
+}
+
+// In one piece: the script writes to the same pipe, and standard output has no buffer in Node.
+void say(const char* line) {
+  if (write(STDOUT_FILENO, line, strlen(line)) < 0) abort();
+}
+
+int number(const char* variable, int otherwise) {
+  const char* const asked = getenv(variable);
+  return asked ? atoi(asked) : otherwise;
 }
 
 // y = 2 x.
@@ -94,7 +107,7 @@ class StandIn final : public Backend {
   void finish(Status& status) override { gone(status); }
   void feed(void* to, const void* host, size_t bytes, Status& status) override {
     if (gone(status)) return;
-    if (slow()) puts("fed");
+    if (slow()) say("fed\n");
     const char* const from = static_cast<const char*>(host);
     const std::lock_guard lock(feeding_);
     under_way_.emplace_back(to, std::vector<char>(from, from + bytes));
@@ -110,22 +123,23 @@ class StandIn final : public Backend {
     if (gone(status)) return;
     const char* const begin = static_cast<const char*>(from);
     const std::lock_guard lock(feeding_);
-    fetched_.push_back({queued_, slot, std::vector<char>(begin, begin + bytes)});
+    fetched_.push_back({queued_.load(), slot, std::vector<char>(begin, begin + bytes)});
   }
   void* mark(Status& status) override {
     if (gone(status)) return nullptr;
-    if (slow()) puts("queued");
-    return new int(queued_++);
+    if (slow()) say("queued\n");
+    return new int(queued_++);  // after it is said: who waits for this goes on to say something else
   }
   void wait(void* mark, Status& status) override {  // what is fetched is there no sooner
     const std::unique_ptr<int> behind(static_cast<int*>(mark));
     if (slow()) {  // as long as a step computes
       static std::mutex one;
       const std::lock_guard lock(one);
-      puts("computing");
-      const char* const step = getenv("AFFUSE_STAND_IN_MS");
-      std::this_thread::sleep_for(std::chrono::milliseconds(step ? atoi(step) : 150));
-      puts("computed");
+      say("computing\n");
+      const int behind_it = std::min(number("AFFUSE_STAND_IN_RUNS", 0), *behind + 2);
+      std::this_thread::sleep_for(std::chrono::milliseconds(number("AFFUSE_STAND_IN_MS", 150)));
+      for (int ms = 0; queued_ < behind_it && ms < 20000; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      say("computed\n");
     } else {  // others have their turns
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
@@ -143,7 +157,7 @@ class StandIn final : public Backend {
   // A step of -1 cannot be queued; one of NaN loses the device when it has been waited for.
   void go(const Scale& step, Status& status) {
     if (*step.x == -1) return status.fail("ERR_AFFUSE_CUDA", "expected a launch, got an invalid argument");
-    if (std::isnan(*step.x)) fatal_ = std::min(fatal_.load(), queued_);
+    if (std::isnan(*step.x)) fatal_ = std::min(fatal_.load(), queued_.load());
     step.go();
   }
   static bool slow() { return mode("slow"); }
@@ -169,7 +183,7 @@ class StandIn final : public Backend {
     std::vector<char> bytes;
   };
   std::vector<Fetched> fetched_;
-  int queued_ = 0;
+  std::atomic<int> queued_{0};
   std::atomic<int> fatal_{INT_MAX};
 };
 
