@@ -101,9 +101,21 @@ AFFUSE_INLINE Vec load(const float* p, int n) {
   return n >= kLanes ? load(p) : _mm256_maskload_ps(p, _mm256_castps_si256(first_lanes(n)));
 }
 AFFUSE_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+// Piece by piece: a masked store takes 13 cycles on Zen 3, these three at most 4.
 AFFUSE_INLINE void store(float* p, Vec v, int n) {
   if (n >= kLanes) return store(p, v);
-  _mm256_maskstore_ps(p, _mm256_castps_si256(first_lanes(n)), v);
+  __m128 left = _mm256_castps256_ps128(v);
+  if (n & 4) {
+    _mm_storeu_ps(p, left);
+    left = _mm256_extractf128_ps(v, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), left);
+    left = _mm_movehl_ps(left, left);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, left);
 }
 AFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 AFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
