@@ -2,7 +2,7 @@
 // gemm.h: include that.
 //
 // Rows of at most kStreamAhead floats are packed ahead, once. Columns likewise if several row blocks meet them, or if K is
-// so short that little is multiplied between two copies (dW of 24 rows, 144 x 704: 54 to 62 GFLOP/s on Zen 3); else they
+// so short that little is multiplied between two copies (dW of few rows: affuse bench --filter 'sweep 016'); else they
 // are fresh: a panel is copied into L2 while the one before it is multiplied, a row of it every few steps of K, and that
 // row's source comes out of memory one multiplication earlier. So a weight is read from memory once, evenly, and written
 // nowhere (256 rows of 5000 times 41 MB of W: 69 % of the multiply-add roof when whole blocks are copied between the
