@@ -157,6 +157,9 @@ export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets
   };
 }
 
+/** Of values in a program's memory, bytes. */
+const ALIGNMENT = 64;
+
 /** Seconds that a program should run, so that starting it does not show. */
 const PROGRAM_SECONDS = 2e-3;
 
@@ -170,17 +173,19 @@ export function byProgram(
 ): Ours {
   const owned: NativeBuffer[] = [];
   const buffers = new Map<HostTensor, NativeBuffer>();
-  const weights = new Set<NativeBuffer>();
   for (const set of sets) {
-    for (const [name, tensor] of Object.entries(set)) {
+    for (const tensor of Object.values(set)) {
       if (buffers.has(tensor)) continue;
       const buffer = addon.createBuffer(Math.max(4, 4 * elements(tensor.shape)));
       buffer.write(0, tensor.data);
       buffers.set(tensor, buffer);
       owned.push(buffer);
-      if (test.tensors[name]?.role === "weight") weights.add(buffer);
     }
   }
+  const steps = test.gradients !== undefined;
+  // Gradient and moments of the step that ends each call below: zeros.
+  const still = steps ? addon.createBuffer(3 * ALIGNMENT) : null;
+  if (still) owned.push(still);
   const perRun = Math.max(1, Math.min(256, Math.ceil(PROGRAM_SECONDS / estimate)));
   /** One program over the sets [first, first + count), with or without copies of the results. */
   const compile = (first: number, count: number, fetched: boolean) => {
@@ -194,35 +199,40 @@ export function byProgram(
       attributes: OperatorCase["attributes"];
     }[] = [];
     let arena = 0;
+    const place = (buffer: NativeBuffer, desc: TensorDesc, offset = 0) => {
+      if (!list.has(buffer)) list.set(buffer, list.size);
+      return values.push({ ...desc, buffer: list.get(buffer) as number, offset }) - 1;
+    };
+    const scalar: TensorDesc = { dtype: "f32", shape: [1] };
+    const zeros = still ? [0, 1, 2].map((i) => place(still, scalar, i * ALIGNMENT)) : [];
     for (let turn = 0; turn < count; turn++) {
       const set = sets[(first + turn) % sets.length] as Sets[number];
       const known = new Map<string, number>();
-      for (const [name, tensor] of Object.entries(set)) {
-        const buffer = buffers.get(tensor) as NativeBuffer;
-        if (!list.has(buffer)) list.set(buffer, list.size);
-        known.set(
-          name,
-          values.push({
-            dtype: tensor.dtype,
-            shape: tensor.shape,
-            buffer: list.get(buffer) as number,
-            offset: 0,
-          }) - 1,
-        );
-      }
+      for (const [name, { dtype, shape }] of Object.entries(set))
+        known.set(name, place(buffers.get(set[name] as HostTensor) as NativeBuffer, { dtype, shape }));
       plan.stages.forEach(({ info }, s) => {
         const inputs = info.inputs.map((rule) => known.get(rule.name) ?? -1);
         const outputs = info.outputs.map((rule, i) => {
           const desc = plan.made[s]?.[i];
           if (!desc) return -1;
           const value = values.push({ ...desc, buffer: -1, offset: arena }) - 1;
-          arena += Math.ceil((4 * elements(desc.shape)) / 64) * 64;
+          arena += Math.ceil((4 * elements(desc.shape)) / ALIGNMENT) * ALIGNMENT;
           if (!known.has(rule.name)) known.set(rule.name, value);
           if (fetched) fetches.push(value);
           return value;
         });
         instructions.push({ op: info.name, inputs, outputs, attributes: test.attributes });
       });
+      if (fetched || !steps) continue;
+      // The optimiser's step of one element of each matrix, with a rate of 0: it is what makes a weight one that the program
+      // changes, to be packed anew by the next call in the same run, as in training.
+      for (const [name, { role, shape }] of Object.entries(test.tensors)) {
+        if (role !== "weight" || shape.length < 2) continue;
+        const head = place(buffers.get(set[name] as HostTensor) as NativeBuffer, scalar);
+        const [, m, v] = zeros as [number, number, number];
+        const attributes = { lr: 0, weightDecay: 0 };
+        instructions.push({ op: "adamw", inputs: [head, ...zeros], outputs: [head, m, v], attributes });
+      }
     }
     const desc = {
       device: "cpu",
@@ -237,27 +247,19 @@ export function byProgram(
     return addon.createProgram(desc);
   };
   const programs: NativeProgram[] = [];
-  const touched = [...weights].map((buffer) => ({ buffer, head: new Float32Array(1) }));
-  for (const [tensor, buffer] of buffers) {
-    const at = touched.find((entry) => entry.buffer === buffer);
-    if (at) at.head = (tensor.data as Float32Array).slice(0, 1);
-  }
   let turn = 0;
   return {
-    runsPerCall: test.gradients ? 1 : 1 / perRun,
+    runsPerCall: 1 / perRun,
     contender: (threads) => {
-      // A training step packs its weights once: more than one call per run would spread that over several.
-      const calls = test.gradients ? 1 : perRun;
       const mine: NativeProgram[] = [];
-      for (let first = 0; first < Math.max(1, sets.length); first += calls)
-        mine.push(compile(first, calls, false));
+      for (let first = 0; first < Math.max(1, sets.length); first += perRun)
+        mine.push(compile(first, perRun, false));
       programs.push(...mine);
       const call = () => {
         addon.setThreads(threads);
-        if (test.gradients) for (const { buffer, head } of touched) buffer.write(0, head);
         return (mine[turn++ % mine.length] as NativeProgram).run([], []);
       };
-      const take = sampler(call, calls, true);
+      const take = sampler(call, perRun, true);
       let packed = false;
       const sample = async (seconds: number) => {
         // A program's first run packs its weights; with several programs that would be timed.

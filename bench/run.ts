@@ -279,7 +279,7 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
         test.via === "call"
           ? "call, weights packed in every call"
           : test.gradients
-            ? "program, weights packed in every run"
+            ? "program, weights packed in every call"
             : "program, weights packed once",
       residency: enough
         ? `${count} sets rotate${test.residency === "rotating weights" ? ", weights too" : ""}`

@@ -52,8 +52,8 @@ export interface OperatorCase extends Common {
   gradients?: string[];
   /**
    * call: addon.call on typed arrays, weights packed in every call. program: a compiled program as models use
-   * it, its tensors in native buffers, weights packed once (inference) or, with gradients, once per step:
-   * they are marked changed before each run.
+   * it, its tensors in native buffers, weights packed once (inference) or, with gradients, in every
+   * call: an optimiser's step of one element ends it.
    */
   via: "call" | "program";
   /**
