@@ -155,7 +155,7 @@ constexpr bool kRowsLie<PlainRows> = true;
 // Columns [n0,n1) of a piece of K into panels of kTileStride, panel of column n at dst + (n-n0)*kc. A whole source row at a
 // time: it lies in one piece in memory, the panels lie in the cache.
 template <class RowOf>
-AFFUSE_INLINE void pack_source_rows(const RowOf& row_of, int64_t n0, int64_t n1, int64_t kc, float* dst) {
+AFFUSE_NOINLINE void pack_source_rows(const RowOf& row_of, int64_t n0, int64_t n1, int64_t kc, float* dst) {
   const int64_t whole = n0 + (n1 - n0) / kTileStride * kTileStride;
   const int cols = int(n1 - whole), width = vecs_of(cols) * kLanes;
   for (int64_t i = 0; i < kc; ++i) {

@@ -6,8 +6,11 @@
 // are fresh: a panel is copied into L2 while the one before it is multiplied, a row of it every few steps of K, and that
 // row's source comes out of memory one multiplication earlier. So a weight is read from memory once, evenly, and written
 // nowhere (256 rows of 5000 times 41 MB of W: 69 % of the multiply-add roof when whole blocks are copied between the
-// multiplications, 81 % so). A product that is stored fetches its tile of C in the same way.
+// multiplications, 81 % so). A product that is stored fetches its tile of C in the same way; if its columns were packed ahead
+// and K is in one piece, its sums go from registers to C.
 #pragma once
+#include <type_traits>
+
 #include "gemm.h"
 
 namespace affuse::gemm {
@@ -75,6 +78,10 @@ struct Aside {
 // tile_multiply with something on the side (kernels/gemm/stream_cpu.cc).
 void tile_multiply_aside(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                          const Aside& aside);
+
+// c[r*ld + n] = sum_k a[k][r] * b[k][n] for panels of `cols` <= kTileStride columns side by side; more than one are whole.
+void panels_multiply_into(int rows, int64_t panels, int cols, int64_t kc, const float* a, const float* b, float* c,
+                          int64_t ld);
 
 // Where another micro kernel multiplies, fetches come before it.
 template <class Format>
@@ -188,6 +195,15 @@ void stream_ahead(const StreamPlan& p, const StreamTask& task, const Rows& rows,
     for (int t = 0; t < tiles.count; ++t) {
       const int height = tiles.height(t);
       const float* const tile_rows = a + tiles.start(t) * kc;
+      if constexpr (std::is_same_v<E, Store>)
+        if (!cut && f.plain()) {
+          const int64_t panels = (task.n1 - task.n0) / kTileStride, whole = panels * kTileStride;
+          const int left = int(task.n1 - task.n0 - whole);
+          float* const to = epilogue.c + (task.i + tiles.start(t)) * epilogue.ld + task.n0;
+          panels_multiply_into(height, panels, kTileStride, kc, tile_rows, b, to, epilogue.ld);
+          if (left > 0) panels_multiply_into(height, 1, left, kc, tile_rows, b + whole * kc, to + whole, epilogue.ld);
+          continue;
+        }
       for (int64_t n = task.n0; n < task.n1; n += kTileStride) {
         const int cols = int(min64(kTileStride, task.n1 - n)), vecs = vecs_of(cols);
         float* const sums = cut ? task.acc + tiles.start(t) * width + (n - task.n0) * height : task.acc;

@@ -55,7 +55,48 @@ AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const fl
   leave_sums<R, NV>(c, acc);
 }
 
+// Panels of `cols` columns and a short K, one after another, each sum from its register to C: if sums pass through memory
+// and every tile is a call of its own, a tile of 17 steps takes as long to hand over as to multiply.
+template <int R, int NV>
+AFFUSE_NOINLINE void directly(int64_t panels, int cols, int64_t kc, const float* AFFUSE_RESTRICT a,
+                              const float* AFFUSE_RESTRICT b, float* AFFUSE_RESTRICT c, int64_t ld) {
+  constexpr int kWidth = NV * kLanes;
+  const int ends = cols - (NV - 1) * kLanes;
+  for (; panels > 0; --panels, c += kWidth) {
+    Vec sums[R][NV];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) sums[r][v] = zero();
+    }
+    const float* row = a;
+    const float* below = c + R * ld;  // comes next; a row of it is fetched beside each of the first steps
+    const int64_t beside = kc < R ? kc : R;
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < beside; ++k, below += ld) {
+#pragma GCC unroll 2
+      for (int line = 0; line < kWidth; line += 16) prefetch_write(below + (line + 15 < kWidth ? line + 15 : kWidth - 1));
+      stream_step<R, NV>(sums, row, b);
+    }
+#pragma GCC unroll 1
+    for (int64_t k = beside; k < kc; ++k) stream_step<R, NV>(sums, row, b);
+    float* to = c;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r, to += ld) {
+      if constexpr (NV > 1) store(to, sums[r][0]);
+      store(to + (NV - 1) * kLanes, sums[r][NV - 1], ends);
+    }
+  }
+}
+
 }  // namespace
+
+void panels_multiply_into(int rows, int64_t panels, int cols, int64_t kc, const float* a, const float* b, float* c,
+                          int64_t ld) {
+  using Into = void (*)(int64_t, int, int64_t, const float*, const float*, float*, int64_t);
+  static constexpr Into kInto[kTileRows + 1][2] = AFFUSE_TILES(directly);
+  kInto[rows][vecs_of(cols) - 1](panels, cols, kc, a, b, c, ld);
+}
 
 void tile_multiply_aside(int rows, int vecs, int64_t kc, const float* a, const float* b, float* acc, bool resume,
                          const Aside& aside) {
