@@ -35,7 +35,7 @@ let collect: (() => void) | null = null;
  * Collects garbage. Results that a peer allocated in this process otherwise set off marking in somebody else's sample: a
  * quarter of one that takes 23 ms, in every fourth of them.
  */
-function collectGarbage(): void {
+export function collectGarbage(): void {
   if (!collect) {
     v8.setFlagsFromString("--expose-gc");
     collect = vm.runInNewContext("gc") as () => void;
@@ -47,6 +47,17 @@ function collectGarbage(): void {
 function benchmark(): BenchConstructor {
   loaded ??= requireFromRoot("benchmark") as BenchConstructor;
   return loaded;
+}
+
+/** A call again and again, at least so long and three times, without benchmark.js around it. @returns wall seconds */
+export async function repeat(call: () => unknown, seconds: number): Promise<number> {
+  const begin = performance.now();
+  for (let calls = 1; ; calls++) {
+    const result = call();
+    if (result instanceof Promise) await result;
+    const wall = (performance.now() - begin) / 1000;
+    if (wall >= seconds && calls >= 3) return wall;
+  }
 }
 
 /**

@@ -10,6 +10,7 @@ import { Calm } from "./calm.ts";
 import { ALL_CASES } from "./cases/index.ts";
 import { loadOrt, type OrtPeer } from "./peers/ort.ts";
 import { type TorchInfo, TorchPeer } from "./peers/torch.ts";
+import { Perf } from "./perf.ts";
 import { measureRoofs, type RoofTable } from "./roofs.ts";
 import { type Bench, type Outcome, runOperator } from "./run.ts";
 import { runModel, runOverhead } from "./run-models.ts";
@@ -25,6 +26,8 @@ export interface BenchOptions {
   quick: boolean;
   /** Seconds to spend in all on waiting for cores that nothing else uses (bench/calm.ts); 0 by default. */
   patience?: number;
+  /** Sample where the time of operators with one thread goes (bench/perf.ts). */
+  perf?: boolean;
   python?: string;
   command: string;
   /** Aborted: the running case ends with the samples it needs, no other begins; what is finished is reported. */
@@ -159,6 +162,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const ort: OrtPeer | null = await start(options.peers.includes("ort"), "onnxruntime", loadOrt);
   const torch = await start(options.peers.includes("torch"), "torch", () => TorchPeer.start(options.python));
   if (torch?.info.warning) options.note(`warning: ${torch.info.warning}`);
+  const perf = await start(options.perf === true, "perf", () => Perf.start());
   const entries: Entry[] = [];
   try {
     options.note("measuring roofs");
@@ -176,6 +180,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       signal: options.signal,
       ort,
       torch,
+      perf,
       rounds: options.quick ? 5 : 15,
       sampleSeconds: options.quick ? 0.005 : 0.02,
       caseSeconds: options.quick ? 0.7 : 12,

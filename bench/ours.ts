@@ -9,7 +9,7 @@ import type {
   TensorDesc,
   TypedArray,
 } from "../lib/native/addon.ts";
-import { sampler } from "./adapter.ts";
+import { repeat, sampler } from "./adapter.ts";
 import { elements, type Sets } from "./tensors.ts";
 import type { Contender, OperatorCase } from "./types.ts";
 
@@ -142,15 +142,14 @@ export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets
   let turn = 0;
   return {
     runsPerCall: 0,
-    contender: (threads) => ({
-      peer: "affuse",
-      threads,
-      sample: sampler(() => {
+    contender: (threads) => {
+      const call = () => {
         const calls = prepared[turn++ % prepared.length] as (typeof prepared)[number];
         for (const { name, inputs, outputs } of calls)
           addon.call("cpu", name, inputs, test.attributes, outputs, threads);
-      }),
-    }),
+      };
+      return { peer: "affuse", threads, sample: sampler(call), loop: (seconds) => repeat(call, seconds) };
+    },
     results: async (replaced) =>
       callStages(addon, "cpu", test, plan, { ...(sets[0] as Results), ...replaced }, 1),
     dispose: () => {},
@@ -267,7 +266,7 @@ export function byProgram(
         packed = true;
         return take(seconds);
       };
-      return { peer: "affuse", threads, sample };
+      return { peer: "affuse", threads, sample, loop: (seconds) => repeat(call, seconds) };
     },
     results: async (replaced) => {
       const first = sets[0] as Sets[number];

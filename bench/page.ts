@@ -5,7 +5,7 @@
 import { coordinate as c, html, Markup } from "../lib/report/html.ts";
 import { STYLE } from "../lib/report/style.ts";
 import type { BenchReport } from "./index.ts";
-import { duration } from "./table.ts";
+import { describeWhere, duration } from "./table.ts";
 import { evaluateTargets, type TargetResult, verdict } from "./targets.ts";
 import type { Entry } from "./types.ts";
 
@@ -174,13 +174,14 @@ function allTable(entries: readonly Entry[]): Markup {
   const body = names.map((name) => {
     const rows = entries.filter((entry) => entry.case === name);
     const { via, residency, check, note } = rows[0] as Entry;
-    const { roof_percent, median } = rows[0] as Entry;
+    const { roof_percent, median, where } = rows[0] as Entry;
     const least = roof_percent === null ? [] : [`${duration((roof_percent / 100) * median)} at the roof`];
     const about = [
       via,
       residency,
       ...least,
       `checked against ${check?.against ?? "nothing"}`,
+      ...(where ? [`one thread: ${describeWhere(where)}`] : []),
       ...(note ? [note] : []),
     ].join("; ");
     return html`<tr class="next"><th colspan="${COLUMNS.length + 1}">${name}<br><small class="hint">${about}</small></th></tr>${rows.map(figures)}`;

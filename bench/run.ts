@@ -9,6 +9,7 @@ import { type Checked, checkCase, difference, peerTolerance } from "./check.ts";
 import { byCalls, byProgram, type Ours, type Plan, planOf } from "./ours.ts";
 import type { OrtPeer, OrtSide } from "./peers/ort.ts";
 import type { TorchPeer } from "./peers/torch.ts";
+import type { Perf } from "./perf.ts";
 import { boundBy, type Bound, memorySeconds, type RoofTable, readRoofFor } from "./roofs.ts";
 import { summary } from "./stats.ts";
 import { describeTensors, elements, makeSets, makeTensor, type Sets } from "./tensors.ts";
@@ -24,6 +25,8 @@ export interface Bench {
   signal: AbortSignal | undefined;
   ort: OrtPeer | null;
   torch: TorchPeer | null;
+  /** Tells where the time of operators goes. */
+  perf: Perf | null;
   /** Samples per contender at most, and how long one lasts at least. */
   rounds: number;
   sampleSeconds: number;
@@ -183,10 +186,22 @@ export async function takeTurns(
       check: work.check,
       peak_memory: null,
       account: (peer === "affuse" && threads === 1 && table && work.account?.(table)) || null,
+      where: null,
+      where_samples: null,
       note: work.note,
     };
   });
   return { entries, skipped };
+}
+
+/** Samples where the time of our contender with one thread goes, where that is asked for. @throws AffuseError */
+async function addWhere(bench: Bench, contenders: readonly Contender[], entries: Entry[]): Promise<void> {
+  const ours = ({ peer, threads }: Contender | Entry) => peer === "affuse" && threads === 1;
+  const { perf, calm, signal } = bench;
+  const loop = contenders.find(ours)?.loop;
+  const entry = entries.find(ours);
+  if (!perf || !loop || !entry || signal?.aborted) return;
+  Object.assign(entry, (await calm.around(1, () => perf.where(loop))).value);
 }
 
 /** Bytes of a set that rotate, and of the weights that do not. */
@@ -303,7 +318,13 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
               }),
     };
     const { entries, skipped: lost } = await takeTurns(bench, work, contenders);
-    return { entries, skipped: [...skipped, ...lost] };
+    skipped.push(...lost);
+    try {
+      await addWhere(bench, contenders, entries);
+    } catch (error) {
+      skipped.push(skippedPeer(test.name, "perf", error));
+    }
+    return { entries, skipped };
   } finally {
     await ort?.close();
     ours.dispose();

@@ -1,7 +1,7 @@
 /** Results as text. */
 import type { Change } from "./compare.ts";
 import { type TargetResult, verdict } from "./targets.ts";
-import type { Entry } from "./types.ts";
+import type { Entry, Where } from "./types.ts";
 
 /** "12.3 µs", three significant digits. */
 export function duration(seconds: number): string {
@@ -27,7 +27,19 @@ export function describeCase(entries: readonly Entry[]): string {
     const spread = `[${duration(entry.p20)}, ${duration(entry.p80)}]`;
     return `  ${who.padEnd(34)} ${duration(entry.median).padStart(9)} ${spread.padEnd(22)} ${rate.padEnd(32)} ${roof.padEnd(24)} ${ratio}`.trimEnd();
   });
-  return [first.case, ...lines].join("\n");
+  const sampled = entries.flatMap((entry) => (entry.where ? [`    where: ${describeWhere(entry.where)}`] : []));
+  return [first.case, ...lines, ...sampled].join("\n");
+}
+
+/** "register tiles 61 %, packing 9 %, …". */
+export function describeWhere({ tiles, packing, kernels, between }: Where): string {
+  const percent = (name: string, part: number) => `${name} ${(100 * part).toFixed(0)} %`;
+  return [
+    percent("register tiles", tiles),
+    percent("packing", packing),
+    percent("other kernels", kernels),
+    percent("between runs", between),
+  ].join(", ");
 }
 
 const withUnit = (value: number, unit: TargetResult["unit"]) =>

@@ -40,6 +40,21 @@ export interface Account {
   start: number;
 }
 
+/**
+ * Where the wall time of calls in a row goes, with one thread, from samples (bench/perf.ts): parts that are 1 together. Only the
+ * calls count: nothing of benchmark.js, and garbage was collected before.
+ */
+export interface Where {
+  /** Register tiles of the matrix core, and the copies that are made beside their multiply-adds. */
+  tiles: number;
+  /** Copies of operands into the form that tiles read, by functions of their own. */
+  packing: number;
+  /** All other kernels: loops around tiles with what the compiler puts into them, epilogues, softmax, norms, libc's copies. */
+  kernels: number;
+  /** The rest: starting and ending runs, JavaScript, the operating system, and whatever else had the core. */
+  between: number;
+}
+
 /** One operator, forward or forward and backward. */
 export interface OperatorCase extends Common {
   kind: "operator";
@@ -125,6 +140,10 @@ export interface Contender {
   setting?: string;
   /** One sample of at least this long. */
   sample(seconds: number): Promise<Sample>;
+  /**
+   * The bare call again and again, for at least this long and three times, once samples have been taken. Wall seconds.
+   */
+  loop?(seconds: number): Promise<number>;
 }
 
 /**
@@ -183,12 +202,16 @@ export interface Entry {
   peak_memory: number | null;
   /** One thread: what the call takes if nothing overlaps. Null: not worked out for this case. */
   account: Account | null;
+  /** One thread, with --perf: where the time goes. Null: not sampled. */
+  where: Where | null;
+  /** Samples in kernels behind it. */
+  where_samples: number | null;
   note: string | null;
 }
 
 export interface Skipped {
   case: string;
-  peer: PeerName;
+  peer: PeerName | "perf";
   code: string;
   reason: string;
 }

@@ -148,17 +148,23 @@ function sweepTable({ merged }) {
   const all = merged.benchmarks.filter(({ tags, threads, peer, account }) => tags.includes("sweep") && threads === 1 && peer === "affuse" && account);
   if (all.length === 0) return "";
   const low = all.filter(({ roof_percent }) => roof_percent < 60).sort((a, b) => a.roof_percent - b.roof_percent);
+  const measured = (where, median) =>
+    ["tiles", "packing", "kernels", "between"].map((part) => (where ? micros(where[part] * median) : "–"));
   const micros = (seconds) => (seconds >= 1e-4 ? (1e6 * seconds).toFixed(0) : (1e6 * seconds).toPrecision(3));
-  const rows = low.map(({ case: name, median, roof_percent, account }) => {
+  const sampled = low.some(({ where }) => where);
+  const rows = low.map(({ case: name, median, roof_percent, account, where }) => {
     const { tiles, functions, memory, packing, start } = account;
     const parts = [tiles, functions, memory, packing, start];
     const sum = parts.reduce((a, b) => a + b);
     return [`\`${name.replace("sweep ", "")}\``, micros(median), `${roof_percent.toFixed(0)} %`, ...parts.map(micros),
-      `${((100 * sum) / median).toFixed(0)} %`];
+      `${((100 * sum) / median).toFixed(0)} %`, ...(sampled ? measured(where, median) : [])];
   });
   const worst = Math.min(...all.map(({ roof_percent }) => roof_percent));
-  return `${all.length} shapes, ${low.length} below 60 %, the worst at ${worst.toFixed(0)} %. Microseconds:\n\n${table(
-    ["case", "median", "of its roof", "arithmetic in whole registers", "tanh", "memory", "packing", "start of the run", "these together"], rows)}`;
+  const head = ["case", "median", "of its roof", "arithmetic in whole registers", "tanh", "memory", "packing", "start of the run", "these together"];
+  const parts = sampled ? ["in register tiles", "in packing", "in other kernels", "between runs"] : [];
+  const source = sampled ? " The last four are from samples" : "";
+  return `${all.length} shapes, ${low.length} below 60 %, the worst at ${worst.toFixed(0)} %. Microseconds${source && `.${source}`}:\n\n${table(
+    [...head, ...parts], rows)}`;
 }
 
 function write(file, tables) {

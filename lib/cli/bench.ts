@@ -16,6 +16,7 @@ interface Flags {
   python?: string;
   quick?: boolean;
   patience: number;
+  perf?: boolean;
   list?: boolean;
   json?: string | true;
   html?: string;
@@ -47,6 +48,7 @@ export const register: Register = (program) => {
       patience,
       0,
     )
+    .option("--perf", "sample with Linux perf where the time of operators with one thread goes")
     .option("--list", "list the cases and their tags instead")
     .option(
       "--json [file]",
@@ -65,6 +67,7 @@ Examples:
   affuse bench --quick
   affuse bench --list
   affuse bench --filter '^fbp/' --threads 1 --peers none
+  affuse bench --filter sweep --threads 1 --peers none --perf
   affuse bench --filter targets --json results.json --html results.html
   affuse bench --quick --compare results.json --threshold 10`,
     )
@@ -101,6 +104,7 @@ Examples:
         threads: flags.threads,
         quick: flags.quick ?? false,
         patience: flags.patience,
+        perf: flags.perf ?? false,
         signal: interruption(),
         python: flags.python,
         command: ["affuse", ...process.argv.slice(2)].join(" "),
@@ -133,7 +137,8 @@ Examples:
           if (again > 1) await sleep(1000);
           const suspects = new Set(changes.filter(({ slower }) => slower).map((change) => change.case));
           note(`measuring ${suspects.size} suspicious case${suspects.size > 1 ? "s" : ""} again`);
-          const repeated = await bench.runBench({ ...options, patience, filter: "", only: suspects, peers: [] });
+          const repeat = { ...options, patience, perf: false, filter: "", only: suspects, peers: [] };
+          const repeated = await bench.runBench(repeat);
           patience = repeated.context.patience.left;
           const more = comparison.compareRuns(stored.benchmarks, repeated.benchmarks, flags.threshold / 100);
           changes = comparison.leastChange(changes, more);
