@@ -6,7 +6,7 @@ export type Part = "tiles" | "packing" | "kernels";
 /** Kernels are compiled once per level, in a namespace of its own; bf16 instructions have their tiles in affuse::gemm. */
 const KERNEL = /^affuse::(?:(?:baseline|avx2|avx512|neon)::|gemm::)/;
 /** Functions of the matrix core (kernels/gemm) that multiply, with those that only choose one of them. */
-const TILE = /^(?:(?:\w+_)?multiply(?:_\w+)?|few(?:_\w+)?|beside)$/;
+const TILE = /^(?:(?:\w+_)?multiply(?:_\w+)?|few(?:_\w+)?|beside|directly)$/;
 /** Copies of operands into the form that tiles read, those of the matrix core … */
 const COPY = /^(?:interleave|settle|store_pairs|round_in_place)$/;
 /** … and everybody's: pack_rows, fbp_pack_panel, Bf16Rows::pack. */
