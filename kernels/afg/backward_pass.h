@@ -409,6 +409,8 @@ struct Backward {
       const gemm::Upcoming next(more ? packed_features + f.columns((d + gemm::kTileStride) * depth) : nullptr,
                                 f.columns(depth), tiles.count);
       for (int t = 0; t < tiles.count; ++t) {
+        if (!past_cache)
+          for (int r = 0; r < tiles.height(t); ++r) prefetch_features(first + tiles.start(t) + r, d, cols);
         f.multiply(tiles.height(t), vecs, depth, a + tiles.start(t) * depth, packed_features + f.columns(d * depth), acc,
                    false, next.of(t), next.step);
         store_features(gemm::Tile{first + tiles.start(t), d, tiles.height(t), cols, acc});
@@ -417,12 +419,21 @@ struct Backward {
     if (past_cache) drain_stores();
   }
 
+  AFFUSE_INLINE float* features_at(int64_t entry, int64_t column) const {
+    return dx + (s.list.sample[entry] * n.T + s.list.frame[entry]) * n.D + column;
+  }
+  // The lines that a tile is the first to touch (gemm/core.h, prefetch_tile).
+  AFFUSE_INLINE void prefetch_features(int64_t entry, int64_t column, int cols) const {
+    const float* at = features_at(entry, column);
+    for (int x = 15; x < cols + 15; x += 16) prefetch_write(at + (x < cols ? x : cols - 1));
+  }
+
   void store_features(const gemm::Tile& t) const {
     const bool whole = n.J == 1 && dc && t.cols == gemm::kTileStride;
     for (int r = 0; r < t.rows; ++r) {
       const int64_t row = t.row + r, b = s.list.sample[row];
       const float* sums = t.acc + r * gemm::kTileStride;
-      float* out = dx + (b * n.T + s.list.frame[row]) * n.D + t.col;
+      float* out = features_at(row, t.col);
       if (whole) {
         const Vec share = set1(s.share[row]);
         const float* from = dc + b * n.D + t.col;
