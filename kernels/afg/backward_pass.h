@@ -410,7 +410,7 @@ struct Backward {
                                 f.columns(depth), tiles.count);
       for (int t = 0; t < tiles.count; ++t) {
         if (!past_cache)
-          for (int r = 0; r < tiles.height(t); ++r) prefetch_features(first + tiles.start(t) + r, d, cols);
+          for (int r = 0; r < tiles.height(t); ++r) gemm::prefetch_row(features_at(first + tiles.start(t) + r, d), cols);
         f.multiply(tiles.height(t), vecs, depth, a + tiles.start(t) * depth, packed_features + f.columns(d * depth), acc,
                    false, next.of(t), next.step);
         store_features(gemm::Tile{first + tiles.start(t), d, tiles.height(t), cols, acc});
@@ -422,12 +422,6 @@ struct Backward {
   AFFUSE_INLINE float* features_at(int64_t entry, int64_t column) const {
     return dx + (s.list.sample[entry] * n.T + s.list.frame[entry]) * n.D + column;
   }
-  // The lines that a tile is the first to touch (gemm/core.h, prefetch_tile).
-  AFFUSE_INLINE void prefetch_features(int64_t entry, int64_t column, int cols) const {
-    const float* at = features_at(entry, column);
-    for (int x = 15; x < cols + 15; x += 16) prefetch_write(at + (x < cols ? x : cols - 1));
-  }
-
   void store_features(const gemm::Tile& t) const {
     const bool whole = n.J == 1 && dc && t.cols == gemm::kTileStride;
     for (int r = 0; r < t.rows; ++r) {

@@ -373,9 +373,11 @@ void run_unpacked(const Workers& workers, int64_t M, int64_t N, int64_t K, const
 // The lines that a tile of C is the first to touch, by the last element it has in them: rows that begin inside a line share
 // their tile's first line with the panel before.
 constexpr int kFirstTouched = kTileStride < 16 ? kTileStride - 1 : 15;
+AFFUSE_INLINE void prefetch_row(const float* c, int cols) {
+  for (int x = 15; x < cols + 15; x += 16) prefetch_write(c + (x < cols ? x : cols - 1));
+}
 AFFUSE_INLINE void prefetch_tile(const float* c, int64_t ld, const Tile& t) {
-  for (int r = 0; r < t.rows; ++r)
-    for (int x = 15; x < t.cols + 15; x += 16) prefetch_write(c + (t.row + r) * ld + t.col + (x < t.cols ? x : t.cols - 1));
+  for (int r = 0; r < t.rows; ++r) prefetch_row(c + (t.row + r) * ld + t.col, t.cols);
 }
 // A tile of C in memory: what stream() fetches evenly while the tile is multiplied, instead of ahead()'s all at once.
 struct Target {
