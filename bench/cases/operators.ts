@@ -272,6 +272,13 @@ export const OPERATOR_CASES: OperatorCase[] = [
       },
     ),
   ),
+  stream("lrn", { B: 1, C: 96, H: 20, W: 20, layout: "nhwc" }, { x: batch([1, 20, 20, 96]) }, "read.l2", {
+    attributes: { layout: "nhwc" },
+    via: "program",
+    residency: "cached",
+    peers: {},
+    note: "without memory's part",
+  }),
   stream(
     "softmax_cross_entropy",
     { B: 4096, C: 6 },
