@@ -55,8 +55,8 @@ AFFUSE_NOINLINE void beside(int64_t kc, const float* AFFUSE_RESTRICT a, const fl
   leave_sums<R, NV>(c, acc);
 }
 
-// Panels of `cols` columns and a short K, one after another, each sum from its register to C: if sums pass through memory
-// and every tile is a call of its own, a tile of 17 steps takes as long to hand over as to multiply.
+// Panels of `cols` columns one after another, each sum from its register to C: if sums pass through memory and every tile is
+// a call of its own, a tile of 17 steps takes as long to hand over as to multiply (affuse bench --filter 'sweep 016').
 template <int R, int NV>
 AFFUSE_NOINLINE void directly(int64_t panels, int cols, int64_t kc, const float* AFFUSE_RESTRICT a,
                               const float* AFFUSE_RESTRICT b, float* AFFUSE_RESTRICT c, int64_t ld) {

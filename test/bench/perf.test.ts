@@ -73,7 +73,7 @@ const symbols = functions();
 (symbols ? test : test.skip)("the addon's matrix core has no function that nobody put into a part", () => {
   const parts = {
     tiles: "tile_multiply tile_multiply_lying tile_multiply_aside tile_multiply_bf16 lines_multiply multiply multiply_lying multiply_pairs multiply_dot multiply_row multiply_few few beside directly",
-    packing: "interleave pack_rows pack_rows_indirect pack_rows_transposed pack_columns pack_columns_bf16 pack_panel pack_panel_indirect store_pairs round_in_place",
+    packing: "interleave pack_rows pack_rows_indirect pack_rows_transposed pack_columns pack_columns_bf16 pack_panel pack_panel_indirect pack_source_rows store_pairs round_in_place",
     kernels: "run run_lying run_unpacked stream stream_ahead stream_fresh column_sums",
   };
   const wanted = new Map(Object.entries(parts).flatMap(([part, names]) => names.split(" ").map((name) => [name, part])));
