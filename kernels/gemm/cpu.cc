@@ -18,12 +18,13 @@ AFFUSE_NOINLINE void multiply(int64_t kc, const float* AFFUSE_RESTRICT a, const 
 }
 
 // The same from rows as they lie, `ld` apart. Each of them is a stream of its own: a line of each is fetched ahead every 16
-// steps, at the end of the rows those that lie `following` floats after a.
+// steps, at the end of the rows those that lie `following` floats after a. Two lines ahead were too late for memory
+// (affuse bench --filter 'sweep 090').
 template <int R, int NV>
 AFFUSE_NOINLINE void multiply_lying(int64_t kc, const float* a, int64_t ld, const float* AFFUSE_RESTRICT b, float* acc,
                                     int64_t following) {
   constexpr int kStreams = (R + 2) / 3;  // one address register for three rows
-  constexpr int64_t kAhead = 32;
+  constexpr int64_t kAhead = 64;
   Vec c[R][NV];
   const float* row[kStreams];
 #pragma GCC unroll 16
