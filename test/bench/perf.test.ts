@@ -70,9 +70,9 @@ function functions(): string[] | null {
 }
 const symbols = functions();
 
-(symbols ? test : test.skip)("the addon's matrix core has no function that nobody put into a part", () => {
+(symbols ? test : test.skip)("no function of the addon's matrix core is among the other kernels by oversight", () => {
   const parts = {
-    tiles: "tile_multiply tile_multiply_lying tile_multiply_aside tile_multiply_bf16 lines_multiply multiply multiply_lying multiply_pairs multiply_dot multiply_row multiply_few few beside directly",
+    tiles: "tile_multiply tile_multiply_lying tile_multiply_aside tile_multiply_bf16 panels_multiply_into lines_multiply multiply multiply_lying multiply_pairs multiply_dot multiply_row multiply_few few beside directly",
     packing: "interleave pack_rows pack_rows_indirect pack_rows_transposed pack_columns pack_columns_bf16 pack_panel pack_panel_indirect pack_source_rows store_pairs round_in_place",
     kernels: "run run_lying run_unpacked stream stream_ahead stream_fresh column_sums",
   };
@@ -81,7 +81,8 @@ const symbols = functions();
   for (const symbol of symbols ?? []) {
     const name = /^affuse::(?:\w+::)?gemm::(\w+)$/.exec(pathOf(symbol))?.[1];
     if (name === undefined) continue;
-    assert.is(partOf(symbol), wanted.get(name), symbol);
+    const part = partOf(symbol);
+    if (part === "kernels" || wanted.has(name)) assert.is(part, wanted.get(name), symbol);
     found.add(name);
   }
   // Those that no compiler puts into another function.
