@@ -62,6 +62,7 @@ AFFUSE_NOINLINE void directly(int64_t panels, int cols, int64_t kc, const float*
                               const float* AFFUSE_RESTRICT b, float* AFFUSE_RESTRICT c, int64_t ld) {
   constexpr int kWidth = NV * kLanes;
   const int ends = cols - (NV - 1) * kLanes;
+  const int64_t every = kc < 16 * R ? 1 : kc / R;  // steps beside a row that is fetched: not all at once if there is time
   for (; panels > 0; --panels, c += kWidth) {
     Vec sums[R][NV];
 #pragma GCC unroll 16
@@ -70,16 +71,17 @@ AFFUSE_NOINLINE void directly(int64_t panels, int cols, int64_t kc, const float*
       for (int v = 0; v < NV; ++v) sums[r][v] = zero();
     }
     const float* row = a;
-    const float* below = c + R * ld;  // comes next; a row of it is fetched beside each of the first steps
-    const int64_t beside = kc < R ? kc : R;
+    const float* below = c + R * ld;  // comes next; its lines are fetched row after row
+    int64_t k = 0;
 #pragma GCC unroll 1
-    for (int64_t k = 0; k < beside; ++k, below += ld) {
+    for (int r = 0; r < R && k < kc; ++r, below += ld) {
 #pragma GCC unroll 2
       for (int line = 0; line < kWidth; line += 16) prefetch_write(below + (line + 15 < kWidth ? line + 15 : kWidth - 1));
-      stream_step<R, NV>(sums, row, b);
+#pragma GCC unroll 1
+      for (const int64_t end = k + every; k < end; ++k) stream_step<R, NV>(sums, row, b);
     }
 #pragma GCC unroll 1
-    for (int64_t k = beside; k < kc; ++k) stream_step<R, NV>(sums, row, b);
+    for (; k < kc; ++k) stream_step<R, NV>(sums, row, b);
     float* to = c;
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r, to += ld) {
