@@ -208,6 +208,8 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         skipped.push({ case: test.name, peer: "affuse", code: error.code, reason: error.message });
       }
     }
+    if (perf && !interrupted && !entries.some(({ where }) => where))
+      options.note("--perf samples operators with one thread: no case here gave any.");
     const cpu = os.cpus()[0];
     const level = (n: number, size: number) => ({
       type: n === 1 ? "Data" : "Unified",

@@ -117,13 +117,19 @@ export interface Ours {
   /** Runs of a program in one call; below 1 where several calls share a run, 0 for plain calls. */
   runsPerCall: number;
   contender(threads: number): Contender;
-  /** What the timed path gives for set 0, whose batch tensors may be replaced. */
+  /** What the timed path gives for set 0 with the most threads; batch tensors of that set may be replaced. */
   results(replaced: Record<string, HostTensor>): Promise<Results>;
   dispose(): void;
 }
 
 /** Synchronous calls on typed arrays, outputs written in place. */
-export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets: Sets): Ours {
+export function byCalls(
+  addon: NativeAddon,
+  test: OperatorCase,
+  plan: Plan,
+  sets: Sets,
+  mostThreads: number,
+): Ours {
   const prepared = sets.map((set) => {
     const known: Record<string, HostTensor> = { ...set };
     return plan.stages.map(({ info }, s) => {
@@ -151,7 +157,7 @@ export function byCalls(addon: NativeAddon, test: OperatorCase, plan: Plan, sets
       return { peer: "affuse", threads, sample: sampler(call), loop: (seconds) => repeat(call, seconds) };
     },
     results: async (replaced) =>
-      callStages(addon, "cpu", test, plan, { ...(sets[0] as Results), ...replaced }, 1),
+      callStages(addon, "cpu", test, plan, { ...(sets[0] as Results), ...replaced }, mostThreads),
     dispose: () => {},
   };
 }
@@ -162,13 +168,14 @@ const ALIGNMENT = 64;
 /** Seconds that a program should run, so that starting it does not show. */
 const PROGRAM_SECONDS = 2e-3;
 
-/** Programs over native buffers: `estimate` is how long one call may take, in seconds. */
+/** Programs over native buffers: `estimate` is how long one call may take, in seconds; results are made with `mostThreads`. */
 export function byProgram(
   addon: NativeAddon,
   test: OperatorCase,
   plan: Plan,
   sets: Sets,
   estimate: number,
+  mostThreads: number,
 ): Ours {
   const owned: NativeBuffer[] = [];
   const buffers = new Map<HostTensor, NativeBuffer>();
@@ -186,8 +193,8 @@ export function byProgram(
   const still = steps ? addon.createBuffer(3 * ALIGNMENT) : null;
   if (still) owned.push(still);
   const perRun = Math.max(1, Math.min(256, Math.ceil(PROGRAM_SECONDS / estimate)));
-  /** One program over the sets [first, first + count), with or without copies of the results. */
-  const compile = (first: number, count: number, fetched: boolean) => {
+  /** A run over the sets from `first` on, with or without copies of what its last call gives. */
+  const compile = (first: number, fetched: boolean) => {
     const list = new Map<NativeBuffer, number>();
     const values: ProgramValue[] = [];
     const fetches: number[] = [];
@@ -204,7 +211,7 @@ export function byProgram(
     };
     const scalar: TensorDesc = { dtype: "f32", shape: [1] };
     const zeros = still ? [0, 1, 2].map((i) => place(still, scalar, i * ALIGNMENT)) : [];
-    for (let turn = 0; turn < count; turn++) {
+    for (let turn = 0; turn < perRun; turn++) {
       const set = sets[(first + turn) % sets.length] as Sets[number];
       const known = new Map<string, number>();
       for (const [name, { dtype, shape }] of Object.entries(set))
@@ -217,12 +224,12 @@ export function byProgram(
           const value = values.push({ ...desc, buffer: -1, offset: arena }) - 1;
           arena += Math.ceil((4 * elements(desc.shape)) / ALIGNMENT) * ALIGNMENT;
           if (!known.has(rule.name)) known.set(rule.name, value);
-          if (fetched) fetches.push(value);
+          if (fetched && turn + 1 === perRun) fetches.push(value);
           return value;
         });
         instructions.push({ op: info.name, inputs, outputs, attributes: test.attributes });
       });
-      if (fetched || !steps) continue;
+      if (!steps) continue;
       // The optimiser's step of one element of each matrix, with a rate of 0: it is what makes a weight one that the program
       // changes, to be packed anew by the next call in the same run, as in training.
       for (const [name, { role, shape }] of Object.entries(test.tensors)) {
@@ -252,7 +259,7 @@ export function byProgram(
     contender: (threads) => {
       const mine: NativeProgram[] = [];
       for (let first = 0; first < Math.max(1, sets.length); first += perRun)
-        mine.push(compile(first, perRun, false));
+        mine.push(compile(first, false));
       programs.push(...mine);
       const call = () => {
         addon.setThreads(threads);
@@ -272,8 +279,10 @@ export function byProgram(
       const first = sets[0] as Sets[number];
       for (const [name, tensor] of Object.entries(replaced))
         buffers.get(first[name] as HostTensor)?.write(0, tensor.data);
-      const program = compile(0, 1, true);
-      addon.setThreads(1);
+      // As timed, calls of other sets before it, and run before.
+      const program = compile((sets.length - ((perRun - 1) % sets.length)) % sets.length, true);
+      addon.setThreads(mostThreads);
+      await program.run([], []);
       const fetched = await program.run([], []);
       program.dispose();
       for (const name of Object.keys(replaced))

@@ -22,10 +22,13 @@ const PATIENCE_SECONDS = 30;
 /** More than any loop gives: a sample is a line of at most some kilobytes. */
 const MOST_BYTES = 2 ** 28;
 
+/** What it said may be anything. */
+const printable = (text: string) => text.replace(/[^ -~]/g, "?");
+
 const perfError = (why: string) =>
   new AffuseError(
     "ERR_AFFUSE_BENCH_PERF",
-    `expected samples of perf, but ${why}.`,
+    `expected samples of perf, but ${printable(why)}.`,
     "--perf wants Linux, its perf on PATH and /proc/sys/kernel/perf_event_paranoid of at most 2, or root.",
   );
 
@@ -149,7 +152,12 @@ export class Perf {
 
   /** Runs something while perf samples all threads of this process, and sums the samples up. Leaves no files. */
   async sampled<T>(run: () => Promise<T>): Promise<{ value: T; tally: Tally }> {
-    const folder = mkdtempSync(join(tmpdir(), "affuse-perf-"));
+    let folder: string;
+    try {
+      folder = mkdtempSync(join(tmpdir(), "affuse-perf-"));
+    } catch (error) {
+      throw perfError(`there is no room for them (${(error as Error).message})`);
+    }
     const file = join(folder, "samples");
     let child: Child | undefined;
     const leave = () => {

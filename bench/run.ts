@@ -257,8 +257,11 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
   const bound = (table: RoofTable) => boundBy(table, plan.flops, parts(table), precision);
   const single = bench.roofs.find((table) => table.threads === 1) ?? bench.roofs[0];
   const estimate = single ? bound(single).least : 1e-3;
+  const most = Math.max(...threads);
   const ours: Ours =
-    test.via === "call" ? byCalls(addon, test, plan, sets) : byProgram(addon, test, plan, sets, estimate);
+    test.via === "call"
+      ? byCalls(addon, test, plan, sets, most)
+      : byProgram(addon, test, plan, sets, estimate, most);
   const skipped: Skipped[] = [];
   const contenders: Contender[] = [];
   let ort: OrtSide | null = null;

@@ -120,7 +120,7 @@ test("a wrong result is not timed, by calls and by programs", async () => {
     const one = operatorCase(name);
     const plan = planOf(addon, one, describeTensors(one));
     const sets = makeSets(one, 2);
-    for (const ours of [byCalls(addon, one, plan, sets), byProgram(addon, one, plan, sets, 1e-3)]) {
+    for (const ours of [byCalls(addon, one, plan, sets, 2), byProgram(addon, one, plan, sets, 1e-3, 2)]) {
       const { difference: off } = await checkCase(addon, one, plan, sets, ours);
       assert.ok(off < 1e-4, `${name}: ${off}`);
       const broken = {
@@ -150,7 +150,7 @@ test("a gradient over the whole batch is checked by some rows", async () => {
   };
   const plan = planOf(addon, one, describeTensors(one));
   const sets = makeSets(one, 1);
-  const ours = byProgram(addon, one, plan, sets, 1e-3);
+  const ours = byProgram(addon, one, plan, sets, 1e-3, 2);
   const { against, difference: off } = await checkCase(addon, one, plan, sets, ours);
   assert.match(against, /^reference \(float64\), \d+ of 4096 rows$/);
   assert.ok(off > 0 && off < 1e-4);

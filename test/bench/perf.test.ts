@@ -161,6 +161,23 @@ test("a perf that is missing, refuses, ends, hangs or says something else is a c
   }
 });
 
+test("so is a temporary folder that is not there, and what it says is fit for a terminal", async () => {
+  const codeAndText = () =>
+    Perf.start(60).then(
+      () => "",
+      (error: AffuseError) => `${error.code} ${error.message}`,
+    );
+  fake("escapes", WELL, `console.log("\\x1b[2Jhello");`);
+  assert.match(await codeAndText(), /ERR_AFFUSE_BENCH_PERF .*it said "\?\[2Jhello"/);
+  const { TMPDIR } = process.env;
+  process.env.TMPDIR = join(folder, "nowhere");
+  try {
+    assert.match(await codeAndText(), /ERR_AFFUSE_BENCH_PERF .*ENOENT/);
+  } finally {
+    process.env.TMPDIR = TMPDIR;
+  }
+});
+
 const options = { filter: "^(linear/M=257|overhead/addon)", peers: [], threads: 1, quick: true, perf: true, command: "affuse bench" };
 
 test("samples outside of kernels leave the case out; timings stay", async () => {
