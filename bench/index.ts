@@ -162,6 +162,11 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const ort: OrtPeer | null = await start(options.peers.includes("ort"), "onnxruntime", loadOrt);
   const torch = await start(options.peers.includes("torch"), "torch", () => TorchPeer.start(options.python));
   if (torch?.info.warning) options.note(`warning: ${torch.info.warning}`);
+  // The ways of waiting differ where there are several threads.
+  const passive =
+    torch && threads.some((n) => n > 1)
+      ? await start(true, "torch", () => TorchPeer.start(options.python, undefined, "passive"))
+      : null;
   const perf = await start(options.perf === true, "perf", () => Perf.start());
   const entries: Entry[] = [];
   try {
@@ -179,7 +184,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       calm,
       signal: options.signal,
       ort,
-      torch,
+      torch: [torch, passive].filter((peer) => peer !== null),
       perf,
       rounds: options.quick ? 5 : 15,
       sampleSeconds: options.quick ? 0.005 : 0.02,
@@ -250,6 +255,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
     };
   } finally {
     torch?.stop();
+    passive?.stop();
     addon.setThreads(available);
   }
 }

@@ -8,9 +8,9 @@ import { memoryCommand } from "./memory.ts";
 import { agreement, fcnSide, modelSide } from "./models.ts";
 import { type TorchCase, TorchPeer } from "./peers/torch.ts";
 import { arithmeticRoof, type RoofTable } from "./roofs.ts";
-import { type Bench, type Outcome, takeTurns } from "./run.ts";
+import { type Bench, type Outcome, takeTurns, torchContenders } from "./run.ts";
 import { summary } from "./stats.ts";
-import type { Contender, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
+import type { Contender, Entry, FcnCase, ModelCase, OverheadCase, Skipped } from "./types.ts";
 
 /**
  * float32 through a whole model, against float64: ‖a − b‖ / ‖b‖. In the trunk a window's maximum may be another of two
@@ -35,7 +35,8 @@ const same = (a: Float32Array, b: Float32Array) =>
 
 /** A whole model against PyTorch, with what each process needs at most. */
 export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise<Outcome> {
-  const { addon, threads, torch } = bench;
+  const { addon, threads } = bench;
+  const [torch] = bench.torch;
   const precision = test.kind === "fcn" ? "f32" : test.precision;
   const side = test.kind === "fcn" ? fcnSide(addon, test) : modelSide(addon, test);
   const skipped: Skipped[] = [];
@@ -64,8 +65,8 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
           );
         }
         check = { against: `PyTorch in float64 without dropout, and ${check.against}`, difference: off };
-        await torch.load(sent, [tensors]);
-        for (const n of threads) contenders.push(torch.contender(n));
+        for (const peer of bench.torch) await peer.load(sent, [tensors]);
+        contenders.push(...torchContenders(bench));
       } catch (error) {
         if (!isAffuseError(error)) throw error;
         skipped.push({ case: test.name, peer: "torch", code: error.code, reason: error.message });
@@ -91,14 +92,20 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
     if (bench.memory && !bench.signal?.aborted && test.kind === "step") {
       // Allocators do not do the same every time: the median of three processes.
       const most = Math.max(...bench.threads);
+      const peaksOf = new Map<Entry["peer"], number | null>();
       for (const entry of entries.filter(({ threads }) => threads === most)) {
+        const measured = peaksOf.get(entry.peer);
+        if (measured !== undefined) {
+          entry.peak_memory = measured;
+          continue;
+        }
         const peaks: (number | null)[] = [];
         try {
           for (let i = 0; i < 3; i++)
             peaks.push(
               entry.peer === "affuse"
                 ? ownPeak(test, most)
-                : await torchPeak(bench.torch?.info.python, side.peer.test, side.peer.tensors, most),
+                : await torchPeak(torch?.info.python, side.peer.test, side.peer.tensors, most),
             );
         } catch (error) {
           if (!isAffuseError(error)) throw error;
@@ -106,6 +113,7 @@ export async function runModel(bench: Bench, test: ModelCase | FcnCase): Promise
         }
         const known = peaks.filter((peak) => peak !== null);
         entry.peak_memory = known.length > 0 ? summary(known).median : null;
+        peaksOf.set(entry.peer, entry.peak_memory);
       }
     }
     return { entries, skipped };

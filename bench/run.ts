@@ -24,7 +24,8 @@ export interface Bench {
   /** Aborted: the running case ends as soon as it can. */
   signal: AbortSignal | undefined;
   ort: OrtPeer | null;
-  torch: TorchPeer | null;
+  /** PyTorch in processes that wait in different ways; empty: not there. */
+  torch: readonly TorchPeer[];
   /** Tells where the time of operators goes. */
   perf: Perf | null;
   /** Samples per contender at most, and how long one lasts at least. */
@@ -70,6 +71,10 @@ async function settle(): Promise<void> {
     if (user + system < 3000) return;
   }
 }
+
+/** Every thread count, several threads with every way of waiting. */
+export const torchContenders = ({ torch, threads }: Bench): Contender[] =>
+  torch.flatMap((peer, i) => threads.filter((n) => i === 0 || n > 1).map((n) => peer.contender(n)));
 
 /** Why a peer has no timings in a case. */
 export function skippedPeer(test: string, peer: Skipped["peer"], error: unknown): Skipped {
@@ -277,14 +282,14 @@ export async function runOperator(bench: Bench, given: OperatorCase): Promise<Ou
         skipped.push(skippedPeer(test.name, "onnxruntime", error));
       }
     }
-    if (bench.torch && test.peers.torch) {
+    if (bench.torch.length > 0 && test.peers.torch) {
       try {
-        await bench.torch.load(
-          { kind: "operator", op: test.op, attributes: test.attributes, gradients: test.gradients ?? null },
-          sets,
-        );
-        await compareWith(test, ours, plan, sets, await bench.torch.results(), "PyTorch");
-        for (const n of threads) contenders.push(bench.torch.contender(n));
+        const { op, attributes, gradients = null } = test;
+        for (const torch of bench.torch) {
+          await torch.load({ kind: "operator", op, attributes, gradients }, sets);
+          await compareWith(test, ours, plan, sets, await torch.results(), "PyTorch");
+        }
+        contenders.push(...torchContenders(bench));
       } catch (error) {
         skipped.push(skippedPeer(test.name, "torch", error));
       }

@@ -93,6 +93,12 @@ function parsedAs<T>(schema: z.ZodType<T>, value: unknown): T {
 /** What is sent with a case beside its tensors. */
 export type TorchCase = Record<string, unknown> & { kind: "operator" | "step" | "inference" | "fcn" };
 
+/**
+ * What PyTorch's OpenMP threads do between their loops. Spinning ones take the cores from the threads of an OpenBLAS that has its
+ * own, as Debian's has. Where all loops are OpenMP's, spinning is quicker. The setting is read when the process starts.
+ */
+export type Waiting = "as usual" | "passive";
+
 export class TorchPeer {
   info: TorchInfo = { python: "", torch: "", blas: null, libraries: [], mkldnn: false, warning: null };
   readonly #child: ChildProcess;
@@ -101,9 +107,11 @@ export class TorchPeer {
   readonly #patience: number;
   /** Why the process can no longer be asked. */
   #lost: string | null = null;
+  readonly #waiting: Waiting;
   readonly #leave = () => this.stop();
 
-  private constructor(child: ChildProcess, lines: AsyncIterator<string>, patience: number) {
+  private constructor(child: ChildProcess, lines: AsyncIterator<string>, patience: number, waiting: Waiting) {
+    this.#waiting = waiting;
     this.#child = child;
     this.#lines = lines;
     this.#folder = mkdtempSync(join(tmpdir(), "affuse-bench-"));
@@ -116,15 +124,23 @@ export class TorchPeer {
    * @throws AffuseError ERR_AFFUSE_BENCH_TORCH when no Python has PyTorch, or it ends, hangs or answers
    *   something else
    */
-  static async start(asked?: string, patience = PATIENCE_SECONDS): Promise<TorchPeer> {
+  static async start(
+    asked?: string,
+    patience = PATIENCE_SECONDS,
+    waiting: Waiting = "as usual",
+  ): Promise<TorchPeer> {
     const python = findPython(asked);
     // It has no standard error of its own in tables; what it says there is for people.
-    const env = { ...process.env, PYTHONDONTWRITEBYTECODE: "1" };
+    const env = {
+      ...process.env,
+      PYTHONDONTWRITEBYTECODE: "1",
+      ...(waiting === "passive" && { OMP_WAIT_POLICY: waiting }),
+    };
     const child = spawn(python, [MAIN], { env, stdio: ["pipe", "pipe", "inherit"] });
     child.on("error", () => {}); // seen as an early end
     child.stdin?.on("error", () => {});
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
-    const peer = new TorchPeer(child, lines, patience);
+    const peer = new TorchPeer(child, lines, patience, waiting);
     try {
       const about = parsedAs(aboutSchema, await peer.ask({ do: "about" }));
       peer.info = { python, ...about, warning: warningOf(about) };
@@ -207,6 +223,7 @@ export class TorchPeer {
     return {
       peer: "torch",
       threads,
+      ...(this.#waiting === "passive" && { setting: "waiting passively" }),
       sample: async (seconds) => parsedAs(sampleSchema, await this.ask({ do: "sample", threads, seconds })),
     };
   }
