@@ -198,16 +198,26 @@ const legend = (items: readonly (readonly [string, string])[]): Markup =>
 export function mergeReports(reports: readonly BenchReport[]): BenchReport {
   const extent = ({ context }: BenchReport) => context.threads.length + Object.keys(context.versions).length;
   const first = reports.reduce((a, b) => (extent(b) > extent(a) ? b : a));
-  const benchmarks = reports.flatMap((report) => report.benchmarks);
+  // A case that was measured again counts as it was last, with its peers.
+  const last = new Map<string, BenchReport>();
+  for (const report of [...reports].sort((a, b) => (a.context.date < b.context.date ? -1 : 1)))
+    for (const entry of report.benchmarks) last.set(entry.case, report);
+  const benchmarks = reports.flatMap((report) =>
+    report.benchmarks.filter((entry) => last.get(entry.case) === report),
+  );
   const executable = reports.map(({ context }) => context.executable).join("; ");
+  const commit = reports.map((report) => report.context.commit).join("; ");
   const skipped = reports.flatMap((report) => report.skipped);
   return {
-    context: { ...first.context, executable },
+    context: { ...first.context, executable, commit },
     benchmarks,
     targets: evaluateTargets(benchmarks, first.context.roofs, true),
     skipped,
   };
 }
+
+/** Roofs in FLOP/s; the others are bytes per second. */
+const COUNTS_FLOPS = /^(?:fma|tile|multiply16|issue)/;
 
 /** One self-contained page out of results. */
 export function benchPage(report: BenchReport): string {
@@ -268,7 +278,7 @@ ${
   ])}</div>
 ${sweep.length > 0 && html`<h2>Random sweep</h2><p class="hint">${sweep.length} seeded shapes, one thread: percent of the roof that bounds each.</p><div class="card">${roofline(report, sweep)}${allTable([...sweep].sort((a, b) => (a.roof_percent ?? 0) - (b.roof_percent ?? 0)).slice(0, 20))}<p class="hint under">The twenty lowest.</p></div>`}
 <h2>Every figure</h2><div class="card">${allTable(benchmarks.filter(({ tags }) => !tags.includes("sweep")))}</div>
-<h2>Roofs</h2><div class="card scroll"><table class="all"><thead><tr><th>roof</th><th>threads</th><th>value</th></tr></thead><tbody>${roofRows.map(({ kind, threads, value }) => html`<tr><td>${kind}</td><td>${threads}</td><td>${(value / 1e9).toFixed(1)} ${kind.startsWith("fma") ? "GFLOP/s" : "GB/s"}</td></tr>`)}</tbody></table></div>
+<h2>Roofs</h2><div class="card scroll"><table class="all"><thead><tr><th>roof</th><th>threads</th><th>value</th></tr></thead><tbody>${roofRows.map(({ kind, threads, value }) => html`<tr><td>${kind}</td><td>${threads}</td><td>${(value / 1e9).toFixed(1)} ${COUNTS_FLOPS.test(kind) ? "GFLOP/s" : "GB/s"}</td></tr>`)}</tbody></table></div>
 ${report.skipped.length > 0 && html`<h2>Not measured</h2><div class="card"><ul>${report.skipped.map(({ case: name, peer, reason }) => html`<li>${name}, ${peer}: ${reason}</li>`)}</ul></div>`}
 </main><footer>${context.executable}</footer></body></html>`;
   return page.text;

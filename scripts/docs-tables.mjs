@@ -35,7 +35,7 @@ function demoTable() {
   const rows = Object.keys(runs[0].results).map((system) => [system, ...runs.map((run) => cell(run.results[system]))]);
   rows.push(["ceiling of one modality", ...runs.map((run) => `${percent(run.ceiling.audio)}, ${percent(run.ceiling.visual)}`)]);
   rows.push([
-    "attention, expressive : neutral",
+    `attention, expressive : neutral (${Object.keys(runs[0].attention).join(", ")})`,
     ...runs.map((run) => Object.values(run.attention).map(({ ratio }) => ratio.toFixed(1)).join(", ")),
   ]);
   rows.push(["seconds", ...runs.map((run) => run.seconds.total.toFixed(0))]);
@@ -60,13 +60,15 @@ const figure = (value, unit) => `${value.toFixed(unit === "%" ? 1 : 2)} ${unit}`
 
 function provenance({ merged }) {
   const { cpu, num_cpus, level, versions, commit, torch, load_avg, executable } = merged.context;
-  const commands = executable.split("; ").map((command) => `\`${command.replace(/ --(json|html) \S+/g, "")}\``).join(" and ");
+  const commits = commit.split("; ");
+  const shown = (command) => `\`${command.replace(/ --(json|html) \S+/g, "").replace(/(--filter) ([^'" ]*[^\w/=,.:+' -][^ ]*)/, "$1 '$2'")}\``;
+  const commands = executable.split("; ").map((command, i) => `${shown(command)} (commit ${commits[i]})`).join(" and ");
   const shared = merged.benchmarks.filter((entry) => entry.shared).length;
-  const other = shared > 0 ? ` Something else used the cores during ${shared} of ${merged.benchmarks.length} timings: their speeds are too low.` : "";
+  const other = shared > 0 ? ` Something else used the cores during ${shared} of ${merged.benchmarks.length} timings: their speeds are too low, a * marks them in the tables.` : "";
   const load = load_avg[0] > num_cpus / 2 ? ` The machine did other work meanwhile (load ${load_avg[0].toFixed(0)}): single figures may be too low.` : "";
   const busy = other || load;
   const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
-  return `${commands}: ${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}; commit ${commit}.${busy}`;
+  return `${commands}: ${cpu}, ${num_cpus} cores, ${level}; ${names}${torch ? ` (${torch.blas ?? torch.libraries.join(", ")})` : ""}.${busy}`;
 }
 
 const provenances = () => machines.map((machine) => `- ${machine.name}: ${provenance(machine)}`).join("\n");
@@ -85,6 +87,8 @@ function targetTable() {
   return `${table(["row", "target", ...names], cells)}\n\n${provenances()}`;
 }
 
+const mark = ({ shared }) => (shared ? "*" : "");
+const least = (entries) => entries.reduce((a, b) => (b.median < (a?.median ?? Number.POSITIVE_INFINITY) ? b : a), undefined);
 const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
 
 // Every case of the targets that a peer has too: our best, the better peer's, and that over ours.
@@ -93,12 +97,16 @@ function peersTable() {
   for (const { name: machine, merged } of machines) {
     const tagged = merged.benchmarks.filter(({ tags }) => tags.includes("targets"));
     for (const name of new Set(tagged.map((entry) => entry.case))) {
-      const best = (peer) => Math.min(...tagged.filter((entry) => entry.case === name && entry.peer === peer).map(({ median }) => median));
+      const best = (...peers) => least(tagged.filter((entry) => entry.case === name && peers.includes(entry.peer)));
       const own = best("affuse");
-      const other = ["onnxruntime", "torch"].map((peer) => ({ peer: peer === "torch" ? "PyTorch" : peer, seconds: best(peer) })).sort((x, y) => x.seconds - y.seconds)[0];
-      if (!Number.isFinite(other.seconds)) continue;
+      const other = best("onnxruntime", "torch");
+      if (!other) continue;
       if (!rows.has(name)) rows.set(name, {});
-      rows.get(name)[machine] = [time(own), `${time(other.seconds)} ${other.peer}`, `${(other.seconds / own).toFixed(2)} ×`];
+      rows.get(name)[machine] = [
+        `${time(own.median)}${mark(own)}`,
+        `${time(other.median)}${mark(other)} ${other.peer === "torch" ? "PyTorch" : other.peer}`,
+        `${(other.median / own.median).toFixed(2)} ×`,
+      ];
     }
   }
   const head = ["case", ...machines.flatMap(({ name }) => [`affuse, ${name}`, "better peer", ""])];
@@ -131,15 +139,13 @@ function casesTable({ merged }) {
     const of = (peer) => benchmarks.filter((entry) => entry.case === name && entry.peer === peer);
     const mine = of("affuse");
     const [first] = mine;
-    const best = (peer) => {
-      const times = of(peer).map(({ median }) => median);
-      return times.length > 0 ? time(Math.min(...times)) : "–";
-    };
+    const cell = (entry) => (entry ? `${time(entry.median)}${mark(entry)}` : "–");
+    const best = (peer) => cell(least(of(peer)));
     const roof = first?.roof_percent == null ? "–" : `${first.roof_percent.toFixed(0)} % ${first.roof_kind}`;
-    const own = threads.map((n) => mine.find((entry) => entry.threads === n)).map((entry) => (entry ? time(entry.median) : "–"));
+    const own = threads.map((n) => cell(mine.find((entry) => entry.threads === n)));
     return [`\`${name}\``, ...own, roof, best("onnxruntime"), best("torch")];
   });
-  const head = ["case", ...threads.map((n) => `affuse, ${n} thread${n > 1 ? "s" : ""}`), "of its roof", "onnxruntime, best", "PyTorch, best"];
+  const head = ["case", ...threads.map((n) => `affuse, ${n} thread${n > 1 ? "s" : ""}`), "of its roof, 1 thread", "onnxruntime, best", "PyTorch, best"];
   return table(head, rows);
 }
 
@@ -152,11 +158,11 @@ function sweepTable({ merged }) {
     ["tiles", "packing", "kernels", "between"].map((part) => (where ? micros(where[part] * median) : "–"));
   const micros = (seconds) => (seconds >= 1e-4 ? (1e6 * seconds).toFixed(0) : (1e6 * seconds).toPrecision(3));
   const sampled = low.some(({ where }) => where);
-  const rows = low.map(({ case: name, median, roof_percent, account, where }) => {
+  const rows = low.map(({ case: name, median, roof_percent, account, where, shared }) => {
     const { tiles, functions, memory, packing, start } = account;
     const parts = [tiles, functions, memory, packing, start];
     const sum = parts.reduce((a, b) => a + b);
-    return [`\`${name.replace("sweep ", "")}\``, micros(median), `${roof_percent.toFixed(0)} %`, ...parts.map(micros),
+    return [`\`${name.replace("sweep ", "")}\``, micros(median) + mark({ shared }), `${roof_percent.toFixed(0)} %`, ...parts.map(micros),
       `${((100 * sum) / median).toFixed(0)} %`, ...(sampled ? measured(where, median) : [])];
   });
   const worst = Math.min(...all.map(({ roof_percent }) => roof_percent));

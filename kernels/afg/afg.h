@@ -26,7 +26,8 @@
 //              |δα_t,j| ≤ α_t,j (2λ max_t σ_t,j + γ_{T+16}(1 + λ max_t |s_t,j|))   to first order
 //              |δc_j| ≤ (2λ max_t σ_t,j + γ_{2T+16}(1 + λ max_t |s_t,j|)) Σ_t α_t,j |x_t|
 // Singular     none for finite input: the softmax is taken relative to its maximum, tanh saturates. A NaN in a valid frame
-//              makes that sample's c, alpha (every valid frame) and the shared gradients NaN, and nothing else.
+//              makes that sample's c, alpha (every valid frame) and the shared gradients NaN, and nothing else; an infinity makes
+//              them NaN or infinite.
 // FLOPs        forward 2·B·T·A·D + 2·B·T·J·(A + D). Backward with k and alpha saved: 2·B·T·J·D (dc·x) + 4·B·T·J·A, and
 //              2·B·T·A·D each for dW and dx, + 2·B·T·J·D for dx; without k: 2·B·T·A·D more. Only valid frames are visited.
 // Bytes        forward 4(B·T·D + A·D + 2A + B·J·D + B·J·T); backward reads x, W, k, alpha, dc and writes what is wanted.
