@@ -196,7 +196,9 @@ const legend = (items: readonly (readonly [string, string])[]): Markup =>
 
 /** Several runs on one machine as one: the context of the most complete one, everybody's results. */
 export function mergeReports(reports: readonly BenchReport[]): BenchReport {
-  const extent = ({ context }: BenchReport) => context.threads.length + Object.keys(context.versions).length;
+  // Of those with as many threads and peers, the one with most cases: its roofs count.
+  const extent = ({ context, benchmarks }: BenchReport) =>
+    context.threads.length + Object.keys(context.versions).length + 1e-6 * benchmarks.length;
   const first = reports.reduce((a, b) => (extent(b) > extent(a) ? b : a));
   // A case that was measured again counts as it was last, with its peers.
   const last = new Map<string, BenchReport>();
