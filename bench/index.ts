@@ -162,9 +162,9 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const ort: OrtPeer | null = await start(options.peers.includes("ort"), "onnxruntime", loadOrt);
   const torch = await start(options.peers.includes("torch"), "torch", () => TorchPeer.start(options.python));
   if (torch?.info.warning) options.note(`warning: ${torch.info.warning}`);
-  // The ways of waiting differ where there are several threads.
+  // The ways of waiting differ where there are several threads. Another process costs --quick too much of its half minute.
   const passive =
-    torch && threads.some((n) => n > 1)
+    torch && !options.quick && threads.some((n) => n > 1)
       ? await start(true, "torch", () => TorchPeer.start(options.python, undefined, "passive"))
       : null;
   const perf = await start(options.perf === true, "perf", () => Perf.start());
