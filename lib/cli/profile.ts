@@ -111,7 +111,8 @@ Examples:
           version: addon.version,
           cpu: addon.cpu().isa,
         });
-        writeFileAtomic(flags.trace, JSON.stringify(trace), "the trace");
+        // Perfetto refuses DEL in a string (the subject names the source), and JSON.stringify leaves it as it is.
+        writeFileAtomic(flags.trace, JSON.stringify(trace).replaceAll("\u007f", "\\u007f"), "the trace");
         note(`Trace in ${flags.trace}: open it at https://ui.perfetto.dev`);
       }
       if (flags.json) {

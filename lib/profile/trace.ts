@@ -27,6 +27,13 @@ export interface Trace {
 const PID = 1;
 /** Tracks per driver: the driver itself and its workers. */
 const TRACKS = 1025;
+/**
+ * The first track's id. Perfetto takes a thread 0 for one without an id and shows it as the thread PID, which would be worker 0's:
+ * ids start there. The thread whose id is its process's is the main one and comes first: the program.
+ */
+const FIRST = PID;
+/** Of a nanosecond, in microseconds. */
+const TENTH = 1e-4;
 const OTHER: Readonly<Record<number, string>> = {
   [-1]: "run",
   [-2]: "copy in",
@@ -44,7 +51,7 @@ export function toTrace(profile: NativeProfile, about: Record<string, unknown> =
     let driver = busyUntil.findIndex((until) => until <= begin);
     if (driver < 0) driver = busyUntil.length;
     busyUntil[driver] = end;
-    const base = driver * TRACKS;
+    const base = FIRST + driver * TRACKS;
     tracks.set(base, driver === 0 ? "program" : `program ${driver + 1}`);
     const operators = profile.programs[run.program] ?? [];
     const nameOf = (step: number) => operators[step]?.op ?? OTHER[step] ?? `step ${step}`;
@@ -75,7 +82,9 @@ export function toTrace(profile: NativeProfile, about: Record<string, unknown> =
   slices.sort(
     (a, b) => a.tid - b.tid || (a.ts as number) - (b.ts as number) || (b.dur as number) - (a.dur as number),
   );
-  const names: TraceEvent[] = [{ name: "process_name", ph: "M", pid: PID, tid: 0, args: { name: "affuse" } }];
+  const names: TraceEvent[] = [
+    { name: "process_name", ph: "M", pid: PID, tid: FIRST, args: { name: "affuse" } },
+  ];
   for (const [tid, name] of [...tracks].sort((a, b) => a[0] - b[0])) {
     names.push({ name: "thread_name", ph: "M", pid: PID, tid, args: { name } });
     names.push({ name: "thread_sort_index", ph: "M", pid: PID, tid, args: { sort_index: tid } });
@@ -91,8 +100,21 @@ function slice(
   to: number | undefined,
   args: Record<string, unknown>,
 ): TraceEvent {
-  const begin = (from ?? 0) / 1e3;
-  return { name, cat, ph: "X", ts: begin, dur: (to ?? 0) / 1e3 - begin, pid: PID, tid, args };
+  const begin = from ?? 0;
+  const end = to ?? 0;
+  const ts = microseconds(begin);
+  const dur = microseconds(end) - ts;
+  // A run ends with its last operator. However a reader adds and rounds, the operator must not end later: it would be dropped.
+  return { name, cat, ph: "X", ts, dur: cat === "run" ? dur + TENTH : dur, pid: PID, tid, args };
+}
+
+/**
+ * From whole nanoseconds. Some readers add microseconds, others keep nanoseconds and round `value * 1000` or, as Perfetto did
+ * until 2025, cut it: a value that would be cut to one less is taken a bit higher.
+ */
+function microseconds(nanoseconds: number): number {
+  const value = nanoseconds / 1e3;
+  return value * 1e3 < nanoseconds ? value * (1 + Number.EPSILON) : value;
 }
 
 function extent(spans: Float64Array): { begin: number; end: number } {

@@ -80,8 +80,9 @@ test("tables: inference, an operator, rows per shape", async () => {
   assert.is(afg.code, 0, afg.stderr);
 });
 
-test("on a data set", async () => {
-  const data = path.join(folder, "corpus");
+test("on a data set, whose name a trace holds without control characters", async () => {
+  const data = path.join(folder, 'corpus "\\\u007f\u0085 \u2028é');
+  const file = path.join(folder, "named.json");
   writeCorpus(data, makeCorpus(6));
   const { code, stdout, stderr } = await affuse([
     "profile",
@@ -92,10 +93,16 @@ test("on a data set", async () => {
     "modalities.voice=audio",
     "--set",
     "modalities.face=visual",
+    "--trace",
+    file,
     ...QUICK,
   ]);
   assert.is(code, 0, stderr);
   assert.match(stdout, /^training step, concat, batches: 2 of up to 3 clips/);
+  const text = readFileSync(file, "utf8");
+  assert.ok(!Array.from(text).some((character) => character < " " || character === "\u007f"));
+  const { otherData } = JSON.parse(text) as { otherData: { subject: string } };
+  assert.ok(otherData.subject.endsWith(` from ${data}`));
 });
 
 test("bf16 operands", async () => {

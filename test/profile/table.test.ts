@@ -102,12 +102,71 @@ test("a known trace", () => {
   assert.equal(
     slices.slice(0, 4).map(({ name, ts, dur }) => [name, ts, dur]),
     [
-      ["run", 0, 100],
+      ["run", 0, 100.0001],
       ["a", 0, 60],
       ["b", 60, 30],
       ["copy out", 90, 4],
     ],
   );
+});
+
+test("no thread of a trace is 0, and the program's is the main one", () => {
+  const { traceEvents } = toTrace(known);
+  assert.ok(traceEvents.every(({ pid, tid }) => pid > 0 && tid > 0));
+  const name = (args?: Record<string, unknown>) => args?.name;
+  const main = traceEvents.filter(({ ph, pid, tid }) => ph === "M" && tid === pid);
+  assert.equal(
+    main.map(({ args }) => name(args)),
+    ["affuse", "program", undefined],
+  );
+  // The tasks of worker 0, which is the thread of the program, stay on a track of their own.
+  const spans = Float64Array.of(-1, 0, 100, 0, 0, 0, 0, 0, 100, 0, 0, 0);
+  const run = { program: 0, spans, tasks: Float64Array.of(0, 0, 10, 20, 0, 1, 10, 20) };
+  const both = toTrace({ programs: known.programs, runs: [run] }).traceEvents;
+  const tracks = both.filter((event) => event.name === "thread_name");
+  assert.equal(
+    tracks.map(({ tid, args }) => [tid, name(args)]),
+    [
+      [1, "program"],
+      [2, "program · worker 0"],
+      [3, "program · worker 1"],
+    ],
+  );
+  const shown = both.filter(({ ph }) => ph === "X").map(({ tid, cat }) => [tid, cat]);
+  assert.equal(shown, [
+    [1, "run"],
+    [1, "operator"],
+    [2, "task"],
+    [3, "task"],
+  ]);
+});
+
+test("what ends with its run stays inside it, to readers that add, shift, round and cut", () => {
+  const begins = [0, 473196545, 248789587, 2 ** 40 + 1];
+  for (let i = 1; i < 3000; i++) begins.push(Math.floor(7919.7 * i ** 2.1));
+  for (const begin of begins) {
+    const end = begin + 224412707 + (begin % 100003);
+    for (const length of [5749, 841, 20000 + (begin % 7919), end - begin]) {
+      const spans = Float64Array.of(-1, begin, end, 0, 0, 0, -3, end - length, end, 0, 0, 0);
+      const text = JSON.stringify(
+        toTrace({ programs: [[]], runs: [{ program: 0, spans, tasks: new Float64Array() }] }),
+      );
+      const { traceEvents } = JSON.parse(text) as { traceEvents: { ph: string; ts: number; dur: number }[] };
+      const slices = traceEvents.filter(({ ph }) => ph === "X");
+      const rounded = slices.flatMap(({ ts, dur }) => [Math.round(ts * 1e3), Math.round(dur * 1e3)]);
+      assert.equal(rounded, [begin, end - begin, end - length, length]);
+      const cut = (value: number) => Math.trunc(value * 1e3);
+      for (const [at, of] of [
+        [(ts: number) => ts, (dur: number) => dur],
+        [(ts: number) => ts - 57.123, (dur: number) => dur],
+        [(ts: number) => ts / 1e3, (dur: number) => dur / 1e3],
+        [cut, cut],
+      ] as const) {
+        const [run, last] = slices.map(({ ts, dur }) => ({ from: at(ts), to: at(ts) + of(dur) }));
+        assert.ok(run && last && run.from <= last.from && last.to <= run.to, `${begin} ${length} ${text}`);
+      }
+    }
+  }
 });
 
 test("runs at the same time get tracks of their own", () => {
