@@ -267,6 +267,8 @@ export const OPERATOR_CASES: OperatorCase[] = [
       "copy.dram",
       {
         attributes: { layout },
+        // As the FCN runs it: in native buffers, which have pages as large as the roof's.
+        ...(layout === "nhwc" && { via: "program" }),
         peers: layout === "nchw" ? { ort: true, torch: true } : {},
         tags: ["targets"],
       },

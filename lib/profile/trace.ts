@@ -1,6 +1,6 @@
 /**
  * A profile in the Trace Event Format (JSON object form with complete events, ph "X"), which Perfetto
- * (ui.perfetto.dev) and chrome://tracing read. One track per program driver with runs and, inside them,
+ * (ui.perfetto.dev) and speedscope read. One track per program driver with runs and, inside them,
  * operators; one per worker with tasks.
  */
 import type { NativeProfile } from "../native/addon.ts";
@@ -109,8 +109,8 @@ function slice(
 }
 
 /**
- * From whole nanoseconds. Some readers add microseconds, others keep nanoseconds and round `value * 1000` or, as Perfetto did
- * until 2025, cut it: a value that would be cut to one less is taken a bit higher.
+ * From whole nanoseconds. Some readers add microseconds, others keep nanoseconds and round `value * 1000` or, as versions of
+ * Perfetto do, cut it: a value that would be cut to one less is taken a bit higher.
  */
 function microseconds(nanoseconds: number): number {
   const value = nanoseconds / 1e3;
