@@ -91,13 +91,65 @@ AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P&
 // Whether any element is above `most` or NaN.
 AFFUSE_INLINE bool any_above(Vec a, Vec most) { return _mm256_movemask_ps(_mm256_cmp_ps(a, most, _CMP_NLE_UQ)) != 0; }
 
-// A row at a time, its squares stored while the row before it is computed: with eight lanes neighbours cost less loaded than
-// shuffled, and what was stored a row ago keeps no load waiting. Four vectors go through the first half of the chain, then
-// through the second: one after another they would fill the schedulers with waiting instructions.
+// A row's squares are stored while the row before it is computed: with eight lanes neighbours cost less loaded than shuffled,
+// and what was stored a row ago keeps no load waiting. Four vectors are a group: they go through the first half of the chain
+// before any goes through the second, as one chain after another would fill the schedulers with waiting instructions.
+constexpr int64_t kGroup = 4 * kLanes;
+
+// C a multiple of kGroup: the groups of all rows are one sequence, and the scales of a group are computed between the powers
+// of the one before it. Starting anew in every row would take a tenth longer.
+template <class P>
+AFFUSE_INLINE void whole_rows(const Walk& walk, const Window& window, const P& power, int64_t rows, const float* x, float* y,
+                              float* scratch) {
+  const int64_t C = walk.C;
+  const Vec k = set1(window.k), alpha = set1(window.alpha), most = set1(kMost);
+  float *here = scratch + kLanes, *below = here + walk.row;  // zeros before and after them
+  const float* next = rows > 1 ? x + C : x;
+  const auto square = [](const float* from, float* to) AFFUSE_INLINE_BODY {
+    const Vec a = load(from);
+    store(to, a * a);
+  };
+  const auto scale = [&](int64_t i) AFFUSE_INLINE_BODY {
+    square(next + i, below + i);
+    return fma(alpha, sum_over(here + i, 1, 2, 2), k);
+  };
+  for (int64_t i = 0; i < C; i += kLanes) square(x + i, here + i);
+  const float* s = here;  // squares of the group whose scales are in d; x and y are at the same group
+  Vec d[4];
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) d[v] = scale(v * kLanes);
+  const auto begin = [&]() AFFUSE_INLINE_BODY {
+    fetch_ahead(x, y);
+    fetch_ahead(x + 16, y + 16);
+    // One look at four instead of a cut of each: sums beyond float32 are rare.
+    if (any_above((d[0] + d[1]) + (d[2] + d[3]), most)) [[unlikely]]
+      for (int v = 0; v < 4; ++v) d[v] = window.scale(sum_over(s + v * kLanes, 1, 2, 2));
+  };
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = r == 0 ? kGroup : 0; i < C; i += kGroup) {
+      begin();
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        const Vec upcoming = scale(i + v * kLanes);
+        store(y + v * kLanes, times(power, load(x + v * kLanes), d[v]));
+        d[v] = upcoming;
+      }
+      s = here + i, x += kGroup, y += kGroup;
+    }
+    float* const done = here;
+    here = below, below = done;
+    if (r + 2 < rows) next += C;
+  }
+  begin();
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) store(y + v * kLanes, times(power, load(x + v * kLanes), d[v]));
+}
+
+// Any C.
 template <class P>
 AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P& power, int64_t rows, const float* x,
                                 float* y, float* scratch) {
-  constexpr int64_t kGroup = 4 * kLanes;
+  if (walk.C % kGroup == 0) return whole_rows(walk, window, power, rows, x, y, scratch);
   const int64_t whole = walk.C / kLanes * kLanes;
   const int left = int(walk.C - whole);
   const Vec k = set1(window.k), alpha = set1(window.alpha), most = set1(kMost);
@@ -119,7 +171,6 @@ AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P&
         square(load(next + at), below + at);
         d[v] = fma(alpha, sum_over(here + at, 1, 2, 2), k);
       }
-      // One look at four instead of a cut of each: sums beyond float32 are rare.
       if (any_above((d[0] + d[1]) + (d[2] + d[3]), most)) [[unlikely]]
         for (int v = 0; v < 4; ++v) d[v] = scale(i + v * kLanes);
 #pragma GCC unroll 4
