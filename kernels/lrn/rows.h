@@ -52,8 +52,9 @@ AFFUSE_INLINE void each_row(int64_t rows, F&& body) {
 }
 
 // Some rows ahead, for memory's sake.
+constexpr int64_t kReadAhead = kLanes == 16 ? 1024 : 2048;
 AFFUSE_INLINE void fetch_ahead(const float* read, const float* written) {
-  prefetch(read + 1024);
+  prefetch(read + kReadAhead);
   prefetch_write(written + 512);
 }
 
