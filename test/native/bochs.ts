@@ -95,7 +95,8 @@ function parameters(image: Buffer, ramDisk: number, megabytes: number): Buffer {
     page.writeUInt32LE(1, 0x2e0 + 20 * i);
   });
   const words = [
-    "console=ttyS0 quiet rdinit=/init panic=-1",
+    // ramfs: the other kind of root ends at half of the memory, and files would be cut off without a word.
+    "console=ttyS0 quiet rootfstype=ramfs rdinit=/init panic=-1",
     // Cost only time here: hardware that is not there, defence, self-tests, measuring the clock (of which Bochs tells lies).
     "acpi=off noapic nolapic pci=off nokaslr mitigations=off cryptomgr.notests idle=halt",
     "tsc=reliable tsc_early_khz=1000000 lpj=1000000 random.trust_cpu=on no5lvl",
