@@ -13,7 +13,7 @@ import { packageRoot } from "#root";
 import { sh } from "../helpers/process.ts";
 import { record } from "../operators/record.ts";
 import type { Run } from "../operators/suite.ts";
-import { type Command, emulate, missing, models, type Ran } from "./bochs.ts";
+import { type Command, emulate, missing, models, type Ran } from "./bochs/pc.ts";
 
 const library = path.join(packageRoot, "build-cmake/libaffuse.a");
 const all = process.env.AFFUSE_TEST_ALL === "1";

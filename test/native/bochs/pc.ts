@@ -1,6 +1,6 @@
 /**
  * A PC in the emulator Bochs that runs static Linux programs on a processor that this machine is not: a Linux kernel and a
- * RAM disk with the programs and their files, without BIOS or boot loader (bochs_boot.S, bochs_init.c). AFFUSE_BOCHS names the
+ * RAM disk with the programs and their files, without BIOS or boot loader (boot.S, init.c). AFFUSE_BOCHS names the
  * emulator (default: bochs), AFFUSE_KERNEL the kernel (default: the last of /boot).
  */
 import { spawn, spawnSync } from "node:child_process";
@@ -31,7 +31,7 @@ export interface Ran {
   output: string;
 }
 
-/** Addresses of what bochs_boot.S loads; it knows the first and the third. */
+/** Addresses of what boot.S loads; it knows the first and the third. */
 const PARAMETERS = 0x10000;
 const COMMAND_LINE = 0x11000;
 const KERNEL = 0x1000000;
@@ -148,9 +148,9 @@ export async function emulate(
   const folder = mkdtempSync(path.join(tmpdir(), "affuse-bochs-"));
   try {
     const at = (name: string) => path.join(folder, name);
-    const source = (name: string) => path.join(packageRoot, "test/native", name);
-    must("cc", ["-O1", "-Wall", "-static", source("bochs_init.c"), "-o", at("init")]);
-    must("cc", ["-m32", "-c", source("bochs_boot.S"), "-o", at("boot.o")]);
+    const source = (name: string) => path.join(packageRoot, "test/native/bochs", name);
+    must("cc", ["-O1", "-Wall", "-static", source("init.c"), "-o", at("init")]);
+    must("cc", ["-m32", "-c", source("boot.S"), "-o", at("boot.o")]);
     must("objcopy", ["-O", "binary", "-j", ".text", at("boot.o"), at("rom")]);
     // Bochs wants one; nobody calls it. 55 aa, its length, and the bytes add up to 0.
     writeFileSync(at("vgarom"), Buffer.concat([Buffer.from([0x55, 0xaa, 1]), Buffer.alloc(509)]));

@@ -1,4 +1,4 @@
-// The only program that test/native/bochs.ts starts in its emulated PC, as process 1: runs the lines of /commands one by one.
+// The only program that test/native/bochs/pc.ts starts in its emulated PC, as process 1: runs the lines of /commands one by one.
 // A line is words between tabs, NAME=VALUE words (the environment), then a program and its arguments. Output goes to the
 // port that Bochs prints, far quicker than a serial line. Around the output of line N there is "\x01begin N" and
 // "\x01end N STATUS"; at the end the machine is turned off.

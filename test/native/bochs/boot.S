@@ -1,4 +1,4 @@
-// In the place of BIOS and boot loader in the PC of test/native/bochs.ts: 64 KB that end at 4 GB. From the reset vector into
+// In the place of BIOS and boot loader in the PC of test/native/bochs/pc.ts: 64 KB that end at 4 GB. From the reset vector into
 // 32-bit mode with flat segments, reads what the first sector of the disk lists (first sector, sectors, address; an entry
 // of no sectors ends it), and goes to the kernel as its 32-bit boot protocol asks (Documentation/arch/x86/boot.rst).
         .set LIST, 0x8000
