@@ -66,6 +66,7 @@ export function toTrace(profile: NativeProfile, about: Record<string, unknown> =
               flops,
               bytes: (read as number) + (written as number),
               "GFLOP/s": seconds > 0 ? (flops as number) / seconds / 1e9 : 0,
+              "GB/s": seconds > 0 ? ((read as number) + (written as number)) / seconds / 1e9 : 0,
             }
           : { program: run.program };
       slices.push(
@@ -85,6 +86,9 @@ export function toTrace(profile: NativeProfile, about: Record<string, unknown> =
   const names: TraceEvent[] = [
     { name: "process_name", ph: "M", pid: PID, tid: FIRST, args: { name: "affuse" } },
   ];
+  // Perfetto shows a process's labels, and no otherData.
+  if (typeof about.subject === "string")
+    names.push({ name: "process_labels", ph: "M", pid: PID, tid: FIRST, args: { labels: about.subject } });
   for (const [tid, name] of [...tracks].sort((a, b) => a[0] - b[0])) {
     names.push({ name: "thread_name", ph: "M", pid: PID, tid, args: { name } });
     names.push({ name: "thread_sort_index", ph: "M", pid: PID, tid, args: { sort_index: tid } });

@@ -108,6 +108,13 @@ test("a known trace", () => {
       ["copy out", 90, 4],
     ],
   );
+  const { flops, bytes, ...args } = slices[1]?.args as Record<string, number>;
+  assert.ok((flops as number) > 0 && (bytes as number) > 0);
+  for (const [unit, amount] of [["GFLOP/s", flops] as const, ["GB/s", bytes] as const])
+    assert.ok(Math.abs((args[unit] as number) / ((amount as number) / 60e3) - 1) < 1e-12, unit);
+  const labels = (about: Record<string, unknown>) =>
+    toTrace(known, about).traceEvents.find(({ name }) => name === "process_labels")?.args;
+  assert.equal([labels({}), labels({ subject: "a step" })], [undefined, { labels: "a step" }]);
 });
 
 test("no thread of a trace is 0, and the program's is the main one", () => {
