@@ -108,7 +108,7 @@ test("a known trace", () => {
       ["copy out", 90, 4],
     ],
   );
-  const { flops, bytes, ...args } = slices[1]?.args as Record<string, number>;
+  const { flops, bytes, ...args } = (slices[1]?.args ?? {}) as Record<string, number>;
   assert.ok((flops as number) > 0 && (bytes as number) > 0);
   for (const [unit, amount] of [["GFLOP/s", flops] as const, ["GB/s", bytes] as const])
     assert.ok(Math.abs((args[unit] as number) / ((amount as number) / 60e3) - 1) < 1e-12, unit);
