@@ -161,11 +161,15 @@ Examples:
       }
       const result = stored ? { ...report, changes } : report;
       if (flags.json === true) printJson(result);
-      if (typeof flags.json === "string")
-        writeFileAtomic(flags.json, `${JSON.stringify(result, null, 1)}\n`, "the results");
-      if (flags.html) {
-        const { benchPage } = await import("../../bench/page.ts");
-        writeFileAtomic(flags.html, benchPage(report), "the page");
+      try {
+        if (typeof flags.json === "string")
+          writeFileAtomic(flags.json, `${JSON.stringify(result, null, 1)}\n`, "the results");
+      } finally {
+        // Minutes of measuring are kept in one of them at least.
+        if (flags.html) {
+          const { benchPage } = await import("../../bench/page.ts");
+          writeFileAtomic(flags.html, benchPage(report), "the page");
+        }
       }
       if (report.interrupted || options.signal.aborted) process.exitCode = EXIT.interrupted;
     });
