@@ -35,7 +35,7 @@ AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& powe
 }
 
 template <class P>
-AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, float factor, int64_t rows,
+AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, const Factor& factor, int64_t rows,
                             int positions, const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
   float *s = scratch + walk.margin, *t = s + area, *u = t + area;
   squares(walk, rows, positions, x, s);
@@ -46,7 +46,7 @@ AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& pow
       const Powers q = power.of(window.scale(s + in, walk.next));
       const Vec g = get(dy + at, n) * q.power;
       store(u + in, g);
-      store(t + in, get(x + at, n) * g * q.inverse);  // lanes without a channel: g = 0
+      store(t + in, term(factor, q.inverse, get(x + at, n), g));  // lanes without a channel: g = 0
     }
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < walk.count; ++i) {
@@ -56,7 +56,7 @@ AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& pow
       prefetch(x + at + rows * walk.C);
       prefetch(dy + at + rows * walk.C);
       prefetch(dx + at + rows * walk.C);
-      put(dx + at, fnma(set1(factor) * get(x + at, n), sum, load(u + in)), n);
+      put(dx + at, fnma(set1(factor.a) * get(x + at, n), sum, load(u + in)), n);
     }
 }
 
@@ -167,7 +167,7 @@ void lrn_backward(const OpCall& call) {
   const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
-      const float factor = float(2 * a.alpha * a.beta);
+      const Factor factor = factor_of(a);
 #if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
         const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {

@@ -61,8 +61,8 @@ AFFUSE_INLINE void forward_planes(const Planes<wide>& m, const Window& window, c
 }
 
 template <int wide, class P>
-AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, const P& power, float factor, const float* x,
-                                   const float* dy, float* dx) {
+AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, const P& power, const Factor& factor,
+                                   const float* x, const float* dy, float* dx) {
   Five<Vec> s[wide], t[wide];
   Vec g[wide][3];  // dy d^-beta of the channels c, c + 1 and c + 2
   for (int v = 0; v < wide; ++v) {
@@ -79,16 +79,16 @@ AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, 
       prefetch_write(dx + ahead + at);
       const Vec next = c + 4 < m.C ? get(x + (c + 4) * m.plane + at, n) : zero();
       s[v].step(next * next);
-      Vec later = zero(), term = zero();
+      Vec later = zero(), upcoming = zero();
       if (c >= -2 && c + 2 < m.C) {
         const Powers q = power.of(window.scale(s[v].sum()));
         later = get(dy + (c + 2) * m.plane + at, n) * q.power;
-        term = get(x + (c + 2) * m.plane + at, n) * later * q.inverse;
+        upcoming = term(factor, q.inverse, get(x + (c + 2) * m.plane + at, n), later);
       }
-      t[v].step(term);
+      t[v].step(upcoming);
       g[v][0] = g[v][1], g[v][1] = g[v][2], g[v][2] = later;
       if (c < 0) continue;
-      put(dx + c * m.plane + at, fnma(set1(factor) * get(x + c * m.plane + at, n), t[v].sum(), g[v][0]), n);
+      put(dx + c * m.plane + at, fnma(set1(factor.a) * get(x + c * m.plane + at, n), t[v].sum(), g[v][0]), n);
     }
   }
 }

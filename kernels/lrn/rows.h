@@ -225,8 +225,8 @@ AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P&
 #endif
 
 template <int together, class P>
-AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P& power, float factor, int64_t distance,
-                                 const float* x, const float* dy, float* dx) {
+AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P& power, const Factor& factor,
+                                 int64_t distance, const float* x, const float* dy, float* dx) {
   Vec a[together], a0[together], g0[together];
   Near s[together], t[together];
   for (int r = 0; r < together; ++r) {
@@ -239,16 +239,16 @@ AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P
       const int64_t at = r * distance + i * kLanes;
       fetch_ahead(x + at, dx + at);
       prefetch(dy + at + 1024);
-      Vec g = zero(), term = zero(), next = zero();
+      Vec g = zero(), here = zero(), next = zero();
       if (i < walk.count) {
         if (i + 1 < walk.count) next = get(x + at + kLanes, walk.lanes(i + 1, kLanes));
         s[r].step(next * next);
         const Powers q = many(power, window.scale(s[r].sum()));
         g = get(dy + at, walk.lanes(i, kLanes)) * q.power;
-        term = a[r] * g * q.inverse;
+        here = term(factor, q.inverse, a[r], g);
       }
-      t[r].step(term);
-      if (i > 0) put(dx + at - kLanes, fnma(set1(factor) * a0[r], t[r].sum(), g0[r]), walk.lanes(i - 1, kLanes));
+      t[r].step(here);
+      if (i > 0) put(dx + at - kLanes, fnma(set1(factor.a) * a0[r], t[r].sum(), g0[r]), walk.lanes(i - 1, kLanes));
       a0[r] = a[r], g0[r] = g, a[r] = next;
     }
   }
