@@ -309,6 +309,14 @@ const lrn: Entry = {
       [1, 33, 2, 300],
     ] as Dims[])
       for (const attributes of settings.slice(0, 5)) add(dims, attributes, 5, true);
+    // Channel-last rows of whole groups of vectors, and others, with every kind of power.
+    for (const C of [32, 40, 256])
+      for (const attributes of [
+        { beta: 0.5 },
+        { beta: 1.3, alpha: 0.3 },
+        { alpha: 0.3 },
+      ] as Case["attributes"][])
+        for (let i = 0; i < 2; i++) add([1, C, 3, 5], attributes, 5, true);
     return list;
   },
   // The two terms of dx may cancel: rounded at the larger one, which is at most (1 + 2 beta sqrt n) |dy| d^-beta.

@@ -2,10 +2,10 @@
 // float32's limits on either side, and single elements of that size, one input at a time.
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { Random } from "../../lib/data/random.ts";
 import { casesOf } from "./cases.ts";
 import { type Inputs, inferred, normal, runKernel, runReference, type Values } from "./run.ts";
 import { addon, differentiable, forwards, operator } from "./suite.ts";
-import { Random } from "../../lib/data/random.ts";
 
 /** Sums of a few products with values near 1 must fit: 1e30, not 3e38. */
 const SIZES = [0, 1e-38, 1e-20, 1e10, 1e30];
@@ -105,6 +105,38 @@ test("the largest numbers there are", () => {
       assert.equal(notFinite(name, inputs, attributes), [], `${name} ${choice ?? ""}`);
     }
   }
+});
+
+test("LRN's gradient of the largest numbers there are", () => {
+  for (const layout of ["nchw", "nhwc"])
+    for (const C of [1, 7, 64])
+      for (const size of [3, 5])
+        for (const attributes of [
+          { alpha: 0 },
+          { alpha: 1 },
+          { alpha: 1e6 },
+          { alpha: 0, beta: 0.5, k: 0.1 },
+          { alpha: 1, beta: 0 },
+        ] as Record<string, number>[])
+          for (const most of [1e30, 2e38, 3.4e38]) {
+            const shape = layout === "nchw" ? [1, C, 1, 3] : [1, 1, 3, C];
+            const x: Values = {
+              shape,
+              data: normal(new Random(C), shape).data.map((v) => Math.fround(Math.sign(v) * most)),
+            };
+            const dy = normal(new Random(3), shape);
+            const { outputs } = runKernel(
+              addon.call,
+              operator("lrn.backward"),
+              { x, dy },
+              { layout, size, ...attributes },
+              { dx: shape },
+            );
+            assert.ok(
+              outputs.dx?.data.every(Number.isFinite),
+              `${layout} C ${C} size ${size} ${JSON.stringify(attributes)} x ${most}`,
+            );
+          }
 });
 
 test.run();

@@ -1,8 +1,17 @@
 // Golden values of the specification (section 4) and facts that do not come from this project's own code.
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { philox4x32 } from "../../lib/data/random.ts";
-import { type Inputs, inferred, integers, runKernel, runReference, tensor, type Values } from "./run.ts";
+import { philox4x32, Random } from "../../lib/data/random.ts";
+import {
+  type Inputs,
+  inferred,
+  integers,
+  normal,
+  runKernel,
+  runReference,
+  tensor,
+  type Values,
+} from "./run.ts";
 import { addon, operator } from "./suite.ts";
 
 const vector = (...values: number[]): Values => ({ shape: [values.length], data: Float64Array.from(values) });
@@ -265,6 +274,43 @@ test("NaN reaches exactly the windows that hold it", () => {
     const found = Array.from(y?.data ?? []).flatMap((v, i) => (Number.isNaN(v) ? [i] : []));
     assert.equal(found, expected, name);
   }
+});
+
+test("LRN: NaN and squares beyond float32 reach exactly their windows, at every place of rows", () => {
+  const info = operator("lrn");
+  for (const layout of ["nhwc", "nchw"])
+    for (const C of [5, 32, 40, 64, 96])
+      for (const [rows, beta, alpha] of [
+        [1, 0.75, 1e-4],
+        [2, 0.5, 3],
+        [3, 0.75, 0],
+        [3, 0.6, 1],
+      ] as const) {
+        const shape = layout === "nhwc" ? [1, 1, rows, C] : [1, C, 1, rows];
+        const base = normal(new Random(C, rows), shape);
+        const shapes = { y: shape };
+        const run = (data: Values["data"]) =>
+          (
+            runKernel(addon.call, info, { x: { shape, data } }, { layout, beta, alpha }, shapes).outputs
+              .y as Values
+          ).data;
+        const before = run(base.data);
+        for (let at = 0; at < C * rows; at++)
+          for (const value of [Number.NaN, Math.fround(3e38), Math.fround(-2e19)]) {
+            const after = run(base.data.with(at, value));
+            const place = (i: number) =>
+              layout === "nhwc" ? [Math.floor(i / C), i % C] : [i % rows, Math.floor(i / rows)];
+            const [row, channel] = place(at) as [number, number];
+            for (let i = 0; i < after.length; i++) {
+              const [r, c] = place(i) as [number, number];
+              const y = after[i] as number;
+              const where = `${layout} C ${C} rows ${rows} beta ${beta} alpha ${alpha}: ${value} at ${at} gives ${y} at ${i}`;
+              if (r !== row || Math.abs(c - channel) > 2) assert.ok(Object.is(y, before[i]), where);
+              else if (Number.isNaN(value)) assert.ok(Number.isNaN(y), where);
+              else assert.ok(Number.isFinite(y) && (alpha > 0 || i === at || Object.is(y, before[i])), where);
+            }
+          }
+      }
 });
 
 test("convolution, pooling and LRN: PyTorch 1.13's results", () => {
