@@ -8,9 +8,10 @@
 // Nothing is saved: d is computed again.
 // Error (float32), relative: of y (n/2 + 8) 2^-24 for beta = 3/4, otherwise beta |log d| 2^-23 more (the power goes
 // through exp and log). dx: that of each of its two terms, which may cancel.
-// Singular points: none, k > 0. Squares beyond float32's range (|a| > 1e19, or alpha' a^2 > 3e38) count as its largest number,
-// where the formula's y is tiny; nothing finite gives NaN or infinity. A NaN makes its window NaN; an infinity gives an
-// infinity or NaN at its own place and next to nothing in its neighbours.
+// Singular points: none, k > 0. Sums of squares beyond float32's range (|a| > 1e19, or alpha' a^2 > 3e38) count as its largest
+// number: y is then tiny, as in the formula unless alpha' is tiny too, and of dx little is right. No finite x gives NaN or
+// infinity. A NaN makes its window NaN; an infinity gives an infinity or NaN at its own place and in y next to nothing in its
+// neighbours.
 // FLOPs: forward (2 n + 6) N, backward (4 n + 14) N, N = B C H W. Bytes: forward 8 N, backward 12 N.
 #pragma once
 #include "../common/maps.h"

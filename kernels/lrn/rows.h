@@ -238,7 +238,7 @@ AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P
     for (int r = 0; r < together; ++r) {
       const int64_t at = r * distance + i * kLanes;
       fetch_ahead(x + at, dx + at);
-      prefetch(dy + at + 1024);
+      prefetch(dy + at + kReadAhead);
       Vec g = zero(), here = zero(), next = zero();
       if (i < walk.count) {
         if (i + 1 < walk.count) next = get(x + at + kLanes, walk.lanes(i + 1, kLanes));

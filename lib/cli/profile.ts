@@ -1,7 +1,7 @@
 /** `affuse profile`: where the time of a training step, an inference or an operator goes. */
 import { InvalidArgumentError, Option } from "commander";
 import { AffuseError } from "../errors.ts";
-import { type Precision, PRECISIONS } from "../graph/precision.ts";
+import { PRECISIONS, type Precision } from "../graph/precision.ts";
 import type { AttributeValue, OperatorInfo } from "../kernels/index.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
@@ -54,9 +54,7 @@ export const register: Register = (program) => {
     .option("--dim <n>", "made-up data: width of a stream", whole, 1024)
     .option("--attention <n>", "made-up data: width of the attention space", whole, 256)
     .option("--full", "made-up data: no padding; else lengths from a third of --frames")
-    .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
-    )
+    .addOption(new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS))
     .option("--set <key=value>", "any key of the configuration, e.g. model.mlp.dropout=0", pairs)
     .option("--size <X=n...>", "op: sizes by the letters of its shapes, such as B=256 (64 for the others)")
     .option("--attr <k=v...>", "op: attributes, such as k=4")
@@ -88,7 +86,7 @@ Examples:
       const { requireWritable, writeFileAtomic } = await import("../data/files.ts");
       if (flags.trace !== undefined) requireWritable(flags.trace, "the trace");
       const { loadAddon } = await import("../native/index.ts");
-      const { formatSummary, measureRoofs, profile, summarize, toTrace } = await import(
+      const { formatSummary, measureRoofs, profile, summarize, toTrace, traceFile } = await import(
         "../profile/index.ts"
       );
       const addon = loadAddon();
@@ -104,6 +102,13 @@ Examples:
       }
       const roofs = measureRoofs(addon, threads, undefined, subject.precision);
       const summary = summarize(recorded, roofs, flags.detail);
+      // The summary first: it is not lost with a trace that cannot be written.
+      if (flags.json) {
+        printJson({ subject: subject.title, threads, cpu: addon.cpu(), roofs, ...summary });
+      } else {
+        print(`${subject.title}, ${threads} thread${threads === 1 ? "" : "s"}, ${addon.cpu().isa}`);
+        print(formatSummary(summary, roofs));
+      }
       if (flags.trace !== undefined) {
         const trace = toTrace(recorded, {
           subject: subject.title,
@@ -111,16 +116,9 @@ Examples:
           version: addon.version,
           cpu: addon.cpu().isa,
         });
-        // Perfetto refuses DEL in a string (the subject names the source), and JSON.stringify leaves it as it is.
-        writeFileAtomic(flags.trace, JSON.stringify(trace).replaceAll("\u007f", "\\u007f"), "the trace");
+        writeFileAtomic(flags.trace, traceFile(trace), "the trace");
         note(`Trace in ${flags.trace}: open it at https://ui.perfetto.dev`);
       }
-      if (flags.json) {
-        printJson({ subject: subject.title, threads, cpu: addon.cpu(), roofs, ...summary });
-        return;
-      }
-      print(`${subject.title}, ${threads} thread${threads === 1 ? "" : "s"}, ${addon.cpu().isa}`);
-      print(formatSummary(summary, roofs));
     });
 };
 

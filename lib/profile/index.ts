@@ -2,7 +2,8 @@
 export { type Limit, measureRoofs, type Roofs } from "./roofs.ts";
 export { dataSubject, type ModelSizes, operatorSubject, type Subject, syntheticSubject } from "./subject.ts";
 export { formatSummary, type ProfileRow, type Summary, summarize } from "./table.ts";
-export { toTrace, type Trace, type TraceEvent } from "./trace.ts";
+export { type Trace, type TraceEvent, toTrace, traceFile } from "./trace.ts";
+
 import type { NativeAddon, NativeProfile } from "../native/addon.ts";
 import type { Subject } from "./subject.ts";
 

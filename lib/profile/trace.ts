@@ -96,6 +96,22 @@ export function toTrace(profile: NativeProfile, about: Record<string, unknown> =
   return { traceEvents: [...names, ...slices], displayTimeUnit: "ms", otherData: about };
 }
 
+/** Events of a piece of the file: the whole may be longer than a string can be. */
+const PIECE = 10_000;
+
+/** The trace as JSON, in pieces that follow each other in a file. */
+export function traceFile({ traceEvents, ...rest }: Trace): Uint8Array[] {
+  // Perfetto refuses DEL in a string (the subject names the source), and JSON.stringify leaves it as it is.
+  const text = (value: unknown) => JSON.stringify(value).replaceAll("\u007f", "\\u007f");
+  const pieces = [Buffer.from('{"traceEvents":[')];
+  for (let at = 0; at < traceEvents.length; at += PIECE) {
+    const events = text(traceEvents.slice(at, at + PIECE)).slice(1, -1);
+    pieces.push(Buffer.from(at === 0 ? events : `,${events}`));
+  }
+  pieces.push(Buffer.from(`],${text(rest).slice(1)}`));
+  return pieces;
+}
+
 function slice(
   name: string,
   cat: string,

@@ -121,7 +121,11 @@ test("what is refused, and with which code", async () => {
     [["profile", "op", "afg", "--with", "nope"], 1, /ERR_AFFUSE_NAME/],
     [["profile", "op", "fbp", "--attr", "nope=3"], 1, /ERR_AFFUSE_ATTRIBUTE/],
     [["profile", "op", "fbp", "--size", "A=9999999999", "B=9999999999"], 1, /ERR_AFFUSE_MEMORY/],
-    [["profile", "op", "linear", "--size", "O=9999999999", "D=999999", "N=1"], 1, /ERR_AFFUSE_SHAPE.*1e\+?15/],
+    [
+      ["profile", "op", "linear", "--size", "O=9999999999", "D=999999", "N=1"],
+      1,
+      /ERR_AFFUSE_SHAPE.*1e\+?15/,
+    ],
     [["profile", "--batch", "9999999"], 1, /ERR_AFFUSE_MEMORY/],
     [["profile", "op", "scale", "--trace", folder], 1, /ERR_AFFUSE_WRITE/],
     [["profile", "op", "linear", "--size", "B=2"], 1, /ERR_AFFUSE_NAME/],

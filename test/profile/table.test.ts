@@ -9,7 +9,9 @@ import {
   type Roofs,
   summarize,
   syntheticSubject,
+  type TraceEvent,
   toTrace,
+  traceFile,
 } from "../../lib/profile/index.ts";
 import { compare } from "../../lib/profile/roofs.ts";
 
@@ -115,6 +117,16 @@ test("a known trace", () => {
   const labels = (about: Record<string, unknown>) =>
     toTrace(known, about).traceEvents.find(({ name }) => name === "process_labels")?.args;
   assert.equal([labels({}), labels({ subject: "a step" })], [undefined, { labels: "a step" }]);
+});
+
+test("a trace's file is its JSON, however long", () => {
+  const { traceEvents, ...rest } = toTrace(known, { subject: "a \u007f step" });
+  for (const count of [0, 1, 9_999, 10_000, 10_001, 25_000]) {
+    const events = Array.from({ length: count }, (_, i) => traceEvents[i % traceEvents.length] as TraceEvent);
+    const text = Buffer.concat(traceFile({ traceEvents: events, ...rest })).toString();
+    assert.not.match(text, "\u007f");
+    assert.equal(JSON.parse(text), { traceEvents: events, ...rest });
+  }
 });
 
 test("no thread of a trace is 0, and the program's is the main one", () => {
