@@ -6,8 +6,7 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-// The usual window in planes: `wide` vectors of neighbouring positions go from channel to channel with the squares (and the
-// backward's terms) of five channels in registers. n: lanes of the last vector.
+// The squares, or the backward's terms, of five channels in registers.
 template <class V>
 struct Five {
   V a, b, c, d, e;
@@ -21,10 +20,11 @@ constexpr int kWideForward = 2, kWideBackward = 1;
 #endif
 constexpr int64_t kChannelsAhead = 16;
 
+// `wide` vectors of neighbouring positions go from channel to channel together.
 template <int wide>
 struct Planes {
   int64_t C, plane;
-  int n;
+  int n;     // lanes of the last vector
   int turn;  // which of four neighbouring pieces this is
   // Memory prefers a kilobyte at once to a line of every plane: the four pieces after these are asked for plane by plane, a
   // quarter of the planes with each of these.

@@ -4,20 +4,13 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
+
+#include <bit>
 
 namespace {
 
-float from_bits(uint32_t bits) {
-  float x;
-  memcpy(&x, &bits, 4);
-  return x;
-}
-uint32_t bits_of(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  return bits;
-}
+float from_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
+uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
 float step(float c, uint32_t a, uint32_t b) {
   return flushed(fmaf(flushed(from_bits(a)), flushed(from_bits(b)), flushed(c)));
