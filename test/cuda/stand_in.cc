@@ -8,6 +8,7 @@
 #include <chrono>
 #include <climits>
 #include <cmath>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -132,9 +133,9 @@ class StandIn final : public Backend {
   }
   void wait(void* mark, Status& status) override {  // what is fetched is there no sooner
     const std::unique_ptr<int> behind(static_cast<int*>(mark));
+    std::unique_lock turn(computing_);
+    in_order_.wait(turn, [&] { return computed_ == *behind; });  // a stream's: whichever thread comes here first
     if (slow()) {  // as long as a step computes
-      static std::mutex one;
-      const std::lock_guard lock(one);
       say("computing\n");
       const int behind_it = std::min(number("AFFUSE_STAND_IN_RUNS", 0), *behind + 2);
       std::this_thread::sleep_for(std::chrono::milliseconds(number("AFFUSE_STAND_IN_MS", 150)));
@@ -143,6 +144,8 @@ class StandIn final : public Backend {
     } else {  // others have their turns
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
+    ++computed_;
+    in_order_.notify_all();
     if (*behind >= fatal_) lost_ = true;
     if (gone(status)) return;
     const std::lock_guard lock(feeding_);
@@ -175,6 +178,9 @@ class StandIn final : public Backend {
   size_t left_ = room();
   std::map<void*, size_t> sizes_;
   std::map<void*, void*> streams_;
+  std::mutex computing_;
+  std::condition_variable in_order_;
+  int computed_ = 0;
   std::mutex feeding_;
   std::vector<std::pair<void*, std::vector<char>>> under_way_;
   struct Fetched {
