@@ -35,7 +35,7 @@ AFFUSE_INLINE void forward(const Walk& walk, const Window& window, const P& powe
 }
 
 template <class P>
-AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, const Factor& factor, int64_t rows,
+AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& power, const LrnFactor& factor, int64_t rows,
                             int positions, const float* x, const float* dy, float* dx, float* scratch, int64_t area) {
   float *s = scratch + walk.margin, *t = s + area, *u = t + area;
   squares(walk, rows, positions, x, s);
@@ -167,7 +167,7 @@ void lrn_backward(const OpCall& call) {
   const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
-      const Factor factor = factor_of(a);
+      const LrnFactor factor = lrn_factor(a);
 #if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
         const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {

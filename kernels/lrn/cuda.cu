@@ -19,7 +19,8 @@ constexpr int kLargeWindow = 32;  // from here on fewer positions fit
 struct Call {
   Maps m;
   int before, after, chunk, tiles;  // channels of a chunk; chunks
-  float k, alpha, beta, factor;     // factor: 2 alpha beta
+  float k, alpha, beta;
+  LrnFactor factor;
   const int32_t* widths;
   const float *x, *dy;
   float* out;  // y or dx
@@ -129,7 +130,7 @@ AFFUSE_GLOBAL(kThreads, 4) lrn_kernel(Call call, int64_t positions, int64_t task
           const float* s = own_x + (from + left) * L::kNext;
           const float d = scale(s);
           first = call.dy[start + from * apart] * Power::power(d, call.beta);
-          term = *s * first / d;
+          term = call.factor.terms / d * *s * first;
         }
         own_t[c * L::kNext] = term;
         if (from >= 0 && from < chunk) own_u[from * L::kNext] = first;
@@ -140,7 +141,7 @@ AFFUSE_GLOBAL(kThreads, 4) lrn_kernel(Call call, int64_t positions, int64_t task
         if (!there) break;
         const float sum = window_sum(own_t + (c + call.after) * L::kNext, L::kNext, call.after, call.before);
         const float v = own_x[(c + left) * L::kNext];
-        call.out[start + c * apart] = fmaf(-(call.factor * v), sum, own_u[c * L::kNext]);
+        call.out[start + c * apart] = fmaf(-(call.factor.a * v), sum, own_u[c * L::kNext]);
       }
     }
     L::sync();
@@ -182,7 +183,7 @@ void run(const OpCall& op, Queue& queue) {
   const int64_t last = call.m.C - 1;
   call.before = int(a.before < last ? a.before : last);
   call.after = int(a.after < last ? a.after : last);
-  call.k = float(a.k), call.alpha = float(a.alpha), call.beta = float(a.beta), call.factor = float(2 * a.alpha * a.beta);
+  call.k = float(a.k), call.alpha = float(a.alpha), call.beta = float(a.beta), call.factor = lrn_factor(a);
   call.widths = op.in[1].i32();
   call.x = op.in[0].f32();
   call.dy = BACKWARD ? op.in[2].f32() : nullptr;

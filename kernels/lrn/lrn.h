@@ -6,8 +6,8 @@
 //
 // x, y, dy, dx [B,C,H,W] or, with layout nhwc, [B,H,W,C]; widths int32 [B] as in common/maps.h. n = attribute `size`.
 // Nothing is saved: d is computed again.
-// Error (float32), relative: of y (n/2 + 8) 2^-24 for beta = 3/4, otherwise beta |log d| 2^-23 more (the power goes
-// through exp and log). dx: that of each of its two terms, which may cancel.
+// Error (float32), relative: of y (max(1, beta) n/2 + 8) 2^-24 for beta = 3/4 and 1/2, otherwise beta |log d| 2^-23 more (the
+// power goes through exp and log). dx: that of each of its two terms, with beta + 1 for beta in the second; they may cancel.
 // Singular points: none, k > 0. Sums of squares beyond float32's range (|a| > 1e19, or alpha' a^2 > 3e38) count as its largest
 // number: y is then tiny, as in the formula unless alpha' is tiny too, and of dx little is right. No finite x gives NaN or
 // infinity. A NaN makes its window NaN; an infinity gives an infinity or NaN at its own place and in y next to nothing in its
@@ -31,6 +31,16 @@ struct LrnAttrs {
 [[maybe_unused]] static LrnAttrs lrn_attrs(const Attr* a) {
   const int64_t n = a[0].i;
   return {n, n / 2, (n - 1) / 2, a[4].i ? a[1].f / double(n) : a[1].f, a[2].f, a[3].f};
+}
+
+// 2 alpha' beta in the backward, in two parts: above 1 it belongs to the terms dy a d^(-beta-1), up to 1 to the a before their sum.
+// So neither a nor a term overflows on the way to a result that does not; with 0 there are no terms.
+struct LrnFactor {
+  float terms, a;
+};
+[[maybe_unused]] static LrnFactor lrn_factor(const LrnAttrs& attrs) {
+  const float f = float(2 * attrs.alpha * attrs.beta);
+  return f > 1 ? LrnFactor{f, 1} : f > 0 ? LrnFactor{1, f} : LrnFactor{0, 0};
 }
 
 // Scratch of a worker: three areas, each some rows of channels with margins of zeros (channel-last), or kLrnBlock

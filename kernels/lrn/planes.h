@@ -61,7 +61,7 @@ AFFUSE_INLINE void forward_planes(const Planes<wide>& m, const Window& window, c
 }
 
 template <int wide, class P>
-AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, const P& power, const Factor& factor,
+AFFUSE_INLINE void backward_planes(const Planes<wide>& m, const Window& window, const P& power, const LrnFactor& factor,
                                    const float* x, const float* dy, float* dx) {
   Five<Vec> s[wide], t[wide];
   Vec g[wide][3];  // dy d^-beta of the channels c, c + 1 and c + 2

@@ -79,17 +79,8 @@ AFFUSE_INLINE Powers many(const ThreeQuarters&, Vec d) {
 }
 #endif
 
-// 2 alpha' beta in the backward, in two parts: above 1 it belongs to the terms dy a d^(-beta-1), up to 1 to the a before their sum.
-// So neither a nor a term overflows on the way to a result that does not; with 0 there are no terms.
-struct Factor {
-  float terms, a;
-};
-inline Factor factor_of(const LrnAttrs& attrs) {
-  const float f = float(2 * attrs.alpha * attrs.beta);
-  return f > 1 ? Factor{f, 1} : f > 0 ? Factor{1, f} : Factor{0, 0};
-}
-// g = dy d^-beta
-AFFUSE_INLINE Vec term(const Factor& factor, Vec inverse, Vec a, Vec g) { return set1(factor.terms) * inverse * a * g; }
+// A term of the backward's sums; g = dy d^-beta.
+AFFUSE_INLINE Vec term(const LrnFactor& factor, Vec inverse, Vec a, Vec g) { return set1(factor.terms) * inverse * a * g; }
 
 template <class F>
 void with_power(double beta, F&& body) {

@@ -9,7 +9,7 @@ namespace affuse::AFFUSE_ISA {
 namespace {
 
 #if defined(AFFUSE_ISA_AVX2)
-constexpr int64_t kRowScratch = 1;  // rows in each of forward_rows()'s three areas
+constexpr int64_t kRowScratch = 1;  // rows in each area of forward_rows()'s scratch
 #else
 constexpr int64_t kRowScratch = 0;
 #endif
@@ -225,7 +225,7 @@ AFFUSE_INLINE void forward_rows(const Walk& walk, const Window& window, const P&
 #endif
 
 template <int together, class P>
-AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P& power, const Factor& factor,
+AFFUSE_INLINE void backward_rows(const Walk& walk, const Window& window, const P& power, const LrnFactor& factor,
                                  int64_t distance, const float* x, const float* dy, float* dx) {
   Vec a[together], a0[together], g0[together];
   Near s[together], t[together];

@@ -209,7 +209,7 @@ test("NaN and infinity where the CPU has them", () => {
     data: Float32Array.from(values),
   });
   const kind = (v: number) => (Number.isNaN(v) ? "NaN" : Number.isFinite(v) ? "finite" : String(v));
-  const compare = (name: string, inputs: HostTensor[], attributes = {}) => {
+  const compare = (name: string, inputs: (HostTensor | null)[], attributes = {}) => {
     const outputs = operator(name).outputs.map(() => true);
     const kinds = (on: Call) =>
       on("cpu", name, inputs, attributes, outputs).map((made) => Array.from(made?.data ?? [], kind));
@@ -220,6 +220,14 @@ test("NaN and infinity where the CPU has them", () => {
   compare("prelu", [f32(special), f32([0.5])]);
   compare("masked_mse", [f32([Number.NaN, 1, 2]), f32([Number.NaN, 1, Number.NaN])]);
   compare("masked_mse", [f32([Number.NaN, 1, 2]), f32([0, 1, Number.NaN])]);
+  // Finite in the CPU's gradient, whatever alpha (operators/finite.test.ts).
+  for (const layout of ["nchw", "nhwc"])
+    for (const alpha of [0, 1e-4, 1, 1e6])
+      for (const most of [1e19, 2e38, 3.4e38]) {
+        const x = f32([most, -most, 1, most, 0, -most, most, 1], layout === "nchw" ? [1, 8, 1, 1] : [1, 1, 1, 8]);
+        const dy = { ...x, data: Float32Array.of(1, -2, 0.5, 1e-3, 3, 1, -1, 2) };
+        compare("lrn.backward", [x, null, dy], { layout, alpha });
+      }
   for (const norm of [Number.NaN, Number.POSITIVE_INFINITY, 0, 2])
     compare("clip_by_norm", [f32(special), f32([norm])]);
   for (const value of special) {
