@@ -224,7 +224,10 @@ test("NaN and infinity where the CPU has them", () => {
   for (const layout of ["nchw", "nhwc"])
     for (const alpha of [0, 1e-4, 1, 1e6])
       for (const most of [1e19, 2e38, 3.4e38]) {
-        const x = f32([most, -most, 1, most, 0, -most, most, 1], layout === "nchw" ? [1, 8, 1, 1] : [1, 1, 1, 8]);
+        const x = f32(
+          [most, -most, 1, most, 0, -most, most, 1],
+          layout === "nchw" ? [1, 8, 1, 1] : [1, 1, 1, 8],
+        );
         const dy = { ...x, data: Float32Array.of(1, -2, 0.5, 1e-3, 3, 1, -1, 2) };
         compare("lrn.backward", [x, null, dy], { layout, alpha });
       }
