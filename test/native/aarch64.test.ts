@@ -13,8 +13,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { start } from "../helpers/process.ts";
-import { record } from "../operators/record.ts";
-import type { Run } from "../operators/suite.ts";
+import { record, someOfTheLarge } from "../operators/record.ts";
 
 const COMPILER = "aarch64-linux-gnu-g++";
 const QEMU = "qemu-aarch64";
@@ -42,18 +41,6 @@ const emulated = (level: string, program: string, args: string[] = []) =>
 
 let recorded = { runs: 0, operators: 0 };
 
-/** Elements of all inputs from which on a run counts as large, and which of the large runs of an operator are kept. */
-const LARGE = 2500;
-const EVERY = 4;
-const seen = new Map<string, number>();
-function kept({ info, inputs }: Run): boolean {
-  const size = Object.values(inputs).reduce((sum, { data }) => sum + data.length, 0);
-  if (size < LARGE || process.env.AFFUSE_TEST_ALL === "1") return true;
-  const at = seen.get(info.name) ?? 0;
-  seen.set(info.name, at + 1);
-  return at % EVERY === 0;
-}
-
 run("builds without Node, with the toolchain file", async () => {
   const toolchain = path.join(packageRoot, "cmake/toolchains/aarch64-linux-gnu.cmake");
   await must("cmake", [
@@ -70,7 +57,7 @@ run("builds without Node, with the toolchain file", async () => {
     path.join(build, "libaffuse.a"),
     ...["-pthread", "-o", replay],
   ]);
-  recorded = record(recording, kept);
+  recorded = record(recording, someOfTheLarge());
 });
 
 for (const [level, threads] of [

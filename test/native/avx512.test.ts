@@ -11,7 +11,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { packageRoot } from "#root";
 import { sh } from "../helpers/process.ts";
-import { record } from "../operators/record.ts";
+import { record, someOfTheLarge } from "../operators/record.ts";
 import type { Run } from "../operators/suite.ts";
 import { type Command, emulate, missing, models, type Ran } from "./bochs/pc.ts";
 
@@ -47,18 +47,6 @@ function compile(name: string, args: string[]): void {
  */
 const exact = ({ info, case: { attributes } }: Run) =>
   info.name.startsWith("lrn") && (attributes.alpha === 0 || attributes.size === 1);
-/** Elements of all inputs from which on a run counts as large, and which of the large runs of an operator are kept. */
-const LARGE = 2500;
-const EVERY = 4;
-const seen = new Map<string, number>();
-function kept(run: Run): boolean {
-  if (exact(run)) return false;
-  const size = Object.values(run.inputs).reduce((sum, { data }) => sum + data.length, 0);
-  if (size < LARGE || all) return true;
-  const number = seen.get(run.info.name) ?? 0;
-  seen.set(run.info.name, number + 1);
-  return number % EVERY === 0;
-}
 
 const ran = new Map<string, Ran>();
 let recorded = { runs: 0, operators: 0 };
@@ -73,7 +61,8 @@ run("a PC with AVX-512 starts, and every program ends", async () => {
     ...["-ffp-contract=fast", "-fno-math-errno", ...LEVEL, "-DAFFUSE_ISA=avx512", "-DAFFUSE_ISA_AVX512=1"],
     ...[`-I${packageRoot}`, "-DAFFUSE_MATH_STEP=100003", path.join(packageRoot, "test/native/math.cc")],
   ]);
-  recorded = record(at("runs"), kept);
+  const some = someOfTheLarge();
+  recorded = record(at("runs"), (one) => !exact(one) && some(one));
   const files: Record<string, string> = { replay: at("replay"), math: at("math"), runs: at("runs") };
   const threads = ["--threads", all ? "1,3" : "1"];
   const level = (name: string) => ({ AFFUSE_CPU: name });

@@ -71,6 +71,22 @@ function outputs(to: Writer, run: Run, reference: Outputs, bounds: Bounds): void
   }
 }
 
+/** Elements of all inputs from which on a run counts as large, and which of the large runs of an operator an emulator makes. */
+const LARGE = 2500;
+const EVERY = 4;
+
+/** Keeps what an emulator of a processor can run in some minutes: all small runs, and some large ones. With AFFUSE_TEST_ALL=1 all. */
+export function someOfTheLarge(): (run: Run) => boolean {
+  const seen = new Map<string, number>();
+  return ({ info, inputs }) => {
+    const size = Object.values(inputs).reduce((sum, { data }) => sum + data.length, 0);
+    if (size < LARGE || process.env.AFFUSE_TEST_ALL === "1") return true;
+    const at = seen.get(info.name) ?? 0;
+    seen.set(info.name, at + 1);
+    return at % EVERY === 0;
+  };
+}
+
 /** Returns how many runs of how many operators it wrote: all, or those that `keep` wants. */
 export function record(path: string, keep: (run: Run) => boolean = () => true) {
   const runs = [...allRuns()].filter(keep).map((run): [Run, Model] => [run, modelOf(run)]);

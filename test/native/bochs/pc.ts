@@ -76,13 +76,13 @@ function ramDisk(files: Record<string, string | Buffer>): Buffer {
 }
 
 /** Parameters and command line of the kernel, from PARAMETERS on. */
-function parameters(image: Buffer, ramDisk: number, megabytes: number): Buffer {
+function parameters(image: Buffer, diskBytes: number, megabytes: number): Buffer {
   const page = Buffer.alloc(COMMAND_LINE - PARAMETERS + 4096);
   image.copy(page, 0x1f1, 0x1f1, 0x202 + image.readUInt8(0x201));
   page[0x210] = 0xff; // a boot loader without a number
   page.writeUInt32LE(KERNEL, 0x214);
   page.writeUInt32LE(RAM_DISK, 0x218);
-  page.writeUInt32LE(ramDisk, 0x21c);
+  page.writeUInt32LE(diskBytes, 0x21c);
   page.writeUInt32LE(COMMAND_LINE, 0x228);
   const memory: [number, number][] = [
     [0, 0x9f000],
