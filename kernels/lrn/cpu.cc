@@ -1,6 +1,7 @@
 #include "../common/reduce.h"
 #include "planes.h"
 #include "rows.h"
+#include "small_rows.h"
 
 namespace affuse::AFFUSE_ISA {
 namespace {
@@ -143,6 +144,8 @@ void lrn_forward(const OpCall& call) {
         };
         return each_row(rows, go);
 #else
+        if (m.C % kGroup == 0 && Small::suits(window))
+          return small_rows(m.C, window, Plain<decltype(power)>(window, power), rows, x + at, y + at);
         return forward_rows(walk, window, power, rows, x + at, y + at, scratch);
 #endif
       }

@@ -21,7 +21,7 @@ constexpr float kMost = 3.4e38f;  // below FLT_MAX by more than k may be
 struct Window {
   int64_t before, after;
   float k, alpha, most;  // a sum of squares is cut to `most`: d is then finite whatever x is. NaN passes
-  double factor;         // alpha^-beta
+  double beta, factor;   // factor: alpha^-beta
   // d at element c of a row whose squares lie at s, `stride` floats between channels.
   AFFUSE_INLINE Vec scale(const float* s, int64_t stride) const { return scale(sum_over(s, stride, before, after)); }
   AFFUSE_INLINE Vec scale(Vec sum) const {
@@ -31,7 +31,7 @@ struct Window {
 
 inline Window window_of(const LrnAttrs& a) {
   return {a.before, a.after, float(a.k), float(a.alpha), a.alpha > 1 ? kMost / float(a.alpha) : kMost,
-          std::pow(a.alpha, -a.beta)};
+          a.beta, std::pow(a.alpha, -a.beta)};
 }
 
 // How a block of the map is walked: `count` vectors of each of `rows` rows, `step` floats apart in memory, kLanes apart

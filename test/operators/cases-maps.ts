@@ -317,6 +317,14 @@ const lrn: Entry = {
         { alpha: 0.3 },
       ] as Case["attributes"][])
         for (let i = 0; i < 2; i++) add([1, C, 3, 5], attributes, 5, true);
+    // Sums that are little beside k / alpha, some of them, and none.
+    for (const C of [32, 96])
+      for (const attributes of [
+        {},
+        { beta: 0.5, k: 1 },
+        { beta: 3, alphaOverN: true },
+      ] as Case["attributes"][])
+        for (const sd of [1, 8, 14, 60]) for (let i = 0; i < 2; i++) add([1, C, 2, 5], attributes, sd, true);
     return list;
   },
   // The two terms of dx may cancel: rounded at the larger one, which is at most (1 + 2 beta sqrt n) |dy| d^-beta.
