@@ -1,48 +1,9 @@
 /**
- * Operator cases: sizes of the papers, and awkward ones (primes, one row, one frame, widths beside a tile's
- * edge).
+ * The operators with matrix products: sizes of the papers, and awkward ones (primes, one row, one frame, widths
+ * beside a tile's edge).
  */
-import type { RoofKind } from "../../lib/native/addon.ts";
 import type { OperatorCase, TensorSpec } from "../types.ts";
-
-type Extra = Partial<Omit<OperatorCase, "kind" | "op">>;
-
-const batch = (shape: number[], more: Partial<TensorSpec> = {}): TensorSpec => ({
-  shape,
-  role: "batch",
-  ...more,
-});
-const weight = (shape: number[], scale = 1 / Math.sqrt(shape[shape.length - 1] as number)): TensorSpec => ({
-  shape,
-  role: "weight",
-  scale,
-});
-const label = (sizes: Record<string, number | string>) =>
-  Object.entries(sizes)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
-
-function operator(
-  op: string,
-  sizes: Record<string, number | string>,
-  tensors: Record<string, TensorSpec>,
-  extra: Extra,
-): OperatorCase {
-  const what = extra.gradients ? `${op}+backward` : op;
-  return {
-    kind: "operator",
-    name: `${what}/${label(sizes)}`,
-    tags: [],
-    op,
-    attributes: {},
-    tensors,
-    via: "program",
-    residency: "rotating",
-    stream: "read.dram",
-    peers: {},
-    ...extra,
-  };
-}
+import { batch, type Extra, operator, weight } from "./build.ts";
 
 export interface FbpSize {
   B: number;
@@ -142,25 +103,6 @@ const ALL_AFG = ["dx", "dW", "db", "du"];
 const WEIGHTS_AFG = ["dW", "db", "du"];
 const ALL_FBP = ["da", "dv", "dU", "dV"];
 
-/** An operator that streams: `sets` rotate through DRAM. */
-function stream(
-  op: string,
-  sizes: Record<string, number | string>,
-  tensors: Record<string, TensorSpec>,
-  roof: RoofKind,
-  extra: Extra = {},
-): OperatorCase {
-  return operator(op, sizes, tensors, {
-    via: "call",
-    stream: roof,
-    ...extra,
-    peers: extra.peers ?? { torch: true },
-  });
-}
-
-const N = 1 << 22;
-const flat = (more: Partial<TensorSpec> = {}) => batch([N], more);
-
 export const OPERATOR_CASES: OperatorCase[] = [
   // --- factorized bilinear pooling: P2's own sizes (m = n = 1024 features, 256 outputs, k = 4) and VQA's
   // published ones
@@ -210,36 +152,6 @@ export const OPERATOR_CASES: OperatorCase[] = [
   linear({ M: 1, N: 1024, K: 1024 }),
   linear({ M: 257, N: 509, K: 263 }, { tags: ["awkward", "quick"] }),
   linear({ M: 256, N: 1024, K: 1024 }, { gradients: ["dx", "dW", "db"] }),
-  // --- rows and frames
-  stream(
-    "layer_norm",
-    { R: 6400, C: 1024 },
-    { x: batch([6400, 1024]), gamma: weight([1024]), beta: weight([1024]) },
-    "copy.dram",
-  ),
-  stream(
-    "layer_norm",
-    { R: 6400, C: 1024 },
-    { x: batch([6400, 1024]), gamma: weight([1024]), beta: weight([1024]), dy: batch([6400, 1024]) },
-    "copy.dram",
-    { gradients: ["dx", "dgamma", "dbeta"] },
-  ),
-  stream(
-    "ratio_attention",
-    { B: 32, T: 200, D: 1024 },
-    { x: batch([32, 200, 1024]), q: weight([1024]), beta: weight([1]) },
-    "read.dram",
-  ),
-  stream(
-    "ratio_attention",
-    { B: 32, T: 200, D: 1024 },
-    { x: batch([32, 200, 1024]), q: weight([1024]), beta: weight([1]), dc: batch([32, 1024]) },
-    "copy.dram",
-    { gradients: ["dx", "dq", "dbeta"] },
-  ),
-  stream("softmax", { R: 6400, C: 1000 }, { x: batch([6400, 1000]) }, "copy.dram", {
-    peers: { ort: true, torch: true },
-  }),
   // --- maps of the FCN (spec 2.2), channel-first as the peers have them
   ...([{}, { precision: "bf16" }] as Record<string, string>[]).map((precision) =>
     operator(
@@ -255,65 +167,4 @@ export const OPERATOR_CASES: OperatorCase[] = [
     { x: batch([3, 7, 19, 31]), W: weight([13, 7, 3, 3], 0.1), b: weight([13], 1) },
     { attributes: { stride: 2, pad: 1 }, peers: { ort: true, torch: true }, tags: ["awkward", "quick"] },
   ),
-  stream("max_pool2d", { B: 8, C: 96, H: 48, W: 123, size: 3 }, { x: batch([8, 96, 48, 123]) }, "read.dram", {
-    attributes: { size: 3, stride: 2 },
-    peers: { ort: true, torch: true },
-  }),
-  ...(["nchw", "nhwc"] as const).map((layout) =>
-    stream(
-      "lrn",
-      { B: 8, C: 96, H: 48, W: 123, layout },
-      { x: batch(layout === "nchw" ? [8, 96, 48, 123] : [8, 48, 123, 96]) },
-      "copy.dram",
-      {
-        attributes: { layout },
-        // As the FCN runs it: in native buffers, which have pages as large as the roof's.
-        ...(layout === "nhwc" && { via: "program" }),
-        peers: layout === "nchw" ? { ort: true, torch: true } : {},
-        tags: ["targets"],
-      },
-    ),
-  ),
-  stream("lrn", { B: 1, C: 96, H: 20, W: 20, layout: "nhwc" }, { x: batch([1, 20, 20, 96]) }, "read.l2", {
-    attributes: { layout: "nhwc" },
-    via: "program",
-    residency: "cached",
-    peers: {},
-    note: "without memory's part",
-  }),
-  stream(
-    "softmax_cross_entropy",
-    { B: 4096, C: 6 },
-    { logits: { shape: [4096, 6], role: "whole" }, labels: { shape: [4096], role: "whole", range: [0, 5] } },
-    "read.dram",
-    { residency: "cached" },
-  ),
-  // --- elementwise: through DRAM
-  stream("activation", { N, kind: "gelu" }, { x: flat() }, "copy.dram", {
-    attributes: { activation: "gelu" },
-  }),
-  stream("activation", { N, kind: "tanh" }, { x: flat() }, "copy.dram", {
-    attributes: { activation: "tanh" },
-    tags: ["quick"],
-  }),
-  stream("dropout", { N }, { x: flat() }, "copy.dram", {
-    attributes: { p: 0.3, seed: 7 },
-    tags: ["targets"],
-    note: "PyTorch's masks are other random numbers",
-  }),
-  stream("add", { N }, { a: flat(), b: flat() }, "copy.dram"),
-  stream("mul", { N }, { a: flat(), b: flat() }, "copy.dram"),
-  stream(
-    "adamw",
-    { N: 1 << 21 },
-    {
-      p: batch([1 << 21]),
-      g: batch([1 << 21]),
-      m: batch([1 << 21], { scale: 0.1 }),
-      v: batch([1 << 21], { positive: true, scale: 0.01 }),
-    },
-    "update.dram",
-    { tags: ["targets", "quick"] },
-  ),
-  stream("grad_norm", { N }, { g: { shape: [N], role: "whole" } }, "read.dram"),
 ];

@@ -43,6 +43,12 @@ OPS = {
     "mul": lambda t, a: {"y": t["a"] * t["b"]},
     "grad_norm": lambda t, a: {"norm": torch.linalg.vector_norm(t["g"])},
     "conv2d": lambda t, a: {"y": F.conv2d(t["x"], t["W"], t.get("b"), stride=a.get("stride", 1), padding=a.get("pad", 0))},
+    "prelu": lambda t, a: {"y": F.prelu(t["x"], t["slope"])},
+    "scale": lambda t, a: {"y": t["x"] * a["factor"]},
+    "transpose": lambda t, a: {"y": t["x"].transpose(-2, -1).contiguous()},
+    "concat": lambda t, a: {"y": torch.cat([t["x0"], t["x1"]], -1)},
+    "weighted_sum": lambda t, a: {"y": torch.bmm(t["w"].unsqueeze(1), t["x"]).squeeze(1)},
+    "avg_pool2d": lambda t, a: {"y": F.avg_pool2d(t["x"], a["size"], a["stride"])},
     "max_pool2d": lambda t, a: {"y": F.max_pool2d(t["x"], a["size"], a["stride"])},
     # PyTorch divides alpha by the size.
     "lrn": lambda t, a: {"y": F.local_response_norm(t["x"], 5, alpha=5e-4, beta=0.75, k=2.0)},
@@ -52,10 +58,12 @@ OPS = {
 def runner(case, tensors):
     """A function of no arguments that does the case's work once and returns its results by name."""
     op, attributes, wanted = case["op"], case["attributes"], case.get("gradients") or []
-    if op == "adamw":
+    if op in ("adam", "adamw"):
         p = torch.nn.Parameter(tensors["p"])
         p.grad = tensors["g"]
-        optimizer = torch.optim.AdamW([p], lr=1e-3, weight_decay=1e-2, foreach=True)
+        optimizer = (torch.optim.AdamW if op == "adamw" else torch.optim.Adam)(
+            [p], lr=1e-3, weight_decay=1e-2 if op == "adamw" else 0, foreach=True
+        )
         optimizer.state[p] = {"step": torch.tensor(0.0), "exp_avg": tensors["m"], "exp_avg_sq": tensors["v"]}
 
         def update():
