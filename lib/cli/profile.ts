@@ -125,6 +125,15 @@ Examples:
 async function subjectOf(source: string | undefined, name: string | undefined, flags: Flags) {
   const { dataSubject, operatorSubject, syntheticSubject } = await import("../profile/index.ts");
   if (source === "op") {
+    const modelOnly = (["infer", "structure", "batch", "full", "set"] as const).find(
+      (key) => flags[key] !== undefined,
+    );
+    if (modelOnly)
+      throw new AffuseError(
+        "ERR_AFFUSE_USAGE",
+        `expected --${modelOnly} with a model, got an operator.`,
+        "affuse profile op fbp.backward names a backward, --size B=256 a batch.",
+      );
     if (flags.precision !== undefined)
       throw new AffuseError(
         "ERR_AFFUSE_USAGE",

@@ -1,5 +1,6 @@
 /** What can be profiled: a model on made-up or real batches, or one operator. Each runs step by step. */
 import { existsSync, statSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { assembleBatch } from "../data/dataset.ts";
 import { Random } from "../data/random.ts";
@@ -60,6 +61,7 @@ function syntheticBatch(streams: readonly StreamSpec[], sizes: ModelSizes): Batc
   const random = new Random(1, "profile");
   const { batch: size, frames } = sizes;
   const T = bucket(frames);
+  requireRoom(4 * size * T * streams.reduce((sum, { dim }) => sum + dim, 0));
   const least = sizes.lengths === "full" ? frames : Math.max(1, Math.ceil(frames / 3));
   const one = ({ dim }: StreamSpec) => {
     const lengths = Int32Array.from({ length: size }, () => least + random.integer(frames - least + 1));
@@ -76,6 +78,21 @@ function syntheticBatch(streams: readonly StreamSpec[], sizes: ModelSizes): Batc
     labels: Int32Array.from({ length: size }, () => random.integer(sizes.classes)),
     valence: Float32Array.from({ length: size }, () => random.uniform(-1, 1)),
   };
+}
+
+/**
+ * More than there is would be filled for minutes before the system ends the process.
+ * @throws AffuseError ERR_AFFUSE_MEMORY
+ */
+function requireRoom(bytes: number): void {
+  const there = os.totalmem();
+  if (bytes <= there) return;
+  const gigabytes = (value: number) => `${(value / 1e9).toFixed(1)} GB`;
+  throw new AffuseError(
+    "ERR_AFFUSE_MEMORY",
+    `expected made-up data that fits in this machine's ${gigabytes(there)}, got ${gigabytes(bytes)} (${bytes} bytes).`,
+    "Choose smaller sizes.",
+  );
 }
 
 /** @throws AffuseError ERR_AFFUSE_MEMORY where there is no room, or no array that long */
@@ -188,6 +205,7 @@ export function operatorSubject(
       : { dtype: rule.dtype, shape: shapeOf(rule.shape, sizes, attributes) },
   );
   const descs = addon.infer(info.name, shapes, attributes); // refuses what cannot be before anything is filled
+  requireRoom(shapes.reduce((sum, desc) => sum + (desc ? desc.shape.reduce((a, b) => a * b, 4) : 0), 0));
   const random = new Random(1, `profile ${info.name}`);
   const inputs = info.inputs.map((rule, i) => {
     const desc = shapes[i];

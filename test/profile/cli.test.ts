@@ -133,6 +133,13 @@ test("what is refused, and with which code", async () => {
     [["profile", "a", "b"], 2, /ERR_AFFUSE_USAGE/],
     [["profile", "--precision", "fp8"], 2, /f32.*bf16/],
     [["profile", "op", "linear", "--precision", "bf16"], 2, /ERR_AFFUSE_USAGE/],
+    [["profile", "--infer", "op", "fbp"], 2, /ERR_AFFUSE_USAGE: expected --infer with a model/],
+    [["profile", "op", "fbp", "--batch", "2"], 2, /ERR_AFFUSE_USAGE: expected --batch with a model/],
+    [
+      ["profile", "--streams", "100000", "--dim", "4096", "--batch", "512"],
+      1,
+      /ERR_AFFUSE_MEMORY: .*machine's [\d.]+ GB, got \d{6}\.\d GB/,
+    ],
     [["profile", "--structure", "nope"], 2, /expected one of/],
     [["profile", "--steps", "0"], 2, /whole number/],
     [["profile", ...TINY, "--set", "model.nope=1"], 1, /ERR_AFFUSE_CONFIG/],
