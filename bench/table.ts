@@ -6,7 +6,7 @@ import type { Entry, Where } from "./types.ts";
 /** "12.3 µs", three significant digits. */
 export function duration(seconds: number): string {
   const [value, unit] =
-    seconds < 1e-3 ? [seconds * 1e6, "µs"] : seconds < 1 ? [seconds * 1e3, "ms"] : [seconds, "s"];
+    seconds < 999.5e-6 ? [seconds * 1e6, "µs"] : seconds < 0.9995 ? [seconds * 1e3, "ms"] : [seconds, "s"];
   return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${unit}`;
 }
 

@@ -45,6 +45,7 @@ function demoTable() {
 
 const built = path.join(packageRoot, "dist/esm/bench"); // by npm run build:ts
 const { benchPage, mergeReports } = await import(path.join(built, "page.js"));
+const { duration: time } = await import(path.join(built, "table.js"));
 const { verdict } = await import(path.join(built, "targets.js"));
 
 // A machine is a folder, named after the level that its processor runs: the widest first.
@@ -89,7 +90,6 @@ function targetTable() {
 
 const mark = ({ shared }) => (shared ? "*" : "");
 const least = (entries) => entries.reduce((a, b) => (b.median < (a?.median ?? Number.POSITIVE_INFINITY) ? b : a), undefined);
-const time = (seconds) => (seconds < 1e-3 ? `${(1e6 * seconds).toPrecision(3)} µs` : `${(1e3 * seconds).toPrecision(3)} ms`);
 
 // Every case of the targets that a peer has too: our best, the better peer's, and that over ours.
 function peersTable() {
