@@ -249,7 +249,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         patience: { given: patience, left: Math.max(0, calm.left) },
       },
       benchmarks: entries,
-      targets: evaluateTargets(entries, roofs),
+      targets: evaluateTargets(entries, () => roofs),
       skipped,
       ...(interrupted && { interrupted }),
     };

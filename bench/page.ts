@@ -196,7 +196,7 @@ const legend = (items: readonly (readonly [string, string])[]): Markup =>
 
 /** Several runs on one machine as one: the context of the most complete one, everybody's results. */
 export function mergeReports(reports: readonly BenchReport[]): BenchReport {
-  // Of those with as many threads and peers, the one with most cases: its roofs count.
+  // Of those with as many threads and peers, the one with most cases: its roofs are shown.
   const extent = ({ context, benchmarks }: BenchReport) =>
     context.threads.length + Object.keys(context.versions).length + 1e-6 * benchmarks.length;
   const first = reports.reduce((a, b) => (extent(b) > extent(a) ? b : a));
@@ -213,7 +213,7 @@ export function mergeReports(reports: readonly BenchReport[]): BenchReport {
   return {
     context: { ...first.context, executable, commit },
     benchmarks,
-    targets: evaluateTargets(benchmarks, first.context.roofs, true),
+    targets: evaluateTargets(benchmarks, (entry) => last.get(entry.case)?.context.roofs ?? [], true),
     skipped,
   };
 }

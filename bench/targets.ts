@@ -202,10 +202,13 @@ const TARGETS: Target[] = [
   },
 ];
 
-/** Rows whose cases were run; `all`: the others too, without a value. */
+/**
+ * Rows whose cases were run; `all`: the others too, without a value.
+ * @param roofsOf the roofs of the run that an entry is from
+ */
 export function evaluateTargets(
   entries: readonly Entry[],
-  roofs: readonly RoofTable[] = [],
+  roofsOf: (entry: Entry) => readonly RoofTable[] = () => [],
   all = false,
 ): TargetResult[] {
   const find: Find = (name, threads, peer = "affuse") =>
@@ -227,7 +230,7 @@ export function evaluateTargets(
           ? { percent, roof: entry.roof_kind }
           : null;
       const loop = bare ?? (entry?.roof_kind === "fma.f32" ? "tile.l1" : null);
-      const table = roofs.find(({ threads }) => threads === own?.[1]);
+      const table = entry && roofsOf(entry).find(({ threads }) => threads === entry.threads);
       const most = pass === false && loop ? table?.roofs[loop] : undefined;
       return {
         row,

@@ -52,8 +52,9 @@ const { verdict } = await import(path.join(built, "targets.js"));
 const machines = readdirSync(folder, { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map(({ name }) => {
-    const reports = readdirSync(path.join(folder, name)).filter((file) => /^bench.*\.json$/.test(file)).sort();
-    return { name, merged: mergeReports(reports.map((file) => read(path.join(name, file)))) };
+    const files = readdirSync(path.join(folder, name)).filter((file) => /^bench.*\.json$/.test(file)).sort();
+    const reports = files.map((file) => read(path.join(name, file)));
+    return { name, reports, merged: mergeReports(reports) };
   })
   .sort((a, b) => (a.name < b.name ? 1 : -1));
 
@@ -116,12 +117,14 @@ function peersTable() {
 
 // Missed rows that multiply-adds bound: what the case takes and what the target would, beside its multiply-adds in bare tiles and
 // its bytes at the rate of a copy, in milliseconds.
-function missedTable({ merged }) {
-  const roofsOf = (threads) => merged.context.roofs.find((table) => table.threads === threads)?.roofs;
+function missedTable({ reports, merged }) {
+  // Of the run that it is from.
+  const roofsOf = (entry) =>
+    reports.find(({ benchmarks }) => benchmarks.includes(entry))?.context.roofs.find(({ threads }) => threads === entry.threads)?.roofs;
   const rows = merged.targets.flatMap(({ row, value, bound, pass, own, takes, bare }) => {
     const entry = own && merged.benchmarks.find(({ peer, case: name, threads }) => peer === "affuse" && name === own[0] && threads === own[1]);
-    const roofs = own && roofsOf(own[1]);
-    if (pass !== false || bare?.loop !== "tile.l1" || takes?.percent > 100 || !entry || !roofs) return [];
+    const roofs = entry && roofsOf(entry);
+    if (pass !== false || bare?.loop !== "tile.l1" || takes?.percent > 100 || !roofs) return [];
     const tiles = entry.flops / roofs["tile.l1"];
     const memory = entry.bytes === null ? null : entry.bytes / Math.max(roofs["copy.dram"], roofs["copy-nt.dram"]);
     const times = [entry.median, (entry.median * value) / bound, tiles, memory, memory === null ? null : tiles + memory];

@@ -11,7 +11,7 @@ import { checkCase, difference } from "../../bench/check.ts";
 import { compareRuns, leastChange, readStored } from "../../bench/compare.ts";
 import { type BenchReport, runBench, selectCases } from "../../bench/index.ts";
 import { byCalls, byProgram, planOf } from "../../bench/ours.ts";
-import { benchPage } from "../../bench/page.ts";
+import { benchPage, mergeReports } from "../../bench/page.ts";
 import { loadOrt } from "../../bench/peers/ort.ts";
 import { TorchPeer } from "../../bench/peers/torch.ts";
 import { boundBy } from "../../bench/roofs.ts";
@@ -273,7 +273,7 @@ test("stored results that are none are refused", async () => {
 
 test("targets: every row is there, those not measured say so", () => {
   assert.equal(evaluateTargets([]), []);
-  const all = evaluateTargets([], [], true);
+  const all = evaluateTargets([], () => [], true);
   assert.ok(all.length > 30 && all.every(({ pass, note }) => pass === null && note));
   const entry = { ...timing("overhead/addon.call", 1.2e-6, null), tags: [] } as unknown as Entry;
   const [row] = evaluateTargets([entry]);
@@ -292,7 +292,7 @@ test("targets: every row is there, those not measured say so", () => {
   const roofs = [{ level: "x", threads: 1, roofs: { "fma.f32": 150e9, "tile.l1": 147e9, "multiply16.dram": 90e9 } }];
   const limits = new Map(evaluateTargets(
     [...pair, { ...timing("fbp/B=16,m=1024,n=2048,o=1000,k=5", 0.1), fma_percent: 55, roof_percent: 80, roof_kind: "read.dram", tags: [] } as unknown as Entry],
-    roofs,
+    () => roofs,
   ).map((target) => [target.row, verdict(target)]));
   assert.is(limits.get(missed.row), "missed: takes 123 % of fma.f32; bare tile.l1 reaches 98 % of fma.f32");
   assert.is(
@@ -313,7 +313,7 @@ test("targets: every row is there, those not measured say so", () => {
           }
         : Reflect.get(target, key),
   });
-  evaluateTargets(spy, [], true);
+  evaluateTargets(spy, () => [], true);
   const tagged = ALL_CASES.filter(({ tags }) => tags.includes("targets")).map(({ name }) => name);
   assert.equal(
     tagged.filter((name) => !asked.has(name) && !/lrn.*nchw|torch/.test(name)),
@@ -368,6 +368,26 @@ require("node:readline").createInterface({ input: process.stdin }).on("line", (l
   ${answer}
 });`;
   writeFileSync(file, body, { mode: 0o755 });
+test("merged reports: a target is judged with the roofs of the run that its case is from", () => {
+  const run = (date: string, name: string, tile: number) =>
+    ({
+      context: {
+        date,
+        executable: "",
+        commit: null,
+        threads: [1],
+        versions: {},
+        roofs: [{ level: "x", threads: 1, roofs: { "fma.f32": 100e9, "tile.l1": tile } }],
+      },
+      benchmarks: [{ ...timing(name, 1), fma_percent: 50, roof_percent: 50, tags: [] }],
+      skipped: [],
+    }) as unknown as BenchReport;
+  const [first, second] = ["linear/M=1024,N=1024,K=1024", "linear/M=64,N=1024,K=1024"] as const;
+  const { targets } = mergeReports([run("1", first, 90e9), run("2", second, 80e9)]);
+  const bare = (row: string) => targets.find((target) => target.row === row)?.bare?.percent;
+  assert.equal([bare("GEMM 1024³"), bare("GEMM M = 64")], [90, 80]);
+});
+
   return file;
 }
 const about = `if (command === "about") return say({ torch: "0", blas: null, libraries: [], mkldnn: true });`;
