@@ -154,7 +154,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       return await open();
     } catch (error) {
       if (!isAffuseError(error)) throw error;
-      options.note(`${error.code}: ${error.message} The rest runs.`);
+      options.note(`${error.code}: ${error.message}\nThe rest runs.`); // a line of its own: messages may end with a command
       skipped.push({ case: "*", peer, code: error.code, reason: error.message });
       return null;
     }

@@ -33,8 +33,8 @@ export async function loadOrt(): Promise<OrtPeer> {
   } catch (error) {
     throw new AffuseError(
       "ERR_AFFUSE_BENCH_ORT",
-      `expected the package onnxruntime-node, got: ${(error as Error).message.split("\n")[0]}.`,
-      "npm install onnxruntime-node",
+      `expected the package onnxruntime-node, got: ${(error as Error).message.split("\n")[0]?.replace(/\.+$/, "")}.`,
+      "Install it: ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node",
     );
   }
   ort.env.logLevel = "fatal";

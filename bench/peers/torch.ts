@@ -44,9 +44,8 @@ function findPython(asked: string | undefined): string {
       timeout: 120_000,
     });
     if (status === 0) return python;
-    tried.push(
-      `${python}: ${error ? error.message : (stderr.trim().split("\n").pop() ?? `exit code ${status}`)}`,
-    );
+    const why = error ? error.message : stderr.trim().split("\n").pop() || `exit code ${status}`;
+    tried.push(`${python}: ${why.replace(/\.+$/, "")}`);
   }
   throw new AffuseError(
     "ERR_AFFUSE_BENCH_TORCH",

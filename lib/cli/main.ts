@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { packageRoot } from "#root";
 import { Command, CommanderError } from "commander";
+import { writeError } from "../data/files.ts";
 import { EXIT, reportError } from "./io.ts";
 
 /** Registers one subcommand on the program. */
@@ -35,11 +36,21 @@ export async function main(argv: string[]): Promise<number> {
     .version(version)
     .showHelpAfterError("(see --help)")
     .exitOverride();
-  // A closed pipe (`affuse … | head`) is not an error of ours.
+  const json = argv.includes("--json");
+  // Whoever reads standard output may stop (`affuse … | head`): no error of ours. Either way the command goes on, for its files and
+  // its exit code; Node drops what is still written.
+  let lost = false;
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(EXIT.ok);
-    throw error;
+    if (error.code === "EPIPE" || lost) return;
+    lost = true;
+    reportError(writeError(error, "the result", "standard output"), json);
+    process.exitCode ||= EXIT.failed;
   });
+  const code = await run(program, argv, json);
+  return code === EXIT.ok && lost ? EXIT.failed : code;
+}
+
+async function run(program: Command, argv: string[], json: boolean): Promise<number> {
   try {
     for (const register of await subcommands()) register(program);
     for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
@@ -47,6 +58,6 @@ export async function main(argv: string[]): Promise<number> {
     return typeof process.exitCode === "number" ? process.exitCode : EXIT.ok;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    return reportError(error, argv.includes("--json"));
+    return reportError(error, json);
   }
 }

@@ -23,7 +23,7 @@ import path from "node:path";
 import { AffuseError } from "../errors.ts";
 
 const WHY: Record<string, [string, string]> = {
-  ENOSPC: ["the disk is full", "Free some space or choose another folder."],
+  ENOSPC: ["the disk is full", "Free some space or choose another place."],
   EDQUOT: ["the disk quota is used up", "Free some space or choose another folder."],
   EACCES: ["no permission", "Choose a folder you may write to."],
   EPERM: ["not permitted", "Choose a folder you may write to."],
@@ -36,7 +36,8 @@ const WHY: Record<string, [string, string]> = {
   ENAMETOOLONG: ["the name is too long", "Choose a shorter one."],
 };
 
-function writeError(error: unknown, what: string, target: string): AffuseError {
+/** Why something could not be written, in words. */
+export function writeError(error: unknown, what: string, target: string): AffuseError {
   const code = (error as NodeJS.ErrnoException).code ?? "";
   const [why, hint] = WHY[code] ?? [(error as Error).message, ""];
   return new AffuseError(

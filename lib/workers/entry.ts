@@ -16,7 +16,7 @@ function entryPoint(module: string): { file: string; source: boolean } {
   if (process.execArgv.some((argument) => /\btsx\b/.test(argument)) && existsSync(source)) return { file: source, source: true };
   const built = path.join(packageRoot, "dist", "esm", "lib", `${module}.js`);
   if (!existsSync(built)) {
-    throw new AffuseError("ERR_AFFUSE_NOT_BUILT", `${built} does not exist.`, "Run: npm run build");
+    throw new AffuseError("ERR_AFFUSE_NOT_BUILT", `${built} does not exist.`, `Run: npm run ensure (in ${packageRoot})`);
   }
   return { file: built, source: false };
 }

@@ -455,6 +455,10 @@ test("an interrupted run reports what is finished", async () => {
     note: silent,
     done: () => controller.abort(),
   });
+  // What it says may end with a dot of its own.
+  writeFileSync(join(folder, "refuses"), "#!/bin/sh\necho See the manual. >&2; exit 1\n", { mode: 0o755 });
+  const refused = await TorchPeer.start(join(folder, "refuses")).catch((error: AffuseError) => error.message);
+  assert.match(refused as string, /the manual\. Install it/);
   assert.equal([benchmarks.length, interrupted], [1, true]);
 });
 
