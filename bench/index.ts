@@ -14,6 +14,7 @@ import { Perf } from "./perf.ts";
 import { measureRoofs, type RoofTable } from "./roofs.ts";
 import { type Bench, type Outcome, runOperator } from "./run.ts";
 import { runModel, runOverhead } from "./run-models.ts";
+import { printable } from "./table.ts";
 import { evaluateTargets, type TargetResult } from "./targets.ts";
 import type { Case, Entry, Skipped } from "./types.ts";
 
@@ -66,8 +67,16 @@ export interface BenchReport {
   interrupted?: boolean;
 }
 
-/** Cases whose name, or one of whose tags, matches. @throws AffuseError ERR_AFFUSE_BENCH_FILTER */
-export function selectCases(filter: string | undefined, quick: boolean, only?: ReadonlySet<string>): Case[] {
+/**
+ * Which cases a filter chooses: those whose name, or one of whose tags, matches.
+ * @param all without a filter the sweep too
+ * @throws AffuseError ERR_AFFUSE_BENCH_FILTER
+ */
+export function chooser(
+  filter: string | undefined,
+  quick: boolean,
+  all: boolean,
+): (test: Pick<Case, "name" | "tags">) => boolean {
   let pattern: RegExp | null = null;
   try {
     if (filter !== undefined) pattern = new RegExp(filter);
@@ -77,17 +86,20 @@ export function selectCases(filter: string | undefined, quick: boolean, only?: R
       `expected --filter as a regular expression, got "${filter}" (${(error as Error).message}).`,
     );
   }
-  const matches = ({ name, tags }: Case) =>
-    pattern ? pattern.test(name) || tags.some((tag) => pattern.test(tag)) : !tags.includes("sweep");
-  const small = (test: Case) => !quick || pattern !== null || test.tags.includes("quick");
-  const wanted = (test: Case) => only === undefined || only.has(test.name);
-  const chosen = ALL_CASES.filter(
-    (test) => wanted(test) && (only && !pattern ? true : matches(test)) && small(test),
-  );
-  if (chosen.length === 0 && only && !pattern) {
+  return ({ name, tags }) =>
+    pattern
+      ? pattern.test(name) || tags.some((tag) => pattern.test(tag))
+      : (all || !tags.includes("sweep")) && (!quick || tags.includes("quick"));
+}
+
+/** The cases that are chosen. @throws AffuseError ERR_AFFUSE_BENCH_FILTER, ERR_AFFUSE_BENCH_COMPARE for none */
+export function selectCases(filter: string | undefined, quick: boolean, only?: ReadonlySet<string>): Case[] {
+  const matches = chooser(filter, quick, only !== undefined);
+  const chosen = ALL_CASES.filter((test) => (only === undefined || only.has(test.name)) && matches(test));
+  if (chosen.length === 0 && only && filter === undefined) {
     throw new AffuseError(
       "ERR_AFFUSE_BENCH_COMPARE",
-      `expected stored results of cases that there are, got ${[...only].slice(0, 3).join(", ")}.`,
+      `expected stored results of cases that there are, got ${printable([...only].slice(0, 3).join(", "))}.`,
       "`affuse bench --list` names all cases.",
     );
   }

@@ -12,6 +12,7 @@ import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { AffuseError } from "../lib/errors.ts";
 import { collectGarbage } from "./adapter.ts";
+import { printable } from "./table.ts";
 import type { Where } from "./types.ts";
 import { Tally } from "./where.ts";
 
@@ -21,9 +22,6 @@ const LOOP_SECONDS = 0.5;
 const PATIENCE_SECONDS = 30;
 /** More than any loop gives: a sample is a line of at most some kilobytes. */
 const MOST_BYTES = 2 ** 28;
-
-/** What it said may be anything. */
-const printable = (text: string) => text.replace(/[^ -~]/g, "?");
 
 const perfError = (why: string) =>
   new AffuseError(

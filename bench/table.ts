@@ -3,8 +3,12 @@ import type { Change } from "./compare.ts";
 import { type TargetResult, verdict } from "./targets.ts";
 import type { Entry, Where } from "./types.ts";
 
+/** What a program or a file said may be anything, also orders to the terminal. */
+export const printable = (text: string): string => text.replace(/[^ -~]/g, "?");
+
 /** "12.3 µs", three significant digits. */
 export function duration(seconds: number): string {
+  // What would be rounded to 1000 of a unit is 1.00 of the next.
   const [value, unit] =
     seconds < 999.5e-6 ? [seconds * 1e6, "µs"] : seconds < 0.9995 ? [seconds * 1e3, "ms"] : [seconds, "s"];
   return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${unit}`;
@@ -70,9 +74,9 @@ export function describeShared(entries: readonly Entry[]): string | null {
 /** Cases by how much they changed. */
 export function describeChanges(changes: readonly Change[]): string {
   return changes
-    .map(({ name, change, slower, clear }) => {
+    .map(({ name, change, slower, faster, clear }) => {
       const text = `${change >= 0 ? "+" : "−"}${Math.abs(100 * change).toFixed(1)} %`;
-      return `  ${text.padStart(9)}  ${name}${slower ? "  SLOWER" : clear ? "" : "  (within the spread)"}`;
+      return `  ${text.padStart(9)}  ${name}${slower ? "  SLOWER" : faster ? "  faster" : clear ? "" : "  (within the spread)"}`;
     })
     .join("\n");
 }

@@ -87,7 +87,9 @@ Examples:
           "bench/gpu/gpu-suite.sh measures CUDA devices.",
         );
       }
-      const { describeCase, describeChanges, describeShared, describeTargets } = await import("../../bench/table.ts");
+      const { describeCase, describeChanges, describeShared, describeTargets, printable } = await import(
+        "../../bench/table.ts"
+      );
       const comparison = flags.compare === undefined ? null : await import("../../bench/compare.ts");
       const stored = comparison?.readStored(flags.compare as string);
       const { requireWritable, writeFileAtomic } = await import("../data/files.ts");
@@ -124,14 +126,22 @@ Examples:
           ? comparison.compareRuns(stored.benchmarks, report.benchmarks, flags.threshold / 100)
           : [];
       if (comparison && stored) {
-        const { cpu, level } = report.context;
-        if (stored.context.cpu !== cpu || stored.context.level !== level) {
+        const { cpu, level, quick } = report.context;
+        const then = stored.context;
+        if (then.cpu !== cpu || then.level !== level)
           note(
-            `note: the stored results are from another machine or level (${stored.context.cpu}, ${stored.context.level})`,
+            `note: the stored results are from another machine or level (${printable(`${then.cpu}, ${then.level}`)})`,
           );
-        }
+        if (then.quick !== quick)
+          note(`note: the stored results are ${then.quick ? "of --quick" : "not of --quick"}: other samples, more noise`);
+        const missing = comparison.missing(stored, report, bench.chooser(options.filter, quick, true));
+        if (missing.length > 0)
+          note(
+            `note: ${missing.length} of the stored timings have none now: ${printable(missing[0] as string)}${missing.length > 1 ? " …" : ""}`,
+          );
         // Noise comes and goes: what looks slower is measured again before it counts.
         let patience = report.context.patience.left;
+        const repeats = new Set<string>();
         for (let again = 0; again < 6 && changes.some(({ slower }) => slower); again++) {
           if (report.interrupted || options.signal.aborted) break;
           if (again > 1) await sleep(1000);
@@ -141,7 +151,13 @@ Examples:
           const repeated = await bench.runBench(repeat);
           patience = repeated.context.patience.left;
           const more = comparison.compareRuns(stored.benchmarks, repeated.benchmarks, flags.threshold / 100);
+          for (const { name } of more) repeats.add(name);
           changes = comparison.leastChange(changes, more);
+        }
+        if (report.interrupted || options.signal.aborted) {
+          const unsure = changes.filter(({ name, slower }) => slower && !repeats.has(name));
+          if (unsure.length > 0) note(`note: ${unsure.length} suspicious timings were not measured again`);
+          for (const change of unsure) change.slower = false;
         }
         const slower = changes.filter((change) => change.slower).length;
         if (text)
@@ -154,7 +170,7 @@ Examples:
         }
         if (changes.length === 0 && !report.interrupted && failed.length === 0) {
           note(
-            `ERR_AFFUSE_BENCH_COMPARE: expected timings that ${flags.compare} has too, got none: ${named(report)}, there ${named(stored)}.`,
+            `ERR_AFFUSE_BENCH_COMPARE: expected timings that ${flags.compare} has too, got none: ${named(report)}, there ${printable(named(stored))}.`,
           );
           process.exitCode = 1;
         }

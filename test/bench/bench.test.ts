@@ -8,14 +8,15 @@ import { sampler } from "../../bench/adapter.ts";
 import { ALL_CASES } from "../../bench/cases/index.ts";
 import { Calm } from "../../bench/calm.ts";
 import { checkCase, difference } from "../../bench/check.ts";
-import { compareRuns, leastChange, readStored } from "../../bench/compare.ts";
-import { type BenchReport, runBench, selectCases } from "../../bench/index.ts";
+import { compareRuns, leastChange, missing, readStored, type Stored } from "../../bench/compare.ts";
+import { type BenchReport, chooser, runBench, selectCases } from "../../bench/index.ts";
 import { byCalls, byProgram, planOf } from "../../bench/ours.ts";
 import { benchPage, mergeReports } from "../../bench/page.ts";
 import { loadOrt } from "../../bench/peers/ort.ts";
 import { TorchPeer } from "../../bench/peers/torch.ts";
 import { boundBy } from "../../bench/roofs.ts";
 import { quantile, summary } from "../../bench/stats.ts";
+import { describeChanges, duration, printable } from "../../bench/table.ts";
 import { evaluateTargets, verdict } from "../../bench/targets.ts";
 import { describeTensors, makeSets } from "../../bench/tensors.ts";
 import type { Entry, OperatorCase } from "../../bench/types.ts";
@@ -200,6 +201,52 @@ test("comparison: a planted slowdown is found, noise and a slower machine are no
   );
 });
 
+test("comparison: improvements are clear by the same rules, and counted by the least of the ways", () => {
+  const text = (now: Entry[]) => describeChanges(compareRuns(now.map(({ name }) => timing(name, 1)), now, 0.1));
+  assert.is(text([timing("a", 0.5)]), "    −50.0 %  a  faster");
+  assert.is(text([{ ...timing("a", 0.5), p80: 1 }]), "    −50.0 %  a  (within the spread)");
+  assert.is(text([timing("a", 0.93)]), "     −7.0 %  a");
+  assert.is(text([timing("a", 0.99)]), "     −1.0 %  a  (within the spread)");
+  // The roof is lower now, or higher: of seconds and units of it the least counts; where they disagree there is no change.
+  assert.is(text([timing("a", 0.8, 50)]), "    −20.0 %  a  faster");
+  assert.is(text([timing("a", 0.6, 125)]), "    −25.0 %  a  faster");
+  assert.is(text([timing("a", 0.6, 200)]), "     +0.0 %  a  (within the spread)");
+});
+
+test("comparison: after repetitions the slowest is first again, and a single quick look is no change", () => {
+  const then = ["a", "b", "c"].map((name) => timing(name, 1));
+  const first = compareRuns(then, [timing("a", 2), timing("b", 1.05), timing("c", 0.5)], 0.1);
+  const again = leastChange(first, compareRuns(then, [timing("a", 1.01), timing("c", 0.9)], 0.1));
+  assert.equal(
+    again.map(({ name }) => name),
+    ["b", "a", "c"],
+  );
+  assert.ok(Math.abs((again[2]?.change ?? 0) + 0.1) < 1e-9);
+  // Once within the spread, once slower: not slower.
+  const wide = compareRuns(then, [{ ...timing("a", 2), p20: 1 }], 0.1);
+  assert.is(leastChange(wide, compareRuns(then, [timing("a", 1.5)], 0.1))[0]?.slower, false);
+});
+
+test("comparison: stored timings that the run should have and has not are named", () => {
+  const benchmarks = ["a", "b", "sweep 1"].map((name) => ({
+    ...timing(name, 1),
+    tags: name === "b" ? ["quick"] : [],
+  }));
+  const stored = { benchmarks: [...benchmarks, { ...timing("c", 1), threads: 2, tags: [] }] } as unknown as Stored;
+  const now = { context: { threads: [1] }, benchmarks: [timing("a", 1)] };
+  assert.equal(missing(stored, now, chooser(undefined, false, true)), ["b", "sweep 1"]);
+  assert.equal(missing(stored, now, chooser("^sweep", false, true)), ["sweep 1"]);
+  assert.equal(missing(stored, now, chooser(undefined, true, true)), ["b"]);
+});
+
+test("figures: never a thousand of a unit, nothing that a terminal obeys", () => {
+  assert.equal(
+    [999.4e-6, 999.6e-6, 0.9994, 0.9996, 1.004].map(duration),
+    ["999 µs", "1.00 ms", "999 ms", "1.00 s", "1.00 s"],
+  );
+  assert.is(printable("\u001b[31mfast\u0007\n"), "?[31mfast??");
+});
+
 test("comparison: a neighbour on the core takes issue slots and is no slowdown; a slower kernel takes none and is one", () => {
   const beside = (entry: Entry, issue: number, kind = "fma.f32") =>
     ({ ...entry, roof: 1e11, roof_kind: kind, issue_percent: issue }) as Entry;
@@ -321,6 +368,26 @@ test("targets: every row is there, those not measured say so", () => {
   );
 });
 
+test("merged reports: a target is judged with the roofs of the run that its case is from", () => {
+  const run = (date: string, name: string, tile: number) =>
+    ({
+      context: {
+        date,
+        executable: "",
+        commit: null,
+        threads: [1],
+        versions: {},
+        roofs: [{ level: "x", threads: 1, roofs: { "fma.f32": 100e9, "tile.l1": tile } }],
+      },
+      benchmarks: [{ ...timing(name, 1), fma_percent: 50, roof_percent: 50, tags: [] }],
+      skipped: [],
+    }) as unknown as BenchReport;
+  const [first, second] = ["linear/M=1024,N=1024,K=1024", "linear/M=64,N=1024,K=1024"] as const;
+  const { targets } = mergeReports([run("1", first, 90e9), run("2", second, 80e9)]);
+  const bare = (row: string) => targets.find((target) => target.row === row)?.bare?.percent;
+  assert.equal([bare("GEMM 1024³"), bare("GEMM M = 64")], [90, 80]);
+});
+
 let report: BenchReport;
 
 test("a small run: entries in Google Benchmark's shape, checked, with roofs; a missing PyTorch does not stop it", async () => {
@@ -368,26 +435,6 @@ require("node:readline").createInterface({ input: process.stdin }).on("line", (l
   ${answer}
 });`;
   writeFileSync(file, body, { mode: 0o755 });
-test("merged reports: a target is judged with the roofs of the run that its case is from", () => {
-  const run = (date: string, name: string, tile: number) =>
-    ({
-      context: {
-        date,
-        executable: "",
-        commit: null,
-        threads: [1],
-        versions: {},
-        roofs: [{ level: "x", threads: 1, roofs: { "fma.f32": 100e9, "tile.l1": tile } }],
-      },
-      benchmarks: [{ ...timing(name, 1), fma_percent: 50, roof_percent: 50, tags: [] }],
-      skipped: [],
-    }) as unknown as BenchReport;
-  const [first, second] = ["linear/M=1024,N=1024,K=1024", "linear/M=64,N=1024,K=1024"] as const;
-  const { targets } = mergeReports([run("1", first, 90e9), run("2", second, 80e9)]);
-  const bare = (row: string) => targets.find((target) => target.row === row)?.bare?.percent;
-  assert.equal([bare("GEMM 1024³"), bare("GEMM M = 64")], [90, 80]);
-});
-
   return file;
 }
 const about = `if (command === "about") return say({ torch: "0", blas: null, libraries: [], mkldnn: true });`;
@@ -408,6 +455,10 @@ test("a Python that hangs, ends or says something else is an error, and nothing 
     assert.is(error?.code, "ERR_AFFUSE_BENCH_TORCH", name);
     assert.match(error?.message ?? "", reason, name);
   }
+  // What it says may end with a dot of its own.
+  writeFileSync(join(folder, "refuses"), "#!/bin/sh\necho See the manual. >&2; exit 1\n", { mode: 0o755 });
+  const refused = await TorchPeer.start(join(folder, "refuses")).catch((error: AffuseError) => error.message);
+  assert.match(refused as string, /the manual\. Install it/);
   // Who has been lost once is not waited for again.
   const peer = await TorchPeer.start(python("later", `${about}\n  process.exit(1);`), 60);
   for (let again = 0; again < 2; again++)
@@ -455,10 +506,6 @@ test("an interrupted run reports what is finished", async () => {
     note: silent,
     done: () => controller.abort(),
   });
-  // What it says may end with a dot of its own.
-  writeFileSync(join(folder, "refuses"), "#!/bin/sh\necho See the manual. >&2; exit 1\n", { mode: 0o755 });
-  const refused = await TorchPeer.start(join(folder, "refuses")).catch((error: AffuseError) => error.message);
-  assert.match(refused as string, /the manual\. Install it/);
   assert.equal([benchmarks.length, interrupted], [1, true]);
 });
 

@@ -77,6 +77,16 @@ test("a planted slowdown fails, the same code again does not", async () => {
   assert.match(planted.stdout, /M=64,.*SLOWER/);
   assert.not.match(planted.stdout, /M=257,.*SLOWER/);
   // With nothing in common nothing would be found slower, whatever it is.
+  // What is in one file only, or of another kind, is said; the file's words are no orders to the terminal.
+  const [one] = stored.benchmarks;
+  const gone = { ...one, name: "linear/M=64,gone/affuse/threads:1", case: "linear/M=64,gone" };
+  const context = { cpu: "\u001b[31mred", level: "avx9", commit: null, quick: false };
+  writeFileSync(file("hostile.json"), JSON.stringify({ context, benchmarks: [one, gone] }));
+  const hostile = await affuse(["bench", ...small, "--compare", file("hostile.json"), "--threshold", "1000"]);
+  assert.match(hostile.stderr, /another machine or level \(\?\[31mred, avx9\)/);
+  assert.match(hostile.stderr, /not of --quick/);
+  assert.match(hostile.stderr, /1 of the stored timings have none now: linear\/M=64,gone/);
+  assert.not.ok(hostile.stderr.includes("\u001b"));
   const other = await affuse([
     "bench",
     ...small.slice(0, -1),
