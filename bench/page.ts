@@ -14,13 +14,22 @@ const MORE = `
 .roofline{max-width:860px;margin:0 auto}.roofline text{font-size:9.5px}
 .roof{fill:none;stroke:var(--ink);stroke-width:1.5}.roof.memory{stroke:var(--soft);stroke-dasharray:5 3}
 .dot{stroke:var(--card);stroke-width:1}.dot.fbp{fill:var(--audio)}.dot.afg{fill:var(--visual)}.dot.linear{fill:var(--fusion)}.dot.other{fill:var(--ensemble)}
-.b-fusion-dot{background:var(--fusion)}
+.dot.shared{fill:var(--card);stroke-width:1.6}.dot.fbp.shared{stroke:var(--audio)}.dot.afg.shared{stroke:var(--visual)}.dot.linear.shared{stroke:var(--fusion)}.dot.other.shared{stroke:var(--ensemble)}
+.mark.shared{fill:var(--card)}.mark.fusion.shared{stroke:var(--fusion)}.mark.visual.shared{stroke:var(--visual)}.mark.audio.shared{stroke:var(--audio)}
+.legend i.hollow{width:11px;height:11px;border:1.6px solid var(--soft);border-radius:50%}
 .all th,.all td{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;font-size:13px}
 .all th:first-child,.all td:first-child{text-align:left;white-space:normal;min-width:150px}.all thead th{color:var(--soft)}
 .all tr.next>*{border-top:2px solid var(--line);padding-top:9px}.all tbody th{font-weight:600}.all tbody small{font-weight:400;white-space:normal}
+.all td.why{white-space:normal;min-width:78px}
+@media(max-width:640px){.all th,.all td{padding:4px 5px;font-size:12px}.all th:first-child,.all td:first-child{min-width:104px}}
+.bars.peers{grid-template-columns:1fr auto}.peers>.name{grid-column:1/-1}
 .even{stroke:var(--ink);stroke-width:1;stroke-dasharray:3 3;fill:none}
-rect.ort{fill:var(--visual)}rect.torch{fill:var(--audio)}
+.ort{fill:var(--visual)}.torch{fill:var(--audio)}
 `;
+
+/** Timings beside other work on the same cores (bench/calm.ts). */
+const SHARED = "hollow, or with a *: something else used the cores during the timing, its speed is too low";
+const star = ({ shared }: Pick<Entry, "shared">): string => (shared ? " *" : "");
 
 const family = (entry: Entry): string => /^(?:sweep \d+ )?(fbp|afg|linear)/.exec(entry.case)?.[1] ?? "other";
 
@@ -59,15 +68,16 @@ ${powers(x0, x1).map((v) => html`<path class="gridline" d="M${c(x(v))} ${BOX.top
 ${memory.map(({ kind, rate }, i) => {
   const from = Math.max(x0, y0 / rate);
   const to = fma / rate;
-  const at = clamp(from * (i === 2 ? 4 : 1.6 + 1.4 * i), x0, x1); // apart from each other
-  return html`<path class="roof memory" d="M${c(x(from))} ${c(y(from * rate))}L${c(x(to))} ${c(y(fma))}"/><text class="name" x="${c(x(at) + (i === 2 ? 8 : 0))}" y="${c(y(at * rate) + (i === 2 ? 12 : -6))}">${kind.replace("read.", "").toUpperCase()} ${rate.toFixed(0)} GB/s</text>`;
+  // However close the lines are: the first label ends above its line, the others begin below theirs, one high and one low.
+  const at = from * (to / from) ** ([0.45, 0.75, 0.25][i] as number);
+  return html`<path class="roof memory" d="M${c(x(from))} ${c(y(from * rate))}L${c(x(to))} ${c(y(fma))}"/><text class="name" x="${c(x(at) + (i === 0 ? -4 : 8))}" y="${c(y(at * rate) + (i === 0 ? -4 : 12))}" text-anchor="${i === 0 ? "end" : "start"}">${kind.replace("read.", "").toUpperCase()} ${rate.toFixed(0)} GB/s</text>`;
 })}
 <path class="roof" d="M${c(x(fma / Math.max(...memory.map(({ rate }) => rate), 1)))} ${c(y(fma))}H${WIDTH - BOX.right}"/>
 <text class="name" x="${WIDTH - BOX.right}" y="${c(y(fma) - 6)}" text-anchor="end">multiply-add ${fma.toFixed(0)} GFLOP/s</text>
 ${points.map((entry) => {
   const intensity = (entry.flops as number) / (entry.bytes as number);
   const rate = (entry.flops_per_second as number) / 1e9;
-  return html`<circle class="dot ${family(entry)}" cx="${c(x(clamp(intensity, x0, x1)))}" cy="${c(y(clamp(rate, y0, y1)))}" r="4.5"><title>${entry.case}: ${rate.toFixed(1)} GFLOP/s, ${intensity.toFixed(1)} FLOP per byte, ${entry.roof_percent?.toFixed(0) ?? "–"} % of ${entry.roof_kind ?? "–"}</title></circle>`;
+  return html`<circle class="dot ${family(entry)}${entry.shared ? " shared" : ""}" cx="${c(x(clamp(intensity, x0, x1)))}" cy="${c(y(clamp(rate, y0, y1)))}" r="4.5"><title>${entry.case}: ${rate.toFixed(1)} GFLOP/s, ${intensity.toFixed(1)} FLOP per byte, ${entry.roof_percent?.toFixed(0) ?? "–"} % of ${entry.roof_kind ?? "–"}${entry.shared ? ", beside other work on the core" : ""}</title></circle>`;
 })}
 </svg>`;
 }
@@ -75,7 +85,7 @@ ${points.map((entry) => {
 interface Series {
   tone: string;
   dash: number;
-  points: (readonly [number, number])[];
+  points: (readonly [number, number, shared: boolean])[];
 }
 
 /** Percent of the multiply-add roof over a size on a logarithmic axis. */
@@ -88,7 +98,7 @@ function sizePlot(series: readonly Series[], axis: string): Markup {
 ${[0, 25, 50, 75, 100].map((v) => html`<path class="gridline" d="M${BOX.left} ${c(y(v))}H${WIDTH - BOX.right}"/><text x="${BOX.left - 6}" y="${c(y(v))}" dy="4" text-anchor="end">${v} %</text>`)}
 ${[...new Set(xs)].map((v) => html`<text x="${c(x(v))}" y="${HEIGHT - BOX.bottom + 15}" text-anchor="middle">${v}</text>`)}
 <text x="${WIDTH / 2}" y="${HEIGHT - 5}" text-anchor="middle">${axis}</text>
-${series.map(({ tone, dash, points }) => html`<path class="line ${tone} dash${dash}" d="${points.map(([a, b], i) => `${i ? "L" : "M"}${c(x(a))} ${c(y(b))}`).join("")}"/>${points.map(([a, b]) => html`<circle class="mark ${tone}" cx="${c(x(a))}" cy="${c(y(b))}" r="3.5"/>`)}`)}
+${series.map(({ tone, dash, points }) => html`<path class="line ${tone} dash${dash}" d="${points.map(([a, b], i) => `${i ? "L" : "M"}${c(x(a))} ${c(y(b))}`).join("")}"/>${points.map(([a, b, shared]) => html`<circle class="mark ${tone}${shared ? " shared" : ""}" cx="${c(x(a))}" cy="${c(y(b))}" r="3.5"/>`)}`)}
 </svg>`;
 }
 
@@ -99,7 +109,7 @@ function overSize(entries: readonly Entry[], pattern: RegExp): Series[] {
   return (["affuse", "onnxruntime", "torch"] as const).flatMap((peer, dash) => {
     const points = entries
       .filter((entry) => entry.peer === peer && entry.threads === 1 && pattern.test(entry.case))
-      .map((entry) => [Number(pattern.exec(entry.case)?.[1]), entry.fma_percent ?? 0] as const)
+      .map((entry) => [Number(pattern.exec(entry.case)?.[1]), entry.fma_percent ?? 0, entry.shared] as const)
       .sort((a, b) => a[0] - b[0]);
     return points.length > 1 ? [{ tone: TONES[peer], dash, points }] : [];
   });
@@ -117,23 +127,30 @@ function peerBars(entries: readonly Entry[], threads: number): Markup {
       const times = entries.filter(
         (entry) => entry.case === name && entry.peer === peer && (any || entry.threads === threads),
       );
-      return times.length > 0 ? Math.min(...times.map(({ median }) => median)) / mine.median : null;
+      const [first] = times.sort((a, b) => a.median - b.median);
+      return first ? { ratio: first.median / mine.median, shared: first.shared || mine.shared } : null;
     };
     return [{ name, ort: best("onnxruntime", false), torch: best("torch", true) }];
   });
-  const most = Math.max(2, ...rows.flatMap(({ ort, torch }) => [ort ?? 0, torch ?? 0]).filter((v) => v < 8));
-  const bar = (value: number | null, tone: string) =>
+  const ratios = rows.flatMap(({ ort, torch }) => [ort?.ratio ?? 0, torch?.ratio ?? 0]);
+  const most = Math.max(2, ...ratios.filter((v) => v < 8));
+  // What the scale cannot hold ends in an arrow.
+  const shape = (value: number, tone: string) =>
+    value > most
+      ? html`<path class="${tone}" d="M0 4H97V1L100 12L97 23V20H0z"/>`
+      : html`<rect class="${tone}" x="0" y="4" width="${c((100 * value) / most)}" height="16"/>`;
+  const bar = (value: { ratio: number; shared: boolean } | null, tone: string) =>
     value === null
       ? null
-      : html`<div class="name"></div><svg class="bar" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><rect class="track" x="0" y="4" width="100" height="16"/><rect class="${tone}" x="0" y="4" width="${c(Math.min(100, (100 * value) / most))}" height="16"/><path class="even" d="M${c(100 / most)} 0v24"/></svg><div class="value">${value.toFixed(2)} ×</div>`;
-  return html`<div class="bars">${rows.map(({ name, ort, torch }) => html`<div class="name">${name}</div><span></span><span></span>${bar(ort, "ort")}${bar(torch, "torch")}`)}</div>`;
+      : html`<svg class="bar" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><rect class="track" x="0" y="4" width="100" height="16"/>${shape(value.ratio, tone)}<path class="even" d="M${c(100 / most)} 0v24"/></svg><div class="value">${value.ratio > most ? "→ " : ""}${value.ratio.toFixed(2)} ×${star(value)}</div>`;
+  return html`<div class="bars peers">${rows.map(({ name, ort, torch }) => html`<div class="name">${name}</div>${bar(ort, "ort")}${bar(torch, "torch")}`)}</div>`;
 }
 
 function targetTable(targets: readonly TargetResult[]): Markup {
   const unit = (value: number, { unit: of }: TargetResult) =>
     of === "%" ? `${value.toFixed(1)} %` : `${value.toFixed(2)} ${of}`;
   return html`<div class="scroll"><table class="all"><thead><tr><th>row</th><th>reached</th><th>target</th><th></th></tr></thead><tbody>
-${targets.map((target) => html`<tr><td>${target.row}</td><td>${target.value === null ? "–" : unit(target.value, target)}</td><td>${target.sense === "at least" ? "≥" : "≤"} ${unit(target.bound, target)}</td><td class="${target.pass ? "ok" : target.pass === false ? "no" : ""}">${verdict(target)}</td></tr>`)}
+${targets.map((target) => html`<tr><td>${target.row}</td><td>${target.value === null ? "–" : unit(target.value, target)}</td><td>${target.sense === "at least" ? "≥" : "≤"} ${unit(target.bound, target)}</td><td class="why ${target.pass ? "ok" : target.pass === false ? "no" : ""}">${verdict(target)}</td></tr>`)}
 </tbody></table></div>`;
 }
 
@@ -144,7 +161,7 @@ const mark = (value: number | null, text: (value: number) => string): string =>
 function figures(entry: Entry): Markup {
   const cells = [
     String(entry.threads),
-    duration(entry.median),
+    duration(entry.median) + star(entry),
     duration(entry.p20),
     duration(entry.p80),
     mark(entry.flops_per_second, (value) => (value / 1e9).toFixed(1)),
@@ -192,7 +209,14 @@ ${body}
 }
 
 const legend = (items: readonly (readonly [string, string])[]): Markup =>
-  html`<ul class="legend">${items.map(([tone, text]) => html`<li><i class="box b-${tone}"></i>${text}</li>`)}</ul>`;
+  html`<ul class="legend">${items.map(([tone, text]) => html`<li><i class="${tone === "shared" ? "hollow" : `box b-${tone}`}"></i>${text}</li>`)}</ul>`;
+
+const FAMILIES = [
+  ["audio", "FBP"],
+  ["visual", "AFG"],
+  ["fusion", "matrix product"],
+  ["ensemble", "others"],
+] as const;
 
 /** Several runs on one machine as one: the context of the most complete one, everybody's results. */
 export function mergeReports(reports: readonly BenchReport[]): BenchReport {
@@ -227,6 +251,8 @@ export function benchPage(report: BenchReport): string {
   const single = benchmarks.filter(
     (entry) => entry.peer === "affuse" && entry.threads === Math.min(...context.threads),
   );
+  // Said only where there are such.
+  const shared = benchmarks.some((entry) => entry.shared) ? ([["shared", SHARED]] as const) : [];
   const fixed = single.filter(({ tags }) => !tags.includes("sweep"));
   const sweep = single.filter(({ tags, roof_percent }) => tags.includes("sweep") && roof_percent !== null);
   const most = Math.max(...context.threads);
@@ -257,12 +283,7 @@ export function benchPage(report: BenchReport): string {
 <main>
 ${report.targets.length > 0 && html`<h2>Targets</h2><div class="card">${targetTable(report.targets)}</div>`}
 <h2>Under the roofs</h2><p class="hint">One thread. A dot's height is its speed; the lines are what the processor can do at most, given how many operations a byte is worth. Hover for names.</p>
-<div class="card">${roofline(report, fixed)}${legend([
-    ["audio", "FBP"],
-    ["visual", "AFG"],
-    ["fusion", "matrix product"],
-    ["ensemble", "others"],
-  ])}</div>
+<div class="card">${roofline(report, fixed)}${legend([...FAMILIES, ...shared])}</div>
 ${
   sizes.length > 0 &&
   html`<h2>Speed against size</h2><p class="hint">One thread, percent of the multiply-add roof.</p><div class="clips">${sizes.map(({ title, axis, series }) => html`<div class="card"><h3>${title}</h3>${sizePlot(series, axis)}</div>`)}</div>${legend(
@@ -270,15 +291,13 @@ ${
       ["fusion", "affuse"],
       ["visual", "onnxruntime"],
       ["audio", "PyTorch"],
+      ...shared,
     ],
   )}`
 }
-<h2>Against peers, ${most} thread${most > 1 ? "s" : ""}</h2><p class="hint">Their median over ours: right of the dashed line affuse is faster. onnxruntime with as many threads, its better spinning setting; PyTorch at its best thread setting.</p>
-<div class="card">${peerBars(benchmarks, most)}${legend([
-    ["visual", "onnxruntime"],
-    ["audio", "PyTorch"],
-  ])}</div>
-${sweep.length > 0 && html`<h2>Random sweep</h2><p class="hint">${sweep.length} seeded shapes, one thread: percent of the roof that bounds each.</p><div class="card">${roofline(report, sweep)}${allTable([...sweep].sort((a, b) => (a.roof_percent ?? 0) - (b.roof_percent ?? 0)).slice(0, 20))}<p class="hint under">The twenty lowest.</p></div>`}
+<h2>Against peers, ${most} thread${most > 1 ? "s" : ""}</h2><p class="hint">Their median over ours: right of the dashed line affuse is faster. onnxruntime with as many threads, its better spinning setting; PyTorch at its best thread setting. A bar with an arrow is longer than there is room.</p>
+<div class="card">${peerBars(benchmarks, most)}${legend([["visual", "onnxruntime"], ["audio", "PyTorch"], ...shared])}</div>
+${sweep.length > 0 && html`<h2>Random sweep</h2><p class="hint">${sweep.length} seeded shapes, one thread: percent of the roof that bounds each.</p><div class="card">${roofline(report, sweep)}${legend([...FAMILIES, ...shared])}${allTable([...sweep].sort((a, b) => (a.roof_percent ?? 0) - (b.roof_percent ?? 0)).slice(0, 20))}<p class="hint under">The twenty lowest.</p></div>`}
 <h2>Every figure</h2><div class="card">${allTable(benchmarks.filter(({ tags }) => !tags.includes("sweep")))}</div>
 <h2>Roofs</h2><div class="card scroll"><table class="all"><thead><tr><th>roof</th><th>threads</th><th>value</th></tr></thead><tbody>${roofRows.map(({ kind, threads, value }) => html`<tr><td>${kind}</td><td>${threads}</td><td>${(value / 1e9).toFixed(1)} ${COUNTS_FLOPS.test(kind) ? "GFLOP/s" : "GB/s"}</td></tr>`)}</tbody></table></div>
 ${report.skipped.length > 0 && html`<h2>Not measured</h2><div class="card"><ul>${report.skipped.map(({ case: name, peer, reason }) => html`<li>${name}, ${peer}: ${reason}</li>`)}</ul></div>`}

@@ -537,4 +537,15 @@ test("the page holds every case and no gaps", () => {
   assert.not.match(page, /<script|https?:\/\//);
 });
 
+test("the page marks timings on shared cores, and bars that are longer than there is room", () => {
+  const [mine] = report.benchmarks as [Entry];
+  const peer = (median: number) => ({ ...mine, peer: "torch", median, ratio: median / mine.median }) as Entry;
+  const page = (shared: boolean, times: number) =>
+    benchPage({ ...report, benchmarks: [{ ...mine, shared }, { ...peer(times * mine.median), shared: false }] });
+  assert.match(page(true, 3), /class="dot linear shared"[\s\S]*hollow, or with a \*[\s\S]*3\.00 × \*/);
+  assert.match(page(true, 3), /<rect class="torch"/);
+  assert.match(page(false, 35), /<path class="torch"[^>]*>[\s\S]*→ 35\.00 ×/);
+  assert.not.match(page(false, 35), /hollow, or|dot linear shared|35\.00 × \*/);
+});
+
 test.run();
