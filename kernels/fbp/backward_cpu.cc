@@ -118,11 +118,20 @@ void gradient_at_s(const OpCall& call, const FbpSizes& z, const float* s, float*
     auto root = [&](Vec q) { return power ? q / sqrt(abs(q) + eps) : q; };
     Vec scale = set1(1.0f), pull = zero();
     if (dz && l2) {
-      const double squares = long_sum(count, [&](int64_t i, int n) {
+      double squares = long_sum(count, [&](int64_t i, int n) {
         const Vec r = root(get(x + i, n));
         return r * r;
       });
-      const double dot = long_sum(count, [&](int64_t i, int n) { return root(get(x + i, n)) * get(dz + i, n); });
+      double dot = long_sum(count, [&](int64_t i, int n) { return root(get(x + i, n)) * get(dz + i, n); });
+      if (squares - squares != 0 || dot - dot != 0) {  // beyond float32: once more in float64, as the forward
+        squares = dot = 0;
+        for (int64_t i = 0; i < count; ++i) {
+          float lanes[kLanes];
+          store(lanes, root(set1(x[i])));
+          squares += double(lanes[0]) * double(lanes[0]);
+          dot += double(lanes[0]) * double(dz[i]);
+        }
+      }
       const double length = __builtin_sqrt(squares + eps2);
       scale = set1(float(1 / length));
       pull = set1(float(dot / length / length));  // z sum(z dz) = r * this

@@ -139,10 +139,14 @@ void fbp_forward(const OpCall& call) {
   const double eps2 = call.attr[FbpAttr::eps2].f;
   fbp_each_scope(call, z, [&](int64_t from, int64_t count) {
     float* r = out + from;
-    const double sum = long_sum(count, [&](int64_t i, int n) {
+    double sum = long_sum(count, [&](int64_t i, int n) {
       const Vec x = get(r + i, n);
       return x * x;
     });
+    if (sum - sum != 0) {  // squares beyond float32: once more in float64
+      sum = 0;
+      for (int64_t i = 0; i < count; ++i) sum += double(r[i]) * double(r[i]);
+    }
     const Vec scale = set1(float(1.0 / __builtin_sqrt(sum + eps2)));
     for_lanes(count, [&](int64_t i, int n) { put(r + i, get(r + i, n) * scale, n); });
   });

@@ -25,7 +25,8 @@
 //
 // Error (float32): |s - exact| <= (m + n + k + 4) 2^-24 sum_j (|a||U|+|bu|)(|v||V|+|bv|), typically the root of the factor.
 // r and z magnify it where s is near 0 (slope 1/sqrt(eps)): compare s and z|z| rather than z there.
-// Singular points: none for finite input whose sums stay finite. NaN in a row of a or v makes that row's s and z NaN (a
+// Singular points: none for finite input whose projections and s stay finite (the squares of s may not: they are then added up
+// in float64). NaN in a row of a or v makes that row's s and z NaN (a
 // group's, with l2Scope group); infinities give NaN in z. relu stops NaN in the backward only.
 // B = 0 is legal: outputs are empty, dU, dV, dbu, dbv 0.
 //
