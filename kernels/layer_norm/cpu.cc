@@ -6,6 +6,8 @@ namespace {
 
 // Below this, the row's variance is near or beyond float32's range: the row is done in float64.
 constexpr float kTinyRstd = 1e-18f;
+// Beyond this mean / deviation, what float32 loses of the mean would show in every element: likewise.
+constexpr float kFarMean = 256;
 
 struct Row {
   float mean, rstd;
@@ -32,7 +34,7 @@ WideRow wide_statistics(const float* x, int64_t C, double eps) {
   return {mean, 1.0 / __builtin_sqrt(squares / double(C) + eps)};
 }
 
-bool ordinary(Row r) { return r.rstd >= kTinyRstd && r.mean - r.mean == 0.0f; }
+bool ordinary(Row r) { return r.rstd >= kTinyRstd && __builtin_fabsf(r.mean) * r.rstd <= kFarMean; }
 
 int64_t rows_per_task(int64_t C) { return C >= 8192 ? 1 : 8192 / C; }
 

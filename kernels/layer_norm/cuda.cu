@@ -5,7 +5,7 @@
 // time; a thread has the same columns in every row, so dgamma and dbeta add up in its registers. The warps' sums meet in
 // shared memory, the chunks' in a second launch, both in order. x and dy are read once, dx is written once.
 //
-// Rows whose variance leaves float32's range are done in float64, off the common way.
+// Rows whose variance leaves float32's range, or whose mean is far from 0 beside it, are done in float64, off the common way.
 #include "../common/cuda/columns.h"
 #include "../common/cuda/rows.h"
 #include "layer_norm.h"
@@ -13,11 +13,11 @@
 namespace affuse::cuda {
 namespace {
 
-constexpr float kTinyRstd = 1e-18f;  // as on the CPU: below this the row is not ordinary
+constexpr float kTinyRstd = 1e-18f, kFarMean = 256;  // as on the CPU: beyond these the row is not ordinary
 
 struct Stats {
   float mean, rstd;
-  AFFUSE_DEVICE bool ordinary() const { return rstd >= kTinyRstd && mean - mean == 0.0f; }
+  AFFUSE_DEVICE bool ordinary() const { return rstd >= kTinyRstd && fabsf(mean) * rstd <= kFarMean; }
 };
 struct WideStats {
   double mean, rstd;

@@ -7,10 +7,15 @@
 //
 // x, y, dx, dy [..., C]; gamma, beta [C]; R = product of the leading dimensions.
 // Saved for the backward: mean [R], rstd [R] (optional outputs; computed again when absent).
-// Error (float32): of y <= c * 2^-24 * sqrt(C) * max|x - mean| * rstd * |gamma|; two passes, so a large common offset in x
-// costs only its own rounding, |mean| * 2^-24 * rstd. dx cancels against rstd |d|: 2^-24 sqrt(C) of that.
-// Singular points: none, since eps > 0; a constant row gives xhat = 0. Rows whose variance leaves float32's range are
-// computed in float64, so finite input gives finite results. A NaN or infinity makes its row NaN (and dgamma, dbeta).
+// Error (float32): the mean is off by at most e = (C/16 + 8) 2^-24 mean_c|x|, typically by the root of the factor; with
+// h = e rstd that moves xhat by h, and makes rstd too small by a relative h^2 / 2. Beside it y is off by
+// (|xhat| (C/16 + 12) + 2) 2^-24 |gamma| and its last rounding; dx, which cancels, by rstd max|d| (1 + |xhat|) times
+// h + (C/8 + 16) 2^-24. Rows with |mean| rstd > 256 are computed in float64 from x alone, without the saved mean and rstd:
+// their y, rstd and dx carry the rounding of the result only. So a constant row beyond 256 sqrt(eps) has xhat = 0, and one
+// within |xhat| <= h <= 256 (C/16 + 8) 2^-24.
+// Singular points: none, since eps > 0. Rows whose variance leaves float32's range are computed in float64 too, and finite
+// input gives finite results where the exact ones, dy gamma and its product with rstd fit float32. A NaN or infinity makes its
+// row NaN (and dgamma, dbeta).
 // FLOPs: forward 8 R C, backward 14 R C. Bytes: forward 4 (2 R C + 2 C), backward 4 (3 R C + 3 C).
 #pragma once
 #include "../common/op.h"

@@ -38,6 +38,8 @@ test("rows beyond float32's variance", () => {
   for (const C of [4, 31, 100, 1001]) {
     const x = tensor([9, C], (i) => random.normal() * (Math.floor(i / C) % 3 === 1 ? 1e25 : 1));
     check("layer_norm", { x, gamma: normal(random, [C]), beta: normal(random, [C]) }, {}, C);
+    const far = tensor([9, C], (i) => random.normal() + (Math.floor(i / C) % 3 === 1 ? 1e4 : 1));
+    check("layer_norm", { x: far, gamma: normal(random, [C]), beta: normal(random, [C]) }, {}, C);
   }
 });
 

@@ -107,6 +107,92 @@ test("the largest numbers there are", () => {
   }
 });
 
+/** The largest difference between kernel and reference, relative to the reference's largest value. */
+function distance(
+  name: string,
+  inputs: Inputs,
+  attributes: Record<string, number | string>,
+): Record<string, number> {
+  const info = operator(name);
+  const given = attributes as Record<string, never>;
+  const shapes = inferred(addon, info, inputs, given);
+  const want = runReference(addon.call, info, inputs, given, shapes);
+  const got = runKernel(addon.call, info, inputs, given, shapes).outputs;
+  return Object.fromEntries(
+    Object.entries(want).flatMap(([output, values]) => {
+      if (!values) return [];
+      let most = 0;
+      let off = 0;
+      for (const [i, exact] of values.data.entries()) {
+        const by = Math.abs(exact - (got[output]?.data[i] as number));
+        most = Math.max(most, Math.abs(exact));
+        if (!(by <= off)) off = by; // NaN too
+      }
+      return [[output, most > 0 ? off / most : off]];
+    }),
+  );
+}
+
+test("FBP's norm of sums whose squares leave float32", () => {
+  const f = (rows: number, ...values: number[]): Values => ({
+    shape: [rows, values.length / rows],
+    data: Float64Array.from(values, Math.fround),
+  });
+  for (const size of [1e9, 3e9, 1e10, 1e19])
+    for (const l2Scope of ["sample", "group"])
+      for (const normalize of ["l2", "power-l2"]) {
+        const rows = f(2, size, size, size, -size);
+        const inputs = { a: rows, v: rows, U: f(2, 1, 0, 0, 0.5), V: f(2, 1, 0, 0, 0.5) };
+        const attributes = { k: 1, normalize, l2Scope };
+        for (const [name, off] of [
+          ...Object.entries(distance("fbp", inputs, attributes)),
+          ...Object.entries(distance("fbp.backward", { ...inputs, dz: f(2, 1, -2, 3, 1) }, attributes)),
+        ])
+          assert.ok(off < 1e-5, `${normalize} ${l2Scope} at ${size}: ${name} is off by ${off}`);
+      }
+});
+
+test("layer normalisation of rows far from 0 beside their spread", () => {
+  const random = new Random(5);
+  for (const [value, C] of [
+    [1000.1, 9],
+    [12345.678, 1023],
+    [100000.1, 9],
+    [1e6 + 0.3, 1024],
+    [0.7, 9],
+  ] as const) {
+    const x: Values = { shape: [1, C], data: new Float64Array(C).fill(Math.fround(value)) };
+    const gamma: Values = { shape: [C], data: new Float64Array(C).fill(1) };
+    const near: Values = { shape: [1, C], data: x.data.map((v) => Math.fround(v + random.normal())) };
+    for (const rows of [x, near]) {
+      const off = {
+        ...distance("layer_norm", { x: rows, gamma, beta: normal(random, [C]) }, {}),
+        ...distance("layer_norm.backward", { x: rows, gamma, dy: normal(random, [1, C]) }, {}),
+      };
+      for (const [name, by] of Object.entries(off)) {
+        if (rows === x && name === "dgamma") continue; // its exact value is 0
+        assert.ok(by < (name === "mean" ? 1e-7 : 2e-4), `C ${C} around ${value}: ${name} is off by ${by}`);
+      }
+    }
+    const flat = addon.call(
+      "cpu",
+      "layer_norm",
+      [x, gamma, { ...gamma, data: new Float64Array(C) }].map((t) => ({
+        dtype: "f32" as const,
+        shape: t.shape,
+        data: Float32Array.from(t.data),
+      })),
+      {},
+      [true, false, false],
+    )[0];
+    const most = value > 256 * Math.sqrt(1e-5) ? 0 : 256 * (C / 16 + 8) * 2 ** -24;
+    assert.ok(
+      flat?.data.every((y) => Math.abs(y) <= most),
+      `a constant row of ${C} times ${value}`,
+    );
+  }
+});
+
 test("LRN's gradient of the largest numbers there are", () => {
   for (const layout of ["nchw", "nhwc"])
     for (const C of [1, 7, 64])
