@@ -22,7 +22,7 @@ const AttrRule kAdamwAttrs[] = {
     {"beta2", AttrKind::real, 0.999, 0, 0x1.fffffffffffffp-1, nullptr, "in [0,1)"},
     {"eps", AttrKind::real, 1e-8, 1e-30, 1, nullptr, "added to the root of the second moment"},
     {"weightDecay", AttrKind::real, 1e-2, 0, 1e30, nullptr, "decoupled"},
-    {"step", AttrKind::integer, 1, 1, 9007199254740992.0, nullptr, "number of this step, from 1"},
+    {"step", AttrKind::integer, 1, 1, 9007199254740991.0, nullptr, "number of this step, from 1"},
 };
 const AttrRule kAdamAttrs[] = {
     kAdamwAttrs[AdamAttr::lr],

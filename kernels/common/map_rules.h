@@ -27,6 +27,9 @@ inline void check_map_shapes(const Maps& m, const TensorDesc& x, const TensorDes
 // ERR_AFFUSE_SHAPE unless at least one window fits.
 inline void check_window(const Maps& m, const TensorDesc& x, int64_t kh, int64_t kw, int64_t pad, Status& status) {
   if (m.H + 2 * pad >= kh && m.W + 2 * pad >= kw) return;
+  if (pad == 0)
+    return status.fail("ERR_AFFUSE_SHAPE", "expected x with H >= %lld and W >= %lld (the window), got %s", (long long)kh,
+                       (long long)kw, ShapeText(x).text);
   status.fail("ERR_AFFUSE_SHAPE",
               "expected x with H + 2 pad >= %lld and W + 2 pad >= %lld (the window; pad is %lld), got %s",
               (long long)kh, (long long)kw, (long long)pad, ShapeText(x).text);

@@ -163,7 +163,7 @@ bool read_attribute(const AttrRule& rule, double number, Attr& attr) {
     attr.f = number;
     return number >= rule.low && number <= rule.high;
   }
-  if (!(number >= -9007199254740992.0 && number <= 9007199254740992.0) || number != double(int64_t(number))) return false;
+  if (!(number >= -9007199254740991.0 && number <= 9007199254740991.0) || number != double(int64_t(number))) return false;
   if (rule.kind == AttrKind::seed) {
     attr.u = uint64_t(number);
     return number >= 0;

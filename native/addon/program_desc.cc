@@ -10,7 +10,7 @@ namespace {
 double integer(napi_env env, napi_value value, const char* what, double low, double high) {
   const double number = number_or_nan(env, value);
   if (!(number >= low && number <= high) || number != std::floor(number))
-    raise("ERR_AFFUSE_PROGRAM", "expected %s as an integer in [%g, %g], got %g", what, low, high, number);
+    raise("ERR_AFFUSE_PROGRAM", "expected %s as an integer in [%.0f, %.0f], got %.17g", what, low, high, number);
   return number;
 }
 

@@ -71,18 +71,30 @@ int find_choice(const char* choices, std::string_view word) {
 
 namespace {
 
-// What the rule accepts, for messages: "an integer in [1, 64]".
+constexpr double kLargestSafe = 9007199254740991.0;  // 2^53 - 1: whole doubles beyond may stand for several integers
+
+// A limit in full: as an integer where it is one.
+std::string limit(double x) {
+  char text[40];
+  snprintf(text, sizeof text, std::trunc(x) == x && std::fabs(x) <= kLargestSafe ? "%.0f" : "%g", x);
+  return text;
+}
+
+// What the rule accepts, for messages: "an integer in [1, 64]". The largest double below an integer stands for [.., integer).
 std::string expectation(const AttrRule& rule) {
-  char text[80] = "";
+  std::string text;
   if (rule.kind == AttrKind::real || rule.kind == AttrKind::integer) {
     const bool low = rule.low > -1e299, high = rule.high < 1e299;
-    if (low && high) snprintf(text, sizeof text, " in [%g, %g]", rule.low, rule.high);
-    else if (low) snprintf(text, sizeof text, " >= %g", rule.low);
-    else if (high) snprintf(text, sizeof text, " <= %g", rule.high);
+    const double next = std::nextafter(rule.high, HUGE_VAL);
+    const bool open = rule.kind == AttrKind::real && std::trunc(rule.high) != rule.high && std::trunc(next) == next;
+    const std::string most = limit(open ? next : rule.high);
+    if (low && high) text = " in [" + limit(rule.low) + ", " + most + (open ? ")" : "]");
+    else if (low) text = " >= " + limit(rule.low);
+    else if (high) text = (open ? " < " : " <= ") + most;
   }
   switch (rule.kind) {
-    case AttrKind::real: return std::string("a number").append(text);
-    case AttrKind::integer: return std::string("an integer").append(text);
+    case AttrKind::real: return "a number" + text;
+    case AttrKind::integer: return "an integer" + text;
     case AttrKind::boolean: return "true or false";
     case AttrKind::seed: return "an integer in [0, 2^64)";
     case AttrKind::choice: break;
@@ -108,10 +120,10 @@ std::string spelled(const AttrValue& value) {
 }
 
 bool convert(const AttrRule& rule, const AttrValue& value, Attr& attr) {
-  // Whole numbers may come as doubles; beyond 2^53 a double no longer says which integer was meant.
+  // Whole numbers may come as doubles; from 2^53 on a double no longer says which integer was meant.
   const bool whole = value.kind == AttrValue::integer ||
                      (value.kind == AttrValue::number && std::trunc(value.real) == value.real &&
-                      std::fabs(value.real) <= 9007199254740992.0);
+                      std::fabs(value.real) <= kLargestSafe);
   const bool negative = value.kind == AttrValue::integer ? value.negative : value.real < 0;
   const uint64_t magnitude = value.kind == AttrValue::integer ? value.magnitude
                              : whole                          ? uint64_t(std::fabs(value.real))
