@@ -73,12 +73,14 @@ constexpr size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 }  // namespace
 
 size_t ratio_attention_workspace(const OpShape& s, int workers) {
+  if (s.in[kRatioX].dim[0] == 0) return 0;  // T may be anything then
   return size_t(workers) * round_up(size_t(s.in[kRatioX].dim[1]) * sizeof(int32_t));
 }
 
 size_t ratio_attention_backward_workspace(const OpShape& s, int workers) {
   const TensorDesc& x = s.in[kRatioX];
   const size_t B = size_t(x.dim[0]), T = size_t(x.dim[1]), D = size_t(x.dim[2]);
+  if (B == 0) return 0;
   return size_t(workers) * 3 * round_up(T * sizeof(float)) + round_up(B * (D + 1) * sizeof(float));
 }
 

@@ -201,7 +201,10 @@ for (const info of operators) {
             try {
               const { flops, bytes, sum } = work((l) => (l === one ? first : l === other ? 2 ** power : 1));
               assert.ok(Math.abs(bytes - sum) <= 1e-9 * sum, `${what}: ${bytes} bytes, expected ${sum}`);
-              assert.ok(Number.isFinite(flops) && flops >= (first === 0 ? 0 : least), `${what}: ${flops} FLOPs`);
+              assert.ok(
+                Number.isFinite(flops) && flops >= (first === 0 ? 0 : least),
+                `${what}: ${flops} FLOPs`,
+              );
               counted++;
             } catch (error) {
               if ((error as { code?: string }).code !== "ERR_AFFUSE_SHAPE") throw error;
@@ -214,6 +217,61 @@ for (const info of operators) {
 function rule(info: OperatorInfo, name: string) {
   return info.inputs.find((r) => r.name === name);
 }
+
+test("the range in a message is the one that holds, in full", () => {
+  const x: HostTensor = { dtype: "f32", shape: [2], data: new Float32Array(2) };
+  const moments = { p: x, g: x, m: x, v: x };
+  for (const [name, inputs, attribute, value, range] of [
+    ["dropout", { x }, "p", 1, "a number in [0, 1), got 1"],
+    ["adam", moments, "beta1", 1, "a number in [0, 1), got 1"],
+    ["adamw", moments, "beta2", 1, "a number in [0, 1), got 1"],
+    ["dropout", { x }, "step", 2 ** 32, "an integer in [0, 4294967295], got 4294967296"],
+    ["adam", moments, "step", 2 ** 53, "an integer in [1, 9007199254740991], got 9007199254740992"],
+    ["adam", moments, "lr", -1, "a number in [0, 1e+30], got -1"],
+  ] as const)
+    refused("ERR_AFFUSE_ATTRIBUTE", [`attribute ${attribute} of ${name} as ${range}`], () =>
+      call(operator(name), inputs, { [attribute]: value }),
+    );
+  call(operator("adam"), moments, { step: 2 ** 53 - 1 });
+});
+
+test("no items, and another dimension beyond all memory", () => {
+  const empty = (...shape: number[]): HostTensor => ({ dtype: "f32", shape, data: new Float32Array(0) });
+  const ones = (...shape: number[]): HostTensor => ({
+    dtype: "f32",
+    shape,
+    data: new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(1),
+  });
+  const huge = 2 ** 33;
+  for (const [name, inputs, gradients] of [
+    [
+      "ratio_attention.backward",
+      { x: empty(0, huge, 4), q: ones(4), beta: ones(1), dc: empty(0, 4) },
+      ["dq", "dbeta"],
+    ],
+    [
+      "afg.backward",
+      { x: empty(0, 0, 4), W: ones(2, 4), b: ones(2), q: empty(0, huge, 2), dc: empty(0, huge, 4) },
+      ["dW", "db"],
+    ],
+    [
+      "afg.backward",
+      { x: empty(0, huge, 4), W: ones(2, 4), b: ones(2), u: ones(2), dc: empty(0, 1, 4) },
+      ["dW", "db", "du"],
+    ],
+  ] as [string, Given, string[]][]) {
+    const info = operator(name);
+    const list = info.inputs.map((r) => inputs[r.name] ?? null);
+    const wanted = info.outputs.map((r) => gradients.includes(r.name));
+    const results = addon.call("cpu", name, list, {}, wanted);
+    for (const [i, result] of results.entries())
+      if (wanted[i])
+        assert.ok(
+          result?.data.every((v) => v === 0),
+          `${name}: ${info.outputs[i]?.name}`,
+        );
+  }
+});
 
 test("an output beyond counting, of inputs within", () => {
   const wide = { dtype: "f32" as const, shape: [2 ** 40, 4] };
@@ -286,7 +344,7 @@ test("a window larger than the map", () => {
     call(conv, { x: map(1, 1, 4, 9), W: map(3, 2, 1, 1) }, {}),
   );
   for (const name of ["max_pool2d", "avg_pool2d"])
-    refused("ERR_AFFUSE_SHAPE", ["x", "[1,2,9,2]"], () =>
+    refused("ERR_AFFUSE_SHAPE", ["x with H >= 3 and W >= 3 (the window)", "[1,2,9,2]"], () =>
       call(operator(name), { x: map(1, 2, 9, 2) }, { size: 3 }),
     );
   for (const name of ["max_pool2d", "avg_pool2d", "lrn"])
