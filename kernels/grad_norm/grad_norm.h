@@ -6,7 +6,8 @@
 // g [...]: any shape; norm [1]; the clipped output has g's name and may alias it.
 // The sum runs in float64 over fixed chunks in a fixed order: bitwise the same for any number of threads, no overflow for
 // any float32 input.
-// Error (float32): norm 2^-23 relative; clipped values 3 roundings.
+// Error (float32): norm 2^-23 relative; clipped values 3 roundings, 2^-23 relative, where maxNorm / norm >= 2^-126 and
+// they themselves are; below, the factor or the value is rounded to a multiple of 2^-149.
 // Singular points: norm = 0 leaves g alone. A NaN or infinity in g makes the norm NaN or infinite; a NaN norm makes every
 // clipped value NaN, an infinite one 0 (NaN where g is infinite), so a broken step cannot pass unseen.
 // Neither is differentiable.

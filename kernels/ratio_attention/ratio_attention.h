@@ -13,7 +13,8 @@
 // Saved        nothing: the backward needs x · dc, so it reads x anyway and computes z again in the same pass.
 // Error bound  (ε = 2^-24, γ_n = nε/(1-nε))   |δz_t| ≤ γ_{D+1}(Σ_d |q_d x_td| + |β|) =: δ;   |δα_t| ≤ α_t(1-α_t)(δ) + 4ε;
 //              |δc| ≤ (2 max_t δ + γ_{T+8}) Σ_t w_t |x_t|.
-// Singular     none for finite input: 1 − α_t is taken as σ(−z_t). dx on padding is exactly 0, whatever x holds there.
+// Singular     none for finite input: 1 − α_t is taken as σ(−z_t). But float32 must hold what comes on the way, not only the
+//              results: every sum of q_d x_td, of dc_d x_td and of w_t x_t, and the products dz_t q and dz_t x_t. dx on padding is exactly 0, whatever x holds there.
 //              A NaN in a valid frame makes that sample's c NaN and that frame's alpha NaN, and dq and dβ NaN.
 // FLOPs        forward 4·B·T·D; backward 4·B·T·D (z, w̄) + 4·B·T·D (dx) + 2·B·T·D (dq), as far as they are wanted.
 // Bytes        forward 4(B·T·D + D + 1 + B·D + B·T); backward 4(B·T·D + B·D + B·T + D) read, 4(B·T·D + D + 1) written.

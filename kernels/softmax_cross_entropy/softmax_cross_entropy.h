@@ -13,8 +13,8 @@
 // logits, posteriors [B,C]; labels int32 [B], -1 = missing, else in [0,C); classWeights [C], not negative; loss [1];
 // count int32 [1] (optional output): labelled samples of non-zero weight, for uncertainty_loss. Saved: posteriors (absent:
 // computed again).
-// Error (float32): posteriors as softmax; each l_ic (6 + max|x - m| / 8 + sqrt(C)) * 2^-23 * max(1, |l_ic|), summed in
-// float64.
+// Error (float32): posteriors as softmax; each l_ic (C/16 + 5 log C + 36) 2^-24, absolute, as only the logarithm of the sum is
+// rounded; summed in float64.
 // Singular points: none. W = 0 (no label, or only labels of weight 0) gives loss 0 and gradient 0. NaN or infinity in the
 // logits of a labelled sample makes the loss NaN or infinite; in an unlabelled one it reaches its posteriors only.
 // FLOPs: forward 6 B C, backward 5 B C. Bytes: forward 4 (2 B C + B), backward 4 (3 B C + B).
