@@ -9,6 +9,14 @@ const whole = (shape: number[], more: Partial<TensorSpec> = {}): TensorSpec => (
   role: "whole",
   ...more,
 });
+/** Parameters, their gradients, and the moments of those. */
+const PARAMETERS = 1 << 21;
+const OPTIMISED: OperatorCase["tensors"] = {
+  p: batch([PARAMETERS]),
+  g: batch([PARAMETERS]),
+  m: batch([PARAMETERS], { scale: 0.1 }),
+  v: batch([PARAMETERS], { positive: true, scale: 0.01 }),
+};
 const rows = (R: number, C: number) => batch([R, C]);
 /** The map behind the FCN's first convolution, and behind its pool (spec 2.2). */
 const MAP = { nchw: [8, 96, 48, 123], nhwc: [8, 48, 123, 96] };
@@ -45,24 +53,18 @@ export const STREAM_CASES: OperatorCase[] = [
   stream("softmax", { R: 6400, C: 1000 }, { x: batch([6400, 1000]) }, "copy.dram", {
     peers: { ort: true, torch: true },
   }),
-  stream("max_pool2d", { B: 8, C: 96, H: 48, W: 123, size: 3 }, { x: batch([8, 96, 48, 123]) }, "read.dram", {
+  stream("max_pool2d", { B: 8, C: 96, H: 48, W: 123, size: 3 }, { x: batch(MAP.nchw) }, "read.dram", {
     attributes: { size: 3, stride: 2 },
     peers: { ort: true, torch: true },
   }),
   ...(["nchw", "nhwc"] as const).map((layout) =>
-    stream(
-      "lrn",
-      { B: 8, C: 96, H: 48, W: 123, layout },
-      { x: batch(layout === "nchw" ? [8, 96, 48, 123] : [8, 48, 123, 96]) },
-      "copy.dram",
-      {
-        attributes: { layout },
-        // As the FCN runs it: in native buffers, which have pages as large as the roof's.
-        ...(layout === "nhwc" && { via: "program" }),
-        peers: layout === "nchw" ? { ort: true, torch: true } : {},
-        tags: ["targets"],
-      },
-    ),
+    stream("lrn", { B: 8, C: 96, H: 48, W: 123, layout }, { x: batch(MAP[layout]) }, "copy.dram", {
+      attributes: { layout },
+      // As the FCN runs it: in native buffers, which have pages as large as the roof's.
+      ...(layout === "nhwc" && { via: "program" }),
+      peers: layout === "nchw" ? { ort: true, torch: true } : {},
+      tags: ["targets"],
+    }),
   ),
   stream("lrn", { B: 1, C: 96, H: 20, W: 20, layout: "nhwc" }, { x: batch([1, 20, 20, 96]) }, "read.l2", {
     attributes: { layout: "nhwc" },
@@ -93,18 +95,7 @@ export const STREAM_CASES: OperatorCase[] = [
   }),
   stream("add", { N }, { a: flat(), b: flat() }, "copy.dram"),
   stream("mul", { N }, { a: flat(), b: flat() }, "copy.dram"),
-  stream(
-    "adamw",
-    { N: 1 << 21 },
-    {
-      p: batch([1 << 21]),
-      g: batch([1 << 21]),
-      m: batch([1 << 21], { scale: 0.1 }),
-      v: batch([1 << 21], { positive: true, scale: 0.01 }),
-    },
-    "update.dram",
-    { tags: ["targets", "quick"] },
-  ),
+  stream("adamw", { N: PARAMETERS }, OPTIMISED, "update.dram", { tags: ["targets", "quick"] }),
   stream("grad_norm", { N }, { g: { shape: [N], role: "whole" } }, "read.dram"),
   // --- gradients and the rest, at sizes of the models
   stream("softmax", { R: 6400, C: 1000 }, { x: rows(6400, 1000), dy: rows(6400, 1000) }, "copy.dram", {
@@ -248,15 +239,5 @@ export const STREAM_CASES: OperatorCase[] = [
     via: "program",
     peers: {},
   }),
-  stream(
-    "adam",
-    { N: 1 << 21 },
-    {
-      p: batch([1 << 21]),
-      g: batch([1 << 21]),
-      m: batch([1 << 21], { scale: 0.1 }),
-      v: batch([1 << 21], { positive: true, scale: 0.01 }),
-    },
-    "update.dram",
-  ),
+  stream("adam", { N: PARAMETERS }, OPTIMISED, "update.dram"),
 ];
