@@ -64,7 +64,7 @@ AFFUSE_INLINE void pool_forward(const OpCall& call, const Policy& policy) {
         const int64_t count = own - w0 < step ? own - w0 : step, wide = (count - 1) * stride + size;
         for_lanes(wide, [&](int64_t c, int n) {
           const float* from = x + w0 * stride + c;
-          prefetch(from + kStreamAhead);
+          prefetch(from + kRowAhead);
           Vec v = policy.start();
           for (int64_t i = 0; i < size; ++i) v = policy.meet(v, get(from + i * p.x.W, n));
           store(column + c, v);

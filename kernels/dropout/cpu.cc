@@ -14,7 +14,7 @@ void apply(const OpCall& c, const Tensor& x, const Tensor& y) {
   float* target = y.f32();
   parallel(*c.workers, (n + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t from = task * kChunk, count = n - from < kChunk ? n - from : kChunk;
-    dropout_apply<kStreamAhead>(mask, uint64_t(from), count, source + from, target + from);
+    dropout_apply<kRowAhead>(mask, uint64_t(from), count, source + from, target + from);
   });
 }
 

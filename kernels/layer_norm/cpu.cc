@@ -54,7 +54,7 @@ void layer_norm_forward(const OpCall& call) {
       if (ordinary(s)) {
         const Vec mean = set1(s.mean), rstd = set1(s.rstd);
         if (y0)
-          for_stream(C, x + row_ahead(C) - kStreamAhead, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+          for_row(C, x + row_ahead(C), nullptr, y + kRowAhead, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
             put(y + i, fma((get(x + i, n) - mean) * rstd, get(gamma + i, n), get(beta + i, n)), n);
           });
       } else {
@@ -122,7 +122,7 @@ void layer_norm_backward(const OpCall& call) {
       if (!dx0) continue;
       const Vec mean_d = set1(sum(sum1[0] + sum1[1]) / float(C)), mean_dx = set1(sum(sum2[0] + sum2[1]) / float(C));
       // This row's x and dy are in cache: the next row's are asked for.
-      for_stream(C, x + C - kStreamAhead, dy + C - kStreamAhead, dx, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+      for_row(C, x + C, dy + C, dx + kRowAhead, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
         const auto d = get(dy + i, n) * get(gamma + i, n), xhat = (get(x + i, n) - mean) * rstd;
         put(dx + i, rstd * (d - mean_d - xhat * mean_dx), n);
       });

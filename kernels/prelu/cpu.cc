@@ -1,4 +1,4 @@
-#include "../common/reduce.h"
+#include "../common/stream.h"
 #include "prelu.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -10,8 +10,8 @@ void prelu_forward(const OpCall& call) {
   const Vec slope = set1(call.in[1].f32()[0]);
   parallel(*call.workers, (N + kPreluChunk - 1) / kPreluChunk, [&](int64_t task, int) {
     const int64_t from = task * kPreluChunk, count = N - from < kPreluChunk ? N - from : kPreluChunk;
-    for_lanes(count, [&](int64_t i, int n) {
-      const Vec v = get(x + from + i, n);
+    for_stream(count, x + from, nullptr, y + from, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+      const auto v = get(x + from + i, n);
       put(y + from + i, select(lt(zero(), v), v, slope * v), n);
     });
   });
@@ -31,8 +31,8 @@ void prelu_backward(const OpCall& call) {
         return select(lt(zero(), v), zero(), v * get(dy + from + i, n));
       });
     if (dx)
-      for_lanes(count, [&](int64_t i, int n) {
-        const Vec g = get(dy + from + i, n);
+      for_stream(count, dslope ? nullptr : x + from, dslope ? nullptr : dy + from, dx + from, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+        const auto g = get(dy + from + i, n);
         put(dx + from + i, select(lt(zero(), get(x + from + i, n)), g, slope * g), n);
       });
   });

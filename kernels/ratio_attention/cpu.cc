@@ -199,7 +199,7 @@ void ratio_attention_backward(const OpCall& call) {
           continue;
         }
         const Vec own = set1(z[i]), share = set1(w[i]);
-        for_stream(D, q, nullptr, out + t * D, [&](int64_t d, auto n) AFFUSE_INLINE_BODY {
+        for_row(D, q, nullptr, out + t * D + kRowAhead, [&](int64_t d, auto n) AFFUSE_INLINE_BODY {
           auto g = own * get(q + d, n);
           if (gc) g = fma(share, get(gc + d, n), g);
           put(out + t * D + d, g, n);

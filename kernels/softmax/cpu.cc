@@ -10,7 +10,7 @@ void softmax_row(const float* x, float* y, int64_t C) {
   Many<Vec> sums;  // of whole vectors
   for (Vec& s : sums.part) s = zero();
   float rest = 0;
-  for_stream(C, x + row_ahead(C) - kStreamAhead, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+  for_row(C, x + row_ahead(C), nullptr, y + kRowAhead, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
     const auto e = exp_negative(get(x + i, n) - m);
     put(y + i, e, n);
     if constexpr (__is_same(decltype(n), WholeMany)) sums = sums + e;
@@ -49,8 +49,8 @@ void softmax_backward(const OpCall& call) {
     const float* y = saved ? saved + at : dx;
     if (!saved) softmax_row(x + at, dx, C);  // y lives in dx until it is overwritten below
     const Vec dot = set1(dot_of(dy, y, C));
-    for_stream(C, saved ? y + C - kStreamAhead : x + at + C - kStreamAhead, dy + C - kStreamAhead, dx,
-               [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(dx + i, get(y + i, n) * (get(dy + i, n) - dot), n); });
+    for_row(C, saved ? y + C : x + at + C, dy + C, dx + kRowAhead,
+            [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(dx + i, get(y + i, n) * (get(dy + i, n) - dot), n); });
   });
 }
 
