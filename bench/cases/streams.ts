@@ -122,7 +122,11 @@ export const STREAM_CASES: OperatorCase[] = [
     { R: 4096, C: "512+512" },
     { x0: rows(4096, 512), x1: rows(4096, 512), dy: rows(4096, 1024) },
     "copy.dram",
-    { attributes: { axis: -1 }, gradients: ["dx0", "dx1"] },
+    {
+      attributes: { axis: -1 },
+      gradients: ["dx0", "dx1"],
+      note: "PyTorch's gradients are views of dy, ours are copies",
+    },
   ),
   stream("transpose", { B: 32, T: 200, D: 1024 }, { x: batch([32, 200, 1024]) }, "copy.dram"),
   stream(
@@ -231,7 +235,10 @@ export const STREAM_CASES: OperatorCase[] = [
   }),
   stream("scale", { N }, { x: flat() }, "copy.dram", { attributes: { factor: 2 } }),
   ...["add", "mul"].map((op) =>
-    stream(op, { N }, { a: flat(), b: flat(), dy: flat() }, "copy.dram", { gradients: ["da", "db"] }),
+    stream(op, { N }, { a: flat(), b: flat(), dy: flat() }, "copy.dram", {
+      gradients: ["da", "db"],
+      ...(op === "add" && { note: "PyTorch's gradients are dy itself, ours are copies" }),
+    }),
   ),
   // Fresh outputs: clipped in place again and again, gradients would end as nothing.
   stream("clip_by_norm", { N }, { g: flat(), norm: whole([1], { positive: true, scale: 9 }) }, "copy.dram", {

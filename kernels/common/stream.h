@@ -49,4 +49,9 @@ AFFUSE_INLINE void for_stream(int64_t count, const float* x, const float* x2, fl
   for_many(count - 2 * half, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { body(2 * half + i, n); });
 }
 
+// y <- x, count floats that do not overlap.
+AFFUSE_INLINE void copy_stream(int64_t count, const float* x, float* y) {
+  for_stream(count, x, nullptr, y, [&](int64_t i, auto n) AFFUSE_INLINE_BODY { put(y + i, get(x + i, n), n); });
+}
+
 }  // namespace affuse::AFFUSE_ISA

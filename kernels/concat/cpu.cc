@@ -1,3 +1,4 @@
+#include "../common/stream.h"
 #include "concat.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -13,23 +14,23 @@ void each_segment(const OpCall& call, F&& body) {
   const int64_t rows = p.total >= 16384 ? 1 : 16384 / p.total;
   parallel(*call.workers, (p.outer + rows - 1) / rows, [&](int64_t task, int) {
     const int64_t end = (task + 1) * rows < p.outer ? (task + 1) * rows : p.outer;
-    for (int i = 0; i < kConcatInputs; ++i)
-      for (int64_t o = task * rows; p.width[i] && o < end; ++o)
-        body(i, o * p.width[i], o * p.total + p.at[i], size_t(p.width[i]) * sizeof(float));
+    for (int64_t o = task * rows; o < end; ++o)  // y in the order of addresses
+      for (int i = 0; i < kConcatInputs; ++i)
+        if (p.width[i]) body(i, o * p.width[i], o * p.total + p.at[i], p.width[i]);
   });
 }
 
 }  // namespace
 
 void concat_forward(const OpCall& call) {
-  each_segment(call, [&](int i, int64_t x, int64_t y, size_t bytes) {
-    __builtin_memcpy(call.out[0].f32() + y, call.in[i].f32() + x, bytes);
+  each_segment(call, [&](int i, int64_t x, int64_t y, int64_t count) {
+    copy_stream(count, call.in[i].f32() + x, call.out[0].f32() + y);
   });
 }
 
 void concat_backward(const OpCall& call) {
-  each_segment(call, [&](int i, int64_t x, int64_t y, size_t bytes) {
-    if (call.out[i].data) __builtin_memcpy(call.out[i].f32() + x, call.in[kConcatInputs].f32() + y, bytes);
+  each_segment(call, [&](int i, int64_t x, int64_t y, int64_t count) {
+    if (call.out[i].data) copy_stream(count, call.in[kConcatInputs].f32() + y, call.out[i].f32() + x);
   });
 }
 

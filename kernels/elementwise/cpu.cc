@@ -94,7 +94,7 @@ void copy(const OpCall& call, const float* from, float* to) {
   const int64_t N = call.in[0].count();
   parallel(*call.workers, (N + kChunk - 1) / kChunk, [&](int64_t task, int) {
     const int64_t at = task * kChunk;
-    __builtin_memcpy(to + at, from + at, size_t(least(N - at, kChunk)) * sizeof(float));
+    copy_stream(least(N - at, kChunk), from + at, to + at);
   });
 }
 

@@ -31,7 +31,7 @@ void prelu_backward(const OpCall& call) {
         return select(lt(zero(), v), zero(), v * get(dy + from + i, n));
       });
     if (dx)
-      for_stream(count, dslope ? nullptr : x + from, dslope ? nullptr : dy + from, dx + from, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
+      for_stream(count, x + from, dy + from, dx + from, [&](int64_t i, auto n) AFFUSE_INLINE_BODY {
         const auto g = get(dy + from + i, n);
         put(dx + from + i, select(lt(zero(), get(x + from + i, n)), g, slope * g), n);
       });
