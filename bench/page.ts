@@ -224,12 +224,17 @@ export function mergeReports(reports: readonly BenchReport[]): BenchReport {
   const extent = ({ context, benchmarks }: BenchReport) =>
     context.threads.length + Object.keys(context.versions).length + 1e-6 * benchmarks.length;
   const first = reports.reduce((a, b) => (extent(b) > extent(a) ? b : a));
-  // A case that was measured again counts as it was last, with its peers.
-  const last = new Map<string, BenchReport>();
-  for (const report of [...reports].sort((a, b) => (a.context.date < b.context.date ? -1 : 1)))
-    for (const entry of report.benchmarks) last.set(entry.case, report);
+  // A case that was measured again counts, with its peers, as it was last; but shared cores do not replace cores of one's own.
+  const last = new Map<string, { report: BenchReport; shared: number }>();
+  for (const report of [...reports].sort((a, b) => (a.context.date < b.context.date ? -1 : 1))) {
+    const shared = new Map<string, number>();
+    for (const entry of report.benchmarks)
+      shared.set(entry.case, (shared.get(entry.case) ?? 0) + Number(entry.shared === true));
+    for (const [name, count] of shared)
+      if (count <= (last.get(name)?.shared ?? count)) last.set(name, { report, shared: count });
+  }
   const benchmarks = reports.flatMap((report) =>
-    report.benchmarks.filter((entry) => last.get(entry.case) === report),
+    report.benchmarks.filter((entry) => last.get(entry.case)?.report === report),
   );
   const executable = reports.map(({ context }) => context.executable).join("; ");
   const commit = reports.map((report) => report.context.commit).join("; ");
@@ -237,7 +242,7 @@ export function mergeReports(reports: readonly BenchReport[]): BenchReport {
   return {
     context: { ...first.context, executable, commit },
     benchmarks,
-    targets: evaluateTargets(benchmarks, (entry) => last.get(entry.case)?.context.roofs ?? [], true),
+    targets: evaluateTargets(benchmarks, (entry) => last.get(entry.case)?.report.context.roofs ?? [], true),
     skipped,
   };
 }

@@ -93,4 +93,18 @@ test("merged reports: a target is judged with the roofs of the run that its case
   assert.equal([bare("GEMM 1024³"), bare("GEMM M = 64")], [90, 80]);
 });
 
+test("merged reports: a case counts as it was measured last, but shared cores do not replace cores of one's own", () => {
+  const run = (date: string, median: number, shared: boolean) =>
+    ({
+      context: { date, executable: date, commit: null, threads: [1], versions: {}, roofs: [] },
+      benchmarks: [{ ...timing("a", median), shared, tags: [] }],
+      skipped: [],
+    }) as unknown as BenchReport;
+  const medians = (...runs: BenchReport[]) => mergeReports(runs).benchmarks.map(({ median }) => median);
+  assert.equal(medians(run("2", 2, false), run("1", 1, false)), [2]);
+  assert.equal(medians(run("1", 1, true), run("2", 2, true)), [2]);
+  assert.equal(medians(run("1", 1, false), run("2", 2, true)), [1]);
+  assert.equal(medians(run("1", 1, true), run("2", 2, false), run("3", 3, true)), [2]);
+});
+
 test.run();
