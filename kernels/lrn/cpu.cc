@@ -61,13 +61,19 @@ AFFUSE_INLINE void backward(const Walk& walk, const Window& window, const P& pow
     }
 }
 
+constexpr int64_t kTask = 16384, kLargeTask = 4 * kTask;  // floats
+
 // Calls body(offset, rows, positions, scratch) for every block of the maps that belongs to an item, and clears the rest
-// of `out`. At most `block` rows, in planes positions of one row. area 0: scratch is not wanted.
+// of `out`. At most `block` rows, in planes positions of one row. area 0: scratch is not wanted. large: whether
+// tasks of large channel-last maps may be.
 template <class F>
-void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, int64_t block, F&& body) {
+void pieces(const OpCall& call, const Maps& m, const int32_t* widths, float* out, int64_t area, int64_t block, bool large,
+            F&& body) {
   float* const workspace = static_cast<float*>(call.workspace);
   if (m.last) {
-    const int64_t rows = m.B * m.H * m.W, step = m.C >= 16384 ? 1 : 16384 / m.C;
+    const int64_t rows = m.B * m.H * m.W;
+    const int64_t floats = large && rows * m.C >= 32 * kLargeTask ? kLargeTask : kTask;
+    const int64_t step = m.C >= floats ? 1 : floats / m.C;
     parallel(*call.workers, (rows + step - 1) / step, [&](int64_t task, int worker) {
       float* scratch = workspace + worker * 3 * area;
       clear(scratch, 3 * area);
@@ -134,6 +140,12 @@ void lrn_forward(const OpCall& call) {
   const float* x = call.in[0].f32();
   float* y = call.out[0].f32();
   const int64_t area = in_rows(m, a) ? kRowScratch * walk.row : in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
+#if defined(AFFUSE_ISA_AVX2)
+  const Small small(window);
+  const bool few = in_rows(m, a) && m.C % kGroup == 0 && small.suits();
+#else
+  const bool few = false;
+#endif
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
 #if defined(AFFUSE_LRN_ROWS)
@@ -144,8 +156,7 @@ void lrn_forward(const OpCall& call) {
         };
         return each_row(rows, go);
 #else
-        if (m.C % kGroup == 0 && Small::suits(window))
-          return small_rows(m.C, window, Plain<decltype(power)>(window, power), rows, x + at, y + at);
+        if (few) return small_rows(m.C, small, Plain<decltype(power)>(window, power), rows, x + at, y + at);
         return forward_rows(walk, window, power, rows, x + at, y + at, scratch);
 #endif
       }
@@ -156,7 +167,7 @@ void lrn_forward(const OpCall& call) {
         });
       forward(walk, window, power, rows, positions, x + at, y + at, scratch);
     };
-    pieces(call, m, call.in[1].i32(), y, area, block_of(m, a, kWideForward), body);
+    pieces(call, m, call.in[1].i32(), y, area, block_of(m, a, kWideForward), few, body);
   });
 }
 
@@ -186,7 +197,7 @@ void lrn_backward(const OpCall& call) {
         });
       backward(walk, window, power, factor, rows, positions, x + at, dy + at, dx + at, scratch, area);
     };
-    pieces(call, m, call.in[1].i32(), dx, area, block_of(m, a, kWideBackward), body);
+    pieces(call, m, call.in[1].i32(), dx, area, block_of(m, a, kWideBackward), false, body);
   });
 }
 

@@ -32,28 +32,25 @@ struct Small {
     for (int i = 0; i < kPoints; ++i, scale *= double(w.alpha) / double(w.k)) c[i] = float(p[i] * scale);
     limit = float(std::fmin(double(kMost), most * double(w.k) / double(w.alpha)));
   }
-  // Whether inputs of a few units are small; and float32 holds the coefficients.
-  static bool suits(const Window& w) {
-    return (w.alpha == 0 || w.alpha >= 0x1p-20f * w.k) && Small(w).limit >= 16;
-  }
+  // Whether inputs of a few units are small; and float32 holds the coefficients, of which the last is the smallest.
+  bool suits() const { return limit >= 16 && c[kDegree] >= 0x1p-126f; }
 };
 
 // C a multiple of kGroup, n = 5. Neighbours inside a group are loaded, which a fused square makes cheaper than a shuffle; those
 // across its ends are shuffled, as a row's ends have zeros beside them. A group with a large sum is computed by roots. Two places
 // of the map take turns, as memory gives several places more than one.
 template <class P>
-AFFUSE_NOINLINE void small_rows(int64_t C, const Window& window, const P& given, int64_t rows, const float* x, float* y) {
+AFFUSE_NOINLINE void small_rows(int64_t C, const Small& small, const P& given, int64_t rows, const float* x, float* y) {
   alignas(32) static constexpr float kZeros[kLanes] = {};  // beside a row
-  constexpr int kLast = kGroup - kLanes;
+  constexpr int kLast = kGroup - kLanes, kAhead = 256;
   const P power = given;  // not read again after every store
-  const Small small(window);
   const Int limit = bits(set1(small.limit));
   const Vec c0 = set1(small.c[0]), c1 = set1(small.c[1]), c2 = set1(small.c[2]);
   const auto square = [](const float* p) AFFUSE_INLINE_BODY { return load(p) * load(p); };
   const auto plus_square = [](const float* p, Vec total) AFFUSE_INLINE_BODY { return fma(load(p), load(p), total); };
   const auto group = [&](const float* from, float* to, int64_t i) AFFUSE_INLINE_BODY {
-    prefetch(from + 1024), prefetch(from + 1024 + 16);
-    prefetch_write(to + 512), prefetch_write(to + 512 + 16);
+    prefetch(from + kAhead), prefetch(from + kAhead + 16);
+    prefetch_write(to + kAhead), prefetch_write(to + kAhead + 16);
     const Vec before = square(i ? from - kLanes : kZeros), first = square(from);
     const Vec last = square(from + kLast), after = square(i + kGroup < C ? from + kGroup : kZeros);
     const Vec left = Near::shifted<kLanes - 2>(before, first) + Near::shifted<kLanes - 1>(before, first);
@@ -76,10 +73,10 @@ AFFUSE_NOINLINE void small_rows(int64_t C, const Window& window, const P& given,
       for (int v = 0; v < 4; ++v) store(to + v * kLanes, load(from + v * kLanes) * fma(fma(c2, sum[v], c1), sum[v], c0));
     }
   };
-  const int64_t half = (32768 + C - 1) / C, part = half * C;  // rows and floats from one place to the other
-  for (; rows >= 2 * half; rows -= 2 * half, x += part, y += part)
-    for (int64_t r = 0; r < half; ++r)
-      for (int64_t i = 0; i < C; i += kGroup, x += kGroup, y += kGroup) group(x, y, i), group(x + part, y + part, i);
+  const int64_t half = rows / 2, part = half * C;
+  for (int64_t r = 0; r < half; ++r)
+    for (int64_t i = 0; i < C; i += kGroup, x += kGroup, y += kGroup) group(x, y, i), group(x + part, y + part, i);
+  x += part, y += part, rows -= 2 * half;
   for (; rows > 0; --rows)
     for (int64_t i = 0; i < C; i += kGroup, x += kGroup, y += kGroup) group(x, y, i);
 }

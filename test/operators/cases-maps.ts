@@ -325,6 +325,8 @@ const lrn: Entry = {
         { beta: 3, alphaOverN: true },
       ] as Case["attributes"][])
         for (const sd of [1, 8, 14, 60]) for (let i = 0; i < 2; i++) add([1, C, 2, 5], attributes, sd, true);
+    // The same, where float32 does not hold the coefficients of a series in the sum.
+    add([1, 32, 2, 5], { beta: 6, alpha: 1, k: 1e6 }, 22, true);
     return list;
   },
   // The two terms of dx may cancel: rounded at the larger one, which is at most (1 + 2 beta sqrt n) |dy| d^-beta.
