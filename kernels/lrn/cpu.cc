@@ -1,6 +1,7 @@
 #include "../common/reduce.h"
 #include "planes.h"
 #include "rows.h"
+#include "small_planes.h"
 #include "small_rows.h"
 
 namespace affuse::AFFUSE_ISA {
@@ -125,8 +126,9 @@ bool in_planes(const Maps& m, const LrnAttrs& a) { return !m.last && a.n == 5; }
 
 // What pieces() is to hand out: rows, or positions of a row.
 constexpr int64_t kWholeTask = INT64_MAX;
-int64_t block_of(const Maps& m, const LrnAttrs& a, int wide) {
+int64_t block_of(const Maps& m, const LrnAttrs& a, int wide, bool in_groups) {
   if (in_rows(m, a)) return kWholeTask;
+  if (in_groups) return kSmallPositions;
   return m.last ? lrn_rows(m.C, a.n) : in_planes(m, a) ? wide * kLanes : kLanes;
 }
 
@@ -141,13 +143,26 @@ void lrn_forward(const OpCall& call) {
   float* y = call.out[0].f32();
   const int64_t area = in_rows(m, a) ? kRowScratch * walk.row : in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
 #if defined(AFFUSE_ISA_AVX2)
-  const Small small(window);
-  const bool few = in_rows(m, a) && m.C % kGroup == 0 && small.suits();
+  const SmallForward small(window);
+  // Rows with large sums are whole_rows()'s.
+  const bool in_groups = a.n == 5 && (m.last ? m.C % kGroup == 0 && small.limit > 0 : true);
 #else
-  const bool few = false;
+  const bool in_groups = false;
 #endif
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
+#if defined(AFFUSE_ISA_AVX2)
+      if (in_groups) {
+        const Forward groups(small, window, power);
+        if (m.last) return small_rows(m.C, groups, rows, x + at, y + at);
+        return small_planes(m.C, m.H * m.W, groups, positions, x + at, y + at);
+      }
+#else
+      if (in_planes(m, a))
+        return each_piece<kWideForward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
+          forward_planes(planes, window, power, x + at + from, y + at + from);
+        });
+#endif
 #if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
 #if defined(AFFUSE_ISA_AVX512)
@@ -156,18 +171,13 @@ void lrn_forward(const OpCall& call) {
         };
         return each_row(rows, go);
 #else
-        if (few) return small_rows(m.C, small, Plain<decltype(power)>(window, power), rows, x + at, y + at);
         return forward_rows(walk, window, power, rows, x + at, y + at, scratch);
 #endif
       }
 #endif
-      if (in_planes(m, a))
-        return each_piece<kWideForward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
-          forward_planes(planes, window, power, x + at + from, y + at + from);
-        });
       forward(walk, window, power, rows, positions, x + at, y + at, scratch);
     };
-    pieces(call, m, call.in[1].i32(), y, area, block_of(m, a, kWideForward), few, body);
+    pieces(call, m, call.in[1].i32(), y, area, block_of(m, a, kWideForward, in_groups), in_groups, body);
   });
 }
 
@@ -178,10 +188,28 @@ void lrn_backward(const OpCall& call) {
   const Window window = window_of(a);
   const float *x = call.in[0].f32(), *dy = call.in[2].f32();
   float* dx = call.out[0].f32();
-  const int64_t area = in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
+  const LrnFactor factor = lrn_factor(a);
+#if defined(AFFUSE_ISA_AVX2)
+  const SmallBackward small(window, factor);
+  const bool in_groups = a.n == 5 && (!m.last || m.C % kGroup == 0);
+#else
+  const bool in_groups = false;
+#endif
+  const int64_t area = in_groups && m.last ? walk.row : in_rows(m, a) || in_planes(m, a) ? 0 : lrn_scratch(m.C, a.n, m.last) / 3;
   with_power(a.beta, [&](auto power) {
     const auto body = [&](int64_t at, int64_t rows, int positions, float* scratch) {
-      const LrnFactor factor = lrn_factor(a);
+#if defined(AFFUSE_ISA_AVX2)
+      if (in_groups) {
+        const Terms groups(small, window, factor, power);
+        if (m.last) return small_rows_backward(m.C, groups, rows, x + at, dy + at, dx + at, scratch, walk.row);
+        return small_planes_backward(m.C, m.H * m.W, groups, positions, x + at, dy + at, dx + at);
+      }
+#else
+      if (in_planes(m, a))
+        return each_piece<kWideBackward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
+          backward_planes(planes, window, power, factor, x + at + from, dy + at + from, dx + at + from);
+        });
+#endif
 #if defined(AFFUSE_LRN_ROWS)
       if (in_rows(m, a)) {
         const auto go = [&](auto together, int64_t r) AFFUSE_INLINE_BODY {
@@ -191,13 +219,9 @@ void lrn_backward(const OpCall& call) {
         return each_row(rows, go);
       }
 #endif
-      if (in_planes(m, a))
-        return each_piece<kWideBackward>(m, at, positions, [&](auto planes, int from) AFFUSE_INLINE_BODY {
-          backward_planes(planes, window, power, factor, x + at + from, dy + at + from, dx + at + from);
-        });
       backward(walk, window, power, factor, rows, positions, x + at, dy + at, dx + at, scratch, area);
     };
-    pieces(call, m, call.in[1].i32(), dx, area, block_of(m, a, kWideBackward), false, body);
+    pieces(call, m, call.in[1].i32(), dx, area, block_of(m, a, kWideBackward, in_groups), false, body);
   });
 }
 

@@ -9,7 +9,7 @@
 // Error (float32), relative: of y (max(1, beta) (n/2 + 4) + 8) 2^-24 for beta = 3/4 and 1/2, otherwise 3 beta |log d| 2^-23 more
 // (the power goes through exp and log), and where d^-beta < 2^-126 y may be 0 although a d^-beta is not; where |a| or |y| is
 // below 2^-126, max(1, d^-beta) times a few multiples of 2^-149 more. dx: that of each of its two terms, with beta + 1 for beta in the second; they may cancel.
-// Elements of a group of channels in which a sum is large may differ from the same elements in another group, within these errors.
+// An element's result depends on its channel and its windows alone: not on other positions or items, nor on where they lie.
 // Singular points: none, k > 0. Sums of squares beyond float32's range (|a| > 1e19, or alpha' a^2 > 3e38) count as its largest
 // number: y is then tiny, as in the formula unless alpha' is tiny too, and of dx little is right. No finite x gives NaN or
 // infinity. A NaN makes its window NaN; an infinity gives an infinity or NaN at its own place and in y next to nothing in its

@@ -325,6 +325,19 @@ const lrn: Entry = {
         { beta: 3, alphaOverN: true },
       ] as Case["attributes"][])
         for (const sd of [1, 8, 14, 60]) for (let i = 0; i < 2; i++) add([1, C, 2, 5], attributes, sd, true);
+    // The same in planes: groups of positions, more than one block of them, what is left of a group, few channels.
+    for (const dims of [
+      [2, 1, 1, 33],
+      [1, 4, 2, 63],
+      [2, 6, 3, 300],
+      [1, 33, 1, 590],
+    ] as Dims[])
+      for (const attributes of [
+        {},
+        { beta: 0.5, k: 1 },
+        { beta: 3, alphaOverN: true },
+      ] as Case["attributes"][])
+        for (const sd of [1, 10, 60]) for (let i = 0; i < 4; i++) add(dims, attributes, sd, true);
     // The same, where float32 does not hold the coefficients of a series in the sum.
     add([1, 32, 2, 5], { beta: 6, alpha: 1, k: 1e6 }, 22, true);
     return list;

@@ -316,31 +316,54 @@ test("LRN: NaN and squares beyond float32 reach exactly their windows, at every 
       }
 });
 
-test("LRN: rows of a large map are what they are in small ones, bit for bit", () => {
+test("LRN: positions of a large map are what they are in small ones, bit for bit, forward and backward", () => {
   const random = new Random(7, "lrn rows");
-  for (const [C, rows] of [
-    [32, 2100],
-    [96, 1500],
-    [160, 700],
-    [96, 21900], // tasks of large maps are larger
+  for (const [layout, C, positions] of [
+    ["nhwc", 32, 2100],
+    ["nhwc", 96, 1500],
+    ["nhwc", 160, 700],
+    ["nhwc", 40, 900],
+    ["nhwc", 96, 21900], // tasks of large maps are larger
+    ["nchw", 5, 2100],
+    ["nchw", 33, 1111],
   ] as const) {
-    // A row in eight has large sums.
-    const data = Float64Array.from(
-      { length: C * rows },
-      (_, i) => random.normal() * (Math.floor(i / C) % 8 ? 3 : 40),
-    );
-    const run = (from: number, to: number) => {
-      const shape = [1, 1, to - from, C];
-      const x = { shape, data: data.slice(from * C, to * C) };
-      const { y } = runKernel(addon.call, operator("lrn"), { x }, { layout: "nhwc" }, { y: shape }).outputs;
-      return (y as Values).data;
+    const at = (c: number, p: number, of: number) => (layout === "nhwc" ? p * C + c : c * of + p);
+    const values = (large: number) => {
+      const data = new Float64Array(C * positions);
+      // A position in eight has large sums.
+      for (let p = 0; p < positions; p++)
+        for (let c = 0; c < C; c++) data[at(c, p, positions)] = random.normal() * (p % 8 ? 3 : large);
+      return data;
     };
-    const whole = run(0, rows);
-    const step = Math.max(100, Math.ceil(rows / 20));
-    for (let from = 0; from < rows; from += step) {
-      const to = Math.min(rows, from + step);
-      const off = run(from, to).findIndex((y, i) => !Object.is(y, whole[from * C + i]));
-      assert.is(off, -1, `C ${C} rows ${from} to ${to}`);
+    const x = values(40);
+    const dy = values(1);
+    const run = (from: number, to: number) => {
+      const n = to - from;
+      const shape = layout === "nhwc" ? [1, 1, n, C] : [1, C, 1, n];
+      const part = (data: Float64Array) => {
+        const own = new Float64Array(C * n);
+        for (let p = 0; p < n; p++)
+          for (let c = 0; c < C; c++) own[at(c, p, n)] = data[at(c, from + p, positions)] as number;
+        return { shape, data: own };
+      };
+      const given = { x: part(x) };
+      const forward = runKernel(addon.call, operator("lrn"), given, { layout }, { y: shape }).outputs.y;
+      const both = { ...given, dy: part(dy) };
+      const backward = runKernel(addon.call, operator("lrn.backward"), both, { layout }, { dx: shape })
+        .outputs.dx;
+      return { y: (forward as Values).data, dx: (backward as Values).data };
+    };
+    const whole = run(0, positions);
+    const step = Math.max(100, Math.ceil(positions / 20));
+    for (let from = 0; from < positions; from += step) {
+      const to = Math.min(positions, from + step);
+      const own = run(from, to);
+      for (const name of ["y", "dx"] as const)
+        for (let p = from; p < to; p++)
+          for (let c = 0; c < C; c++) {
+            const same = Object.is(own[name][at(c, p - from, to - from)], whole[name][at(c, p, positions)]);
+            if (!same) assert.unreachable(`${name} of ${layout}, C ${C}, position ${p}, channel ${c}`);
+          }
     }
   }
 });
