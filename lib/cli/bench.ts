@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidArgumentError } from "commander";
 import { AffuseError } from "../errors.ts";
+import { interruption } from "./interrupt.ts";
 import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -107,7 +108,7 @@ Examples:
         quick: flags.quick ?? false,
         patience: flags.patience,
         perf: flags.perf ?? false,
-        signal: interruption(),
+        signal: interruption("finishing the running case").signal,
         python: flags.python,
         command: ["affuse", ...process.argv.slice(2)].join(" "),
         note,
@@ -133,7 +134,9 @@ Examples:
             `note: the stored results are from another machine or level (${printable(`${then.cpu}, ${then.level}`)})`,
           );
         if (then.quick !== quick)
-          note(`note: the stored results are ${then.quick ? "of --quick" : "not of --quick"}: other samples, more noise`);
+          note(
+            `note: the stored results are ${then.quick ? "of --quick" : "not of --quick"}: other samples, more noise`,
+          );
         const missing = comparison.missing(stored, report, bench.chooser(options.filter, quick, true));
         if (missing.length > 0)
           note(
@@ -190,19 +193,6 @@ Examples:
       if (report.interrupted || options.signal.aborted) process.exitCode = EXIT.interrupted;
     });
 };
-
-/** Aborted by the first interrupt; what was measured is then shown and stored. The second ends at once. */
-function interruption(): AbortSignal {
-  const controller = new AbortController();
-  const interrupt = (): void => {
-    if (controller.signal.aborted) process.exit(EXIT.interrupted);
-    note("\nInterrupted: finishing the running case. Press again to stop at once.");
-    controller.abort();
-  };
-  process.on("SIGINT", interrupt);
-  process.on("SIGTERM", interrupt);
-  return controller.signal;
-}
 
 interface Timed {
   benchmarks: readonly { name: string; peer: string; threads: number }[];

@@ -2,7 +2,8 @@
 import { InvalidArgumentError } from "commander";
 import type { DemoResult, DemoStage } from "../demo/index.ts";
 import { DEFAULT_SETTINGS, FUSION, UNIMODAL } from "../demo/settings.ts";
-import { EXIT, note, print, printJson } from "./io.ts";
+import { interruption } from "./interrupt.ts";
+import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
 interface Flags {
@@ -92,14 +93,7 @@ Examples:
       const { trainProgress } = await import("../train/progress.ts");
       const quiet = flags.json === true;
       const shown = !quiet && process.stderr.isTTY === true;
-      const controller = new AbortController();
-      const interrupt = (): void => {
-        if (controller.signal.aborted) process.exit(EXIT.interrupted);
-        note("\nInterrupted: saving. Press again to stop at once.");
-        controller.abort();
-      };
-      process.on("SIGINT", interrupt);
-      process.on("SIGTERM", interrupt);
+      const interrupted = interruption("saving");
       const bar = trainProgress(shown);
       let training = false;
       let before = 0; // systems that were trained when training began
@@ -110,7 +104,7 @@ Examples:
           {
             out: flags.out ?? `demo/seed${seed}`,
             threads: flags.threads ?? null,
-            signal: controller.signal,
+            signal: interrupted.signal,
             onStage: (stage) => {
               bar.stop();
               training = stage === "training";
@@ -138,8 +132,7 @@ Examples:
         }
       } finally {
         bar.stop();
-        process.off("SIGINT", interrupt);
-        process.off("SIGTERM", interrupt);
+        interrupted.release();
       }
     });
 };

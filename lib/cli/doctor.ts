@@ -68,7 +68,7 @@ function optionalParts(): OptionalPart[] {
       name: "onnxruntime-node",
       version: packageVersion("onnxruntime-node"),
       purpose: "extract and predict: running ONNX encoders",
-      advice: "npm install onnxruntime-node",
+      advice: "npm install onnxruntime-node (offline: ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node)",
     },
     {
       name: "node-av",

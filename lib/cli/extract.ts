@@ -2,6 +2,7 @@
 import cliProgress from "cli-progress";
 import { InvalidArgumentError, Option } from "commander";
 import type { ExtractSummary } from "../extract/extract.ts";
+import { interruption } from "./interrupt.ts";
 import { EXIT, note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -68,14 +69,7 @@ A manifest for your own ONNX file:
     )
     .action(async (data: string, flags: Flags) => {
       const { extract } = await import("../extract/extract.ts");
-      const controller = new AbortController();
-      const interrupt = (): void => {
-        if (controller.signal.aborted) process.exit(EXIT.interrupted);
-        note("\nInterrupted: finishing the running clips. Press again to stop at once.");
-        controller.abort();
-      };
-      process.on("SIGINT", interrupt);
-      process.on("SIGTERM", interrupt);
+      const interrupted = interruption("finishing the running clips");
       const shown = process.stderr.isTTY === true;
       const bar = new cliProgress.SingleBar({
         stream: process.stderr,
@@ -91,7 +85,7 @@ A manifest for your own ONNX file:
           provider: flags.device ?? "cpu",
           overwrite: flags.overwrite === true,
           partial: flags.partial === true,
-          signal: controller.signal,
+          signal: interrupted.signal,
           onProgress: ({ done, total, failed }) => {
             if (!shown) return;
             if (!started) bar.start(total, 0, { failed });
@@ -104,8 +98,7 @@ A manifest for your own ONNX file:
         process.exitCode = summary.failed.length > 0 ? EXIT.failed : EXIT.ok;
       } finally {
         if (started) bar.stop();
-        process.off("SIGINT", interrupt);
-        process.off("SIGTERM", interrupt);
+        interrupted.release();
       }
     });
 };

@@ -46,6 +46,7 @@ export async function main(argv: string[]): Promise<number> {
     reportError(writeError(error, "the result", "standard output"), json);
     process.exitCode ||= EXIT.failed;
   });
+  process.stderr.on("error", () => {}); // closed or full: nobody is left to be told, the exit code stands
   const code = await run(program, argv, json);
   return code === EXIT.ok && lost ? EXIT.failed : code;
 }

@@ -4,6 +4,7 @@ import path from "node:path";
 import { InvalidArgumentError, Option } from "commander";
 import { PRECISIONS } from "../graph/precision.ts";
 import type { TrainFlags } from "../train/cli-config.ts";
+import { interruption } from "./interrupt.ts";
 import { note, print, printJson } from "./io.ts";
 import type { Register } from "./main.ts";
 
@@ -77,9 +78,7 @@ export const register: Register = (program) => {
     )
     .option("--out <run>", "run folder (runs/<name of the data>)")
     .option("--resume", "continue the run in --out")
-    .addOption(
-      new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS),
-    )
+    .addOption(new Option("--precision <p>", "of the operands of matrix products (f32)").choices(PRECISIONS))
     .option("--threads <n>", "threads of the kernels", whole)
     .option("--device <d>", "cpu, cuda, cuda:1 …; emulated for tests (cpu)")
     .option("--json", "print the results as JSON")
@@ -102,22 +101,14 @@ Examples:
       const out =
         flags.out ??
         (isRun ? source : path.join("runs", path.basename(path.resolve(source)).replace(/\.ya?ml$/i, "")));
-      const controller = new AbortController();
-      const interrupt = () => {
-        // the second Ctrl-C does not wait; the last checkpoint stands
-        if (controller.signal.aborted) process.exit(130);
-        note("\nInterrupted: finishing the running step and saving. Press again to stop at once.");
-        controller.abort();
-      };
-      process.on("SIGINT", interrupt);
-      process.on("SIGTERM", interrupt);
+      const interrupted = interruption("finishing the running step and saving");
       const { trainProgress } = await import("../train/progress.ts");
       const progress = trainProgress(flags.json !== true && process.stderr.isTTY === true);
       try {
         const results = await trainRun(config, {
           out,
           resume: flags.resume === true,
-          signal: controller.signal,
+          signal: interrupted.signal,
           onEvent: progress.event,
           onNote: note,
         });
@@ -140,8 +131,7 @@ Examples:
         print(`Saved in ${out}`);
       } finally {
         progress.stop();
-        process.off("SIGINT", interrupt);
-        process.off("SIGTERM", interrupt);
+        interrupted.release();
       }
     });
 };

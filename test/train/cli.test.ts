@@ -1,7 +1,15 @@
 // `affuse train`, `eval` and `ensemble` as a user runs them: streams, exit codes, Ctrl-C, full and forbidden
 // folders.
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { packageRoot } from "#root";
@@ -37,7 +45,10 @@ test("a misspelled column is not passed over in silence", async () => {
   const labels = path.join(misspelled, "train-label.csv");
   writeFileSync(labels, readFileSync(labels, "utf8").replace("valence", "val"));
   const config = path.join(folder, "misspelled.yaml");
-  writeFileSync(config, readFileSync(yaml, "utf8").replace("data: data", "data: misspelled").replace("epochs: 4", "epochs: 2"));
+  writeFileSync(
+    config,
+    readFileSync(yaml, "utf8").replace("data: data", "data: misspelled").replace("epochs: 4", "epochs: 2"),
+  );
   const { code, stderr } = await affuse(["train", config, "--out", path.join(folder, "misspelled-run")]);
   assert.is(code, 0, stderr);
   assert.match(stderr, /no clip has a valence \(column valence\)/);
@@ -91,9 +102,21 @@ test("clips with names alone are predicted, and a bad label file of another spli
   writeFileSync(path.join(named, "test1-label.csv"), `${names.join("\n")}\n`);
   writeFileSync(path.join(named, "test2-label.csv"), "name,discrete\nz,none of these\n");
   const submission = path.join(named, "submission.csv");
-  const predicted = await affuse(["ensemble", run, "--data", named, "--on", "test1", "--submission", submission]);
+  const predicted = await affuse([
+    "ensemble",
+    run,
+    "--data",
+    named,
+    "--on",
+    "test1",
+    "--submission",
+    submission,
+  ]);
   assert.is(predicted.code, 0, predicted.stderr);
-  assert.match(predicted.stderr, /the labels of test2 are left out: .*test2-label\.csv, line 2: unknown class/);
+  assert.match(
+    predicted.stderr,
+    /the labels of test2 are left out: .*test2-label\.csv, line 2: unknown class/,
+  );
   assert.match(predicted.stderr, /no clip has an emotion or a valence/);
   assert.is(readFileSync(submission, "utf8").trim().split("\n").length, names.length);
   const scored = await affuse(["eval", run, "--data", named, "--on", "test1"]);
@@ -103,7 +126,10 @@ test("clips with names alone are predicted, and a bad label file of another spli
   assert.is(held.code, 0, held.stderr);
   assert.match(held.stderr, /the labels of test2 are left out/);
   const config = path.join(folder, "named.yaml");
-  writeFileSync(config, readFileSync(yaml, "utf8").replace("data: data", "data: named").replace("epochs: 4", "epochs: 1"));
+  writeFileSync(
+    config,
+    readFileSync(yaml, "utf8").replace("data: data", "data: named").replace("epochs: 4", "epochs: 1"),
+  );
   const trained = await affuse(["train", config, "--out", path.join(folder, "named-run")]);
   assert.is(trained.code, 0, trained.stderr);
   assert.match(trained.stderr, /the labels of test2 are left out/);
@@ -112,7 +138,10 @@ test("clips with names alone are predicted, and a bad label file of another spli
   assert.is(unlabelled.code, 1);
   assert.match(unlabelled.stderr, /^ERR_AFFUSE_LABEL: expected labels to learn from/m);
   assert.not.ok(existsSync(none));
-  assert.match((await affuse(["train", config, "--split", "test2", "--out", none])).stderr, /^ERR_AFFUSE_LABEL: .*unknown class/m);
+  assert.match(
+    (await affuse(["train", config, "--split", "test2", "--out", none])).stderr,
+    /^ERR_AFFUSE_LABEL: .*unknown class/m,
+  );
 });
 
 const wrong: [string, string[], number, RegExp][] = [
@@ -193,38 +222,41 @@ test("Ctrl-C saves, exits with 130, and --resume ends at the same bits", async (
   ];
   const whole = path.join(folder, "whole");
   assert.is((await affuse([...short, "--out", whole])).code, 0);
-  const again = path.join(folder, "again");
-  const second = spawn(
-    process.execPath,
-    [path.join(packageRoot, "bin/affuse.mjs"), ...short, "--out", again],
-    { stdio: ["ignore", "ignore", "pipe"] },
-  );
-  let stderr = "";
-  second.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  const done = new Promise<number | null>((resolve) => second.on("close", resolve));
-  const at = path.join(again, "concat", "fold0", "history.jsonl");
-  for (let seen = 0; seen < 3 && second.exitCode === null; ) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-    try {
-      seen = readFileSync(at, "utf8").split("\n").length;
-    } catch {
-      seen = 0;
+  for (const signal of ["SIGINT", "SIGHUP"] as const) {
+    const again = path.join(folder, `again-${signal}`);
+    const second = spawn(
+      process.execPath,
+      [path.join(packageRoot, "bin/affuse.mjs"), ...short, "--out", again],
+      { stdio: ["ignore", "ignore", "pipe"] },
+    );
+    if (signal === "SIGHUP") second.stderr.destroy(); // as a terminal that was closed
+    let stderr = "";
+    second.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr += text;
+    });
+    const done = new Promise<number | null>((resolve) => second.on("close", resolve));
+    const at = path.join(again, "concat", "fold0", "history.jsonl");
+    for (let seen = 0; seen < 3 && second.exitCode === null; ) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      try {
+        seen = readFileSync(at, "utf8").split("\n").length;
+      } catch {
+        seen = 0;
+      }
     }
-  }
-  second.kill("SIGINT");
-  assert.is(await done, 130, stderr);
-  assert.match(stderr, /ERR_AFFUSE_INTERRUPTED.*--resume/);
-  assert.is((await affuse([...short, "--out", again, "--resume"])).code, 0);
-  for (const fold of ["fold0", "fold1"]) {
-    for (const file of ["last.safetensors", "best.safetensors"]) {
-      assert.ok(
-        readFileSync(path.join(again, "concat", fold, file)).equals(
-          readFileSync(path.join(whole, "concat", fold, file)),
-        ),
-        `${fold}/${file}`,
-      );
+    second.kill(signal);
+    assert.is(await done, 130, stderr);
+    if (signal === "SIGINT") assert.match(stderr, /ERR_AFFUSE_INTERRUPTED.*--resume/);
+    assert.is((await affuse([...short, "--out", again, "--resume"])).code, 0);
+    for (const fold of ["fold0", "fold1"]) {
+      for (const file of ["last.safetensors", "best.safetensors"]) {
+        assert.ok(
+          readFileSync(path.join(again, "concat", fold, file)).equals(
+            readFileSync(path.join(whole, "concat", fold, file)),
+          ),
+          `${fold}/${file}`,
+        );
+      }
     }
   }
 });
