@@ -11,19 +11,22 @@
 namespace affuse::AFFUSE_ISA {
 namespace {
 
-constexpr int kTile = 16;     // frames scored before their rows are added up
-constexpr int kLater = 2;     // frames from the one that is scored to the one that is fetched
+constexpr int64_t kTile = 16;       // most frames that are scored before their rows are added up
+constexpr int64_t kNear = 8192;     // floats of them: they are read again from the first cache, or nearly
+constexpr int64_t kAhead = 2048;    // floats from the frame that is scored to the one that is fetched, which are some frames or one
 constexpr int kUnroll = 4;    // vectors of c in registers while a tile is added up
 constexpr int64_t kBlock = kUnroll * kLanes;
 
 // out[v] = rows[i] · vectors[v] for one row and `count` (1 or 2) vectors. `later` is a row that will be read.
 template <int count>
 AFFUSE_INLINE void dot(const float* row, const float* later, const float* const (&vector)[2], int64_t D, float (&out)[2]) {
-  Vec acc[count][2];
-  for (int v = 0; v < count; ++v) acc[v][0] = acc[v][1] = zero();
+  constexpr int kSums = 4 / count;  // a multiply-add takes four cycles, and would wait for the one before it
+  Vec acc[count][kSums];
+  for (int v = 0; v < count; ++v)
+    for (int i = 0; i < kSums; ++i) acc[v][i] = zero();
   int64_t d = 0;
-  for (; d + 2 * kLanes <= D; d += 2 * kLanes)
-    for (int i = 0; i < 2; ++i) {
+  for (; d + kSums * kLanes <= D; d += kSums * kLanes)
+    for (int i = 0; i < kSums; ++i) {
       prefetch(later + d + i * kLanes);
       const Vec x = load(row + d + i * kLanes);
       for (int v = 0; v < count; ++v) acc[v][i] = fma(x, load(vector[v] + d + i * kLanes), acc[v][i]);
@@ -33,7 +36,10 @@ AFFUSE_INLINE void dot(const float* row, const float* later, const float* const 
     const Vec x = load(row + d, n);
     for (int v = 0; v < count; ++v) acc[v][0] = fma(x, load(vector[v] + d, n), acc[v][0]);
   }
-  for (int v = 0; v < count; ++v) out[v] = sum(acc[v][0] + acc[v][1]);
+  for (int v = 0; v < count; ++v) {
+    for (int i = 1; i < kSums; ++i) acc[v][0] += acc[v][i];
+    out[v] = sum(acc[v][0]);
+  }
 }
 
 // z[0, n) → gate σ(z) and weight σ(z) exp(-shift); gate, weight and rest (1 − σ) may each be null.
@@ -100,8 +106,11 @@ float exp_of(float x) {
   return lanes[0];
 }
 
-// Which frame to fetch while frame i is read.
-int64_t later(int64_t i, int64_t valid) { return i + kLater < valid ? i + kLater : valid - 1; }
+int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+int64_t tile_of(int64_t D) { return D * kTile <= kNear ? kTile : D * 4 >= kNear ? 4 : kNear / D; }
+
+// Which frame of `valid` to fetch while frame i is read.
+int64_t later(int64_t i, int64_t valid, int64_t D) { return at_most(i + (2 * D < kAhead ? kAhead / D : 1), valid - 1); }
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }  // elements of 4 bytes in whole cache lines
 
@@ -110,7 +119,7 @@ int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }  // elements of 4 byt
 void ratio_attention_forward(const OpCall& call) {
   const Tensor &c = call.out[kRatioOutC], &alpha = call.out[kRatioOutAlpha];
   const Frames f = frames_of(call.in[kRatioX], call.in[kRatioLengths], call.in[kRatioMask]);
-  const int64_t T = f.T, D = call.in[kRatioX].dim[2];
+  const int64_t T = f.T, D = call.in[kRatioX].dim[2], tile = tile_of(D);
   const float *q = call.in[kRatioQ].f32(), beta = call.in[kRatioBeta].f32()[0];
   parallel(*call.workers, f.B, [&](int64_t b, int worker) {
     int32_t* frames = static_cast<int32_t*>(call.workspace) + worker * round_up(T);
@@ -120,13 +129,13 @@ void ratio_attention_forward(const OpCall& call) {
     if (out) fill(out, D, 0.0f);
     if (gate_out) fill(gate_out, T, 0.0f);
     float total = 0, shift = -__builtin_inff();
-    for (int64_t i = 0; i < valid; i += kTile) {
-      const int64_t rows = valid - i < kTile ? valid - i : kTile;
+    for (int64_t i = 0; i < valid; i += tile) {
+      const int64_t rows = at_most(valid - i, tile);
       float z[kTile], gate[kTile], weight[kTile];
       for (int64_t r = 0; r < rows; ++r) {
         const float* const vectors[2] = {q, nullptr};
         float score[2];
-        dot<1>(x + frames[i + r] * D, x + frames[later(i + r, valid)] * D, vectors, D, score);
+        dot<1>(x + frames[i + r] * D, x + frames[later(i + r, valid, D)] * D, vectors, D, score);
         z[r] = score[0] + beta;
       }
       const float next = shift_of(z, rows, shift);
@@ -165,16 +174,16 @@ void ratio_attention_backward(const OpCall& call) {
       const float* const vectors[2] = {q, gc};
       float score[2] = {0, 0};
       if (gc)
-        dot<2>(x + frames[i] * D, x + frames[later(i, valid)] * D, vectors, D, score);
+        dot<2>(x + frames[i] * D, x + frames[later(i, valid, D)] * D, vectors, D, score);
       else
-        dot<1>(x + frames[i] * D, x + frames[later(i, valid)] * D, vectors, D, score);
+        dot<1>(x + frames[i] * D, x + frames[later(i, valid, D)] * D, vectors, D, score);
       z[i] = score[0] + beta;
       w[i] = score[1];
       shift = shift_of(z + i, 1, shift);
     }
     for (int pass = 0; pass < 2; ++pass)  // the sample's sums first, then what needs them
       for (int64_t i = 0; i < valid; i += kTile) {
-        const int64_t rows = valid - i < kTile ? valid - i : kTile;
+        const int64_t rows = at_most(valid - i, kTile);
         float gate[kTile], weight[kTile], rest[kTile];
         gates(z + i, rows, shift, gate, weight, rest);
         for (int64_t r = 0; r < rows; ++r) {
@@ -210,7 +219,7 @@ void ratio_attention_backward(const OpCall& call) {
     if (dq.given()) {
       fill(part_q + b * D, D, 0.0f);
       for (int64_t i = 0; i < valid; i += kTile)
-        add_rows(x, frames + i, D, z + i, valid - i < kTile ? valid - i : kTile, 1.0f, part_q + b * D, valid - i - kTile);
+        add_rows(x, frames + i, D, z + i, at_most(valid - i, kTile), 1.0f, part_q + b * D, valid - i - kTile);
     }
     part_beta[b] = sum_dz;
   });
