@@ -192,7 +192,9 @@ export function byProgram(
   // Gradient and moments of the step that ends each call below: zeros.
   const still = steps ? addon.createBuffer(3 * ALIGNMENT) : null;
   if (still) owned.push(still);
-  const perRun = Math.max(1, Math.min(256, Math.ceil(PROGRAM_SECONDS / estimate)));
+  // What a run updates in place it updates once, so that its results can be checked.
+  const mostPerRun = test.inPlace ? sets.length : 256;
+  const perRun = Math.max(1, Math.min(mostPerRun, Math.ceil(PROGRAM_SECONDS / estimate)));
   /** A run over the sets from `first` on, with or without copies of what its last call gives. */
   const compile = (first: number, fetched: boolean) => {
     const list = new Map<NativeBuffer, number>();
@@ -221,9 +223,12 @@ export function byProgram(
         const outputs = info.outputs.map((rule, i) => {
           const desc = plan.made[s]?.[i];
           if (!desc) return -1;
-          const value = values.push({ ...desc, buffer: -1, offset: arena }) - 1;
-          arena += Math.ceil((4 * elements(desc.shape)) / ALIGNMENT) * ALIGNMENT;
-          if (!known.has(rule.name)) known.set(rule.name, value);
+          let value = test.inPlace ? known.get(rule.name) : undefined;
+          if (value === undefined) {
+            value = values.push({ ...desc, buffer: -1, offset: arena }) - 1;
+            arena += Math.ceil((4 * elements(desc.shape)) / ALIGNMENT) * ALIGNMENT;
+            if (!known.has(rule.name)) known.set(rule.name, value);
+          }
           if (fetched && turn + 1 === perRun) fetches.push(value);
           return value;
         });
@@ -283,6 +288,11 @@ export function byProgram(
       const program = compile((sets.length - ((perRun - 1) % sets.length)) % sets.length, true);
       addon.setThreads(mostThreads);
       await program.run([], []);
+      if (test.inPlace)
+        for (const [tensor, buffer] of buffers) {
+          const name = Object.keys(replaced).find((key) => first[key] === tensor);
+          buffer.write(0, (name === undefined ? tensor : (replaced[name] as HostTensor)).data);
+        }
       const fetched = await program.run([], []);
       program.dispose();
       for (const name of Object.keys(replaced))

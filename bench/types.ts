@@ -71,6 +71,8 @@ export interface OperatorCase extends Common {
    * call: an optimiser's step of one element ends it.
    */
   via: "call" | "program";
+  /** Outputs that have an input's name are written over it, as an optimiser does: always by calls, in a program where this says so. */
+  inPlace?: true;
   /**
    * rotating: batch tensors differ from call to call and are at least twice the last-level cache together;
    * weights stay.

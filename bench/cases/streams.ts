@@ -95,7 +95,12 @@ export const STREAM_CASES: OperatorCase[] = [
   }),
   stream("add", { N }, { a: flat(), b: flat() }, "copy.dram"),
   stream("mul", { N }, { a: flat(), b: flat() }, "copy.dram"),
-  stream("adamw", { N: PARAMETERS }, OPTIMISED, "update.dram", { tags: ["targets", "quick"] }),
+  // As training runs it: over one flat native buffer, in place. Its sister `adam` below is called on typed arrays.
+  stream("adamw", { N: PARAMETERS }, OPTIMISED, "update.dram", {
+    via: "program",
+    inPlace: true,
+    tags: ["targets", "quick"],
+  }),
   stream("grad_norm", { N }, { g: { shape: [N], role: "whole" } }, "read.dram"),
   // --- gradients and the rest, at sizes of the models
   stream("softmax", { R: 6400, C: 1000 }, { x: rows(6400, 1000), dy: rows(6400, 1000) }, "copy.dram", {

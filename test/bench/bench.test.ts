@@ -128,6 +128,21 @@ test("a wrong result is not timed, by calls and by programs", async () => {
   }
 });
 
+test("what is updated in place is checked after one update, however often it was timed before", async () => {
+  const shape = [5000];
+  const { p, g, m, v } = operatorCase("adamw/N=2097152").tensors;
+  const one = { ...operatorCase("adamw/N=2097152"), tensors: {} } as OperatorCase;
+  for (const [name, tensor] of Object.entries({ p, g, m, v }))
+    one.tensors[name] = { ...tensor, shape } as never;
+  const plan = planOf(addon, one, describeTensors(one));
+  const sets = makeSets(one, 3);
+  const ours = byProgram(addon, one, plan, sets, 1e-6, 2);
+  await ours.contender(1).loop(0.01);
+  const { difference: off } = await checkCase(addon, one, plan, sets, ours);
+  assert.ok(off < 1e-6, `${off}`);
+  ours.dispose();
+});
+
 test("a gradient over the whole batch is checked by some rows", async () => {
   const one: OperatorCase = {
     ...operatorCase("linear+backward/M=256,N=1024,K=1024"),
