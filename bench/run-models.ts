@@ -139,7 +139,7 @@ async function torchPeak(
   tensors: Record<string, HostTensor>,
   threads: number,
 ): Promise<number | null> {
-  const peer = await TorchPeer.start(python);
+  const peer = await TorchPeer.start(python, undefined, undefined, "given back");
   try {
     await peer.load(test, [tensors]);
     const contender = peer.contender(threads);

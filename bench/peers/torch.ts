@@ -120,6 +120,8 @@ export class TorchPeer {
 
   /**
    * @param patience seconds that an answer may take; a process that does not answer is ended
+   * @param memory kept: what is freed stays in the process (glibc's malloc). Tensors of some megabytes otherwise get new pages in
+   *   every operator or not, depending on what ran before: up to three times as long. given back: as malloc does by itself
    * @throws AffuseError ERR_AFFUSE_BENCH_TORCH when no Python has PyTorch, or it ends, hangs or answers
    *   something else
    */
@@ -127,10 +129,12 @@ export class TorchPeer {
     asked?: string,
     patience = PATIENCE_SECONDS,
     waiting: Waiting = "as usual",
+    memory: "kept" | "given back" = "kept",
   ): Promise<TorchPeer> {
     const python = findPython(asked);
     // It has no standard error of its own in tables; what it says there is for people.
     const env = {
+      ...(memory === "kept" && { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) }),
       ...process.env,
       PYTHONDONTWRITEBYTECODE: "1",
       ...(waiting === "passive" && { OMP_WAIT_POLICY: waiting }),
